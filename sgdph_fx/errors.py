@@ -1,0 +1,110 @@
+"""Every exception that sgdph-fx raises on purpose.
+
+* ``SgdphError``
+    * ``ConfigError``                  a rule or policy that means nothing here
+    * ``ModelError``                   the model cannot be treated as it is
+        * ``NotAModuleError``          it is no ``nn.Module``
+        * ``ScriptedModelError``       it is compiled to TorchScript
+        * ``UninitializedModelError``  a lazy layer has no shape yet
+        * ``NonFiniteWeightError``     a parameter holds NaN or infinity
+        * ``NothingToTrainError``      there is no trainable parameter
+        * ``UncopyableModelError``     ``copy.deepcopy`` fails on it
+    * ``TraceError``                   the model could not be traced
+    * ``PlanError``
+        * ``PlanFormatError``          the JSON is no plan that this version reads
+        * ``PlanMismatchError``        the plan was made for another model
+    * ``RewriteError``                 the rewritten model does not compute the same
+    * ``OptimizerError``
+        * ``StaleOptimizerError``      it holds parameters that the model no longer has
+        * ``NoCurvatureError``         the gradient carries no graph to differentiate again
+
+Each message says what was found, where, why it matters, and what to do about it.
+"""
+
+__all__ = [
+    "ConfigError",
+    "ModelError",
+    "NoCurvatureError",
+    "NonFiniteWeightError",
+    "NotAModuleError",
+    "NothingToTrainError",
+    "OptimizerError",
+    "PlanError",
+    "PlanFormatError",
+    "PlanMismatchError",
+    "RewriteError",
+    "ScriptedModelError",
+    "SgdphError",
+    "StaleOptimizerError",
+    "TraceError",
+    "UncopyableModelError",
+    "UninitializedModelError",
+]
+
+
+class SgdphError(Exception):
+    """The root: catch it to catch everything that sgdph-fx raises on purpose."""
+
+
+class ConfigError(SgdphError, ValueError):
+    """A configuration that means nothing for this model: an unknown policy, a rule that matches no name."""
+
+
+class ModelError(SgdphError, ValueError):
+    """The model cannot be treated as it is; it has been left untouched."""
+
+
+class NotAModuleError(ModelError, TypeError):
+    """What was passed as a model is not a ``torch.nn.Module``."""
+
+
+class ScriptedModelError(ModelError):
+    """The model is compiled to TorchScript; the module it was scripted from is needed."""
+
+
+class UninitializedModelError(ModelError):
+    """A lazy module has not seen an input yet, so its parameters have no shape."""
+
+
+class NonFiniteWeightError(ModelError):
+    """A parameter holds NaN or infinity, for which no direction and gain exist."""
+
+
+class NothingToTrainError(ModelError):
+    """The model has no parameter, or none that requires a gradient."""
+
+
+class UncopyableModelError(ModelError):
+    """The model cannot be deep-copied, so only ``inplace=True`` can treat it."""
+
+
+class TraceError(SgdphError):
+    """The model's operations could not be followed; the message names the source line where it stopped."""
+
+
+class PlanError(SgdphError, ValueError):
+    """A saved plan cannot be used."""
+
+
+class PlanFormatError(PlanError):
+    """The text is not a plan, or one written by a version that this one does not read."""
+
+
+class PlanMismatchError(PlanError):
+    """The plan was made for a model that differs from this one; the message lists the differences."""
+
+
+class RewriteError(SgdphError):
+    """The rewritten model does not compute what the original computes; the original has been left untouched."""
+
+
+class OptimizerError(SgdphError, ValueError):
+    """The optimizer cannot do what was asked of it."""
+
+
+class StaleOptimizerError(OptimizerError):
+    """The optimizer holds parameters that are not the model's: it was built before the model was prepared."""
+
+
+class NoCurvatureError(OptimizerError, RuntimeError):
+    """The gradients carry no graph, so there is nothing to differentiate a second time."""
