@@ -8,102 +8,21 @@ kept beside the code, and applied to a fresh instance of the same model without 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, get_args
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, get_args
 
-from torch import nn
+from torch import Tensor, nn
 
 from sgdph_fx.config import Policy
-from sgdph_fx.errors import PlanFormatError
+from sgdph_fx.decouple import decouple
+from sgdph_fx.errors import PlanFormatError, PlanMismatchError
+from sgdph_fx.filters import Filters, compose, decoupled_names
+from sgdph_fx.rows import ConvolutionRow, Hint, ParameterRow, Role, Verdict, Way
 
-__all__ = ["ConvolutionRow", "Hint", "ParameterRow", "Plan", "Role", "Verdict", "Way", "decoupled_names"]
-
-Verdict = Literal["bare", "normalized"]
-Way = Literal["symbolic", "recorded"]
-Role = Literal[
-    "norm.weight", "norm.bias", "gain", "direction", "bias", "layer_scale", "activation", "weight", "other"
-]
+__all__ = ["Plan"]
 
 VERSION = 1
-
-
-def decoupled_names(weight: str) -> tuple[str, str]:
-    """Names of the direction and the gain that replace the parameter ``weight``.
-
-    >>> decoupled_names("features.0.weight")
-    ('features.0.direction', 'features.0.gain')
-    >>> decoupled_names("stem.kernel")
-    ('stem.kernel_direction', 'stem.kernel_gain')
-    """
-    owner, dot, leaf = weight.rpartition(".")
-    stem = owner + dot + ("" if leaf == "weight" else f"{leaf}_")
-    return f"{stem}direction", f"{stem}gain"
-
-
-@dataclass(frozen=True, slots=True)
-class ConvolutionRow:
-    """What was decided about one convolution, and why.
-
-    Args:
-        name: Path of the module; of a functional convolution, that of its weight without ``.weight``.
-        kind: The module's class, or the function's name.
-        weight: Name of its weight, under the first name that ``named_parameters()`` gives it, so
-            that convolutions which share one parameter name the same weight.
-        shape: Shape of the weight.
-        out_channels: Number of output filters, which is the number of gains.
-        transposed: Whether output channels are dimension 1 of the weight.
-        groups: Number of groups.
-        verdict: ``"bare"`` or ``"normalized"``.
-        norm: Path of the norm that its output reaches first, or None.
-        via: The operations passed on the way to that norm, or to what made the convolution bare.
-        reason: A sentence that can be checked in the model's source.
-        decouple: Whether it is rewritten into direction and gain.
-        source: ``file.py:line`` of the call, where known.
-    """
-
-    name: str
-    kind: str
-    weight: str
-    shape: tuple[int, ...]
-    out_channels: int
-    transposed: bool
-    groups: int
-    verdict: Verdict
-    norm: str | None
-    via: tuple[str, ...]
-    reason: str
-    decouple: bool
-    source: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class ParameterRow:
-    """How one trainable parameter of the *prepared* model is treated, and why.
-
-    Args:
-        name: Its name in the prepared model; decoupled weights appear as ``direction`` and ``gain``.
-        shape: Its shape.
-        order: 2, Newton-type steps (4)-(5), or 1, the plain momentum step (6).
-        role: What it is.
-        module: Class of the module that owns it.
-        reason: A sentence that says why it has this order.
-    """
-
-    name: str
-    shape: tuple[int, ...]
-    order: Literal[1, 2]
-    role: Role
-    module: str
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Hint:
-    """Something worth knowing that is not an error: a code to look up or silence, a place, a sentence."""
-
-    code: str
-    where: str
-    message: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,12 +99,91 @@ class Plan:
             The prepared model, of the same class as ``model``.
 
         Raises:
-            PlanMismatchError: if the model's parameters or convolutions are not those of the plan;
-                the message lists the differences, and the model is left as it was.
+            PlanMismatchError: if the model's class, or the names, shapes or trainability of its parameters, are
+                not those of the plan; the message lists the differences, and the model is left as it was.
         """
-        from sgdph_fx.decouple import decouple
+        differences = list(_differences(self, model))
+        if differences:
+            raise PlanMismatchError(
+                f"This plan was made for another model than this {type(model).__name__}: "
+                f"{'; '.join(differences[:5])}{'; …' if len(differences) > 5 else ''}. "
+                "Make a new plan with `analyze(model)`; the model is as it was."
+            )
+        return decouple(model, self.filters, inplace=inplace)
 
-        return decouple(model, self, inplace=inplace)
+    @property
+    def filters(self) -> dict[str, Filters]:
+        """How the filters lie in each weight that is decoupled, by its name."""
+        return {row.weight: Filters(row.transposed, row.groups) for row in self.decoupled}
+
+    def restore_state_dict(self, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """A checkpoint of the prepared model as one of the plain model.
+
+        Args:
+            state_dict: ``state_dict()`` of the prepared model, whole.
+
+        Returns:
+            The same tensors in the same order, but with each direction and gain made one weight again.
+        """
+        every_name = {
+            **self.filters,
+            **{_join(row.name, "weight"): f for row, f in self._rows_with_filters()},
+        }
+        gains = {decoupled_names(weight)[1] for weight in every_name}
+        weights = {decoupled_names(weight)[0]: weight for weight in every_name}
+        plain: dict[str, Tensor] = {}
+        for key, value in state_dict.items():
+            if key in weights:
+                weight = weights[key]
+                plain[weight] = compose(value, state_dict[decoupled_names(weight)[1]], every_name[weight])
+            elif key not in gains:
+                plain[key] = value
+        return plain
+
+    def without_rewriting(self) -> Plan:
+        """The plan for the model as it stands: each weight that would be decoupled is first-order instead."""
+        weights = {decoupled_names(row.weight)[0]: row for row in self.decoupled}
+        gains = {decoupled_names(row.weight)[1] for row in self.decoupled}
+        parameters = tuple(
+            replace(row, name=weights[row.name].weight, role="weight", reason="first-order: not decoupled")
+            if row.name in weights
+            else row
+            for row in self.parameters
+            if row.name not in gains
+        )
+        convolutions = tuple(replace(row, decouple=False) for row in self.convolutions)
+        return replace(self, convolutions=convolutions, parameters=parameters)
+
+    def _rows_with_filters(self) -> list[tuple[ConvolutionRow, Filters]]:
+        return [(row, self.filters[row.weight]) for row in self.decoupled]
+
+
+def _differences(plan: Plan, model: nn.Module) -> Iterator[str]:
+    """What tells ``model`` from the one that the plan was made for; nothing if it fits."""
+    decoupled = {row.weight: row for row in plan.decoupled}
+    made = {name for weight in decoupled for name in decoupled_names(weight)}
+    trainable = {row.name: row.shape for row in plan.parameters if row.name not in made}
+    trainable |= {name: row.shape for name, row in decoupled.items() if name not in plan.frozen}
+    found = dict(model.named_parameters())
+    for name, shape in trainable.items():
+        if name not in found:
+            yield f"{name} is missing{' (is the model prepared already?)' if name in decoupled else ''}"
+        elif tuple(found[name].shape) != shape:
+            yield f"{name} has shape {tuple(found[name].shape)}, planned {shape}"
+        elif not found[name].requires_grad:
+            yield f"{name} is frozen, but was trainable"
+    for name, parameter in found.items():
+        if name in trainable:
+            continue
+        if name not in plan.frozen:
+            yield f"{name} is not in the plan"
+        elif parameter.requires_grad:
+            yield f"{name} is trainable, but was frozen"
+    yield from (f"{name} is missing" for name in plan.frozen if name not in found)
+
+
+def _join(path: str, leaf: str) -> str:
+    return f"{path}.{leaf}" if path else leaf
 
 
 def _plan_from_dict(data: dict[str, Any]) -> Plan:
@@ -193,7 +191,9 @@ def _plan_from_dict(data: dict[str, Any]) -> Plan:
         ConvolutionRow(**{**row, "shape": tuple(row["shape"]), "via": tuple(row["via"])})
         for row in data.pop("convolutions")
     )
-    parameters = tuple(ParameterRow(**{**row, "shape": tuple(row["shape"])}) for row in data.pop("parameters"))
+    parameters = tuple(
+        ParameterRow(**{**row, "shape": tuple(row["shape"])}) for row in data.pop("parameters")
+    )
     hints = tuple(Hint(**row) for row in data.pop("hints"))
     frozen = tuple(data.pop("frozen"))
     _require(data["policy"], Policy, "policy")

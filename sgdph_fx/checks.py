@@ -1,0 +1,154 @@
+"""Is this a model that can be treated? All problems are found before anything is changed."""
+
+from __future__ import annotations
+
+import torch
+import torch.utils._pytree as pytree
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+
+from sgdph_fx.decouple import restore
+from sgdph_fx.errors import (
+    NonFiniteWeightError,
+    NotAModuleError,
+    NothingToTrainError,
+    RewriteError,
+    ScriptedModelError,
+    UninitializedModelError,
+)
+from sgdph_fx.filters import compose, decompose
+from sgdph_fx.plan import Plan
+from sgdph_fx.trace import Run, mode, untouched
+
+__all__ = [
+    "outputs_of",
+    "require_equal_outputs",
+    "require_exact_rewrite",
+    "require_finite",
+    "require_module",
+    "require_trainable",
+]
+
+
+def require_module(model: object) -> nn.Module:
+    """``model``, if it is an ``nn.Module`` that can be read.
+
+    Raises:
+        NotAModuleError: if it is no module; a class that was passed in place of an instance is named.
+        ScriptedModelError: if it is TorchScript.
+        UninitializedModelError: if a lazy module in it has not seen an input.
+    """
+    if isinstance(model, torch.jit.ScriptModule):
+        raise ScriptedModelError(
+            f"This {type(model).__name__} is TorchScript ({model.original_name}), whose weights cannot be "
+            "rewritten. Prepare the module that it was scripted from, and script after training, from `restore(model)`."
+        )
+    if isinstance(model, type) and issubclass(model, nn.Module):
+        raise NotAModuleError(
+            f"{model.__name__} is a class, not a model: pass an instance, `{model.__name__}(...)`."
+        )
+    if not isinstance(model, nn.Module):
+        raise NotAModuleError(f"A torch.nn.Module is needed; this is a {type(model).__name__}.")
+    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+        if is_lazy(tensor):
+            owner = name.rpartition(".")[0]
+            kind = type(model.get_submodule(owner)).__name__
+            raise UninitializedModelError(
+                f"{owner or 'The model'} ({kind}) is lazy and has no shape yet: its {name.rpartition('.')[2]} is "
+                "uninitialized. Run the model once on an input, then prepare it."
+            )
+    return model
+
+
+def require_trainable(model: nn.Module) -> None:
+    """Raises :class:`NothingToTrainError` if no parameter requires a gradient."""
+    total = sum(1 for _ in model.parameters())
+    if total == 0:
+        raise NothingToTrainError(f"{type(model).__name__} has no parameters, so there is nothing to train.")
+    if not any(p.requires_grad for p in model.parameters()):
+        raise NothingToTrainError(
+            f"All {total} parameters of {type(model).__name__} are frozen (requires_grad is False), so there is "
+            "nothing to train. Unfreeze those that should learn, then prepare the model."
+        )
+
+
+def require_finite(model: nn.Module) -> None:
+    """Raises :class:`NonFiniteWeightError`, naming them, if parameters hold NaN or infinity."""
+    bad = [
+        f"{name} ({int((~parameter.isfinite()).sum())} of {parameter.numel()})"
+        for name, parameter in model.named_parameters()
+        if not parameter.is_meta and not bool(parameter.isfinite().all())
+    ]
+    if bad:
+        more = f" and {len(bad) - 3} more" if len(bad) > 3 else ""
+        raise NonFiniteWeightError(
+            f"Not finite: {', '.join(bad[:3])}{more}. Such weights have no direction and gain, and cannot be trained "
+            "from. Load a sound checkpoint, or initialise them anew."
+        )
+
+
+def require_exact_rewrite(model: nn.Module, plan: Plan) -> float:
+    """Check, before anything is changed, that each weight to decouple is computed back from its parts.
+
+    Returns:
+        The largest relative difference, max |W' - W| / max |W|, over all of them.
+
+    Raises:
+        RewriteError: if one differs by more than rounding.
+    """
+    worst = 0.0
+    for name, filters in plan.filters.items():
+        weight = model.get_parameter(name).detach()
+        if weight.is_meta or not weight.numel():
+            continue
+        difference = float((compose(*decompose(weight, filters), filters) - weight).abs().max())
+        difference /= max(float(weight.abs().max()), torch.finfo(weight.dtype).tiny)
+        if not difference <= 16 * torch.finfo(weight.dtype).eps:
+            raise RewriteError(
+                f"{name}: direction and gain give the weight back only to {difference:.1e} (relative). "
+                "Keep this convolution as it is with a rule 'keep'."
+            )
+        worst = max(worst, difference)
+    return worst
+
+
+def outputs_of(model: nn.Module, run: Run) -> list[Tensor]:
+    """All floating tensors that ``run(model)`` returns in evaluation mode; ``model`` stays as it is."""
+    with untouched(model), mode(model, training=False):
+        torch.manual_seed(0)  # undone on leaving: a model that draws random numbers draws the same twice
+        leaves = pytree.tree_leaves(run(model))
+    return [leaf.detach() for leaf in leaves if isinstance(leaf, Tensor) and leaf.is_floating_point()]
+
+
+def require_equal_outputs(before: list[Tensor], prepared: nn.Module, run: Run) -> float:
+    """Check that a prepared model computes what it did before; if not, it is put back.
+
+    Args:
+        before: What :func:`outputs_of` gave for the plain model.
+        prepared: The prepared model.
+        run: Runs a model on the example inputs.
+
+    Returns:
+        The largest relative difference, max |y' - y| / max |y|, over all outputs.
+
+    Raises:
+        RewriteError: if one differs by more than rounding can explain.
+    """
+    after = outputs_of(prepared, run)
+    worst = max([_relative(a, b) for a, b in zip(after, before, strict=True)], default=0.0)
+    tolerance = max([torch.finfo(b.dtype).eps ** 0.5 for b in before], default=0.0)
+    if not worst <= tolerance:
+        restore(prepared, inplace=True)
+        raise RewriteError(
+            f"The rewritten model's output differs by {worst:.1e} (relative), more than rounding explains: some "
+            "code reads a decoupled weight in another way than as `module.weight`. Keep such convolutions as they are "
+            "with a rule 'keep'. The model is as it was."
+        )
+    return worst
+
+
+def _relative(after: Tensor, before: Tensor) -> float:
+    if not before.numel() or after.is_meta:
+        return 0.0
+    difference = (after - before).abs().nan_to_num(0.0).max()
+    return float(difference / before.abs().nan_to_num(0.0).max().clamp_min(torch.finfo(before.dtype).tiny))

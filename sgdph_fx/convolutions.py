@@ -1,0 +1,206 @@
+"""Traces → a row for each convolution: all its calls, in training and evaluation, make one verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from torch import fx, nn
+
+from sgdph_fx.config import Policy
+from sgdph_fx.decouple import Decoupled
+from sgdph_fx.flow import Flow, walk
+from sgdph_fx.rows import ConvolutionRow, Hint
+from sgdph_fx.rules.kinds import Conv
+from sgdph_fx.rules.modules import rule_of
+from sgdph_fx.rules.operations import OPERANDS, argument_reader, operation_name
+from sgdph_fx.verdicts import Judgement, judge
+
+__all__ = ["convolution_rows"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """One call of a convolution: which weight it uses, what it is, and what became of its output."""
+
+    weight: str
+    row: ConvolutionRow
+    judgement: Judgement
+    training: bool
+
+
+def convolution_rows(
+    model: nn.Module, flows: Sequence[Flow], policy: Policy
+) -> tuple[tuple[ConvolutionRow, ...], tuple[Hint, ...]]:
+    """The rows of all convolutions of ``model``, in the order of ``named_modules()``, and hints.
+
+    Args:
+        model: The model.
+        flows: Its flow graphs in training and in evaluation mode. Training decides; evaluation stands in
+            for a convolution that training never calls, and a difference becomes a hint.
+        policy: When a convolution counts as normalized.
+    """
+    calls: dict[str, list[_Call]] = {}
+    for flow in flows:
+        for call in _calls(model, flow, policy):
+            calls.setdefault(call.row.name, []).append(call)
+    for row in _registered(model):
+        calls.setdefault(row.name, [])
+    uncalled = {row.name: row for row in _registered(model)}
+    decided = [_decide(name, calls[name], uncalled.get(name)) for name in _in_module_order(model, calls)]
+    rows = _share([row for row, _ in decided])
+    return tuple(rows), tuple(hint for _, hints in decided for hint in hints)
+
+
+def _calls(model: nn.Module, flow: Flow, policy: Policy) -> Iterator[_Call]:
+    names = dict(model.named_parameters(remove_duplicate=False))
+    first = {id(p): name for name, p in model.named_parameters()}
+    for _, attributes in flow.graph.nodes(data=True):
+        node, rule = attributes["node"], attributes["rule"]
+        if not isinstance(rule, Conv):
+            continue
+        row = (
+            _module_row(str(node.target), flow.modules[str(node.target)], rule, first)
+            if node.op == "call_module"
+            else _functional_row(node, rule, names, first)
+        )
+        if row is not None:
+            row = replace(row, source=node.meta.get("source"))
+            yield _Call(row.weight, row, judge(flow, walk(flow, node), policy), flow.training)
+
+
+def _registered(model: nn.Module) -> Iterator[ConvolutionRow]:
+    first = {id(p): name for name, p in model.named_parameters()}
+    for name, module in model.named_modules():
+        rule = rule_of(module)
+        if isinstance(rule, Conv):
+            yield _module_row(name, module, rule, first)
+
+
+def _module_row(name: str, module: nn.Module, rule: Conv, first: dict[int, str]) -> ConvolutionRow:
+    weight = module._parameters.get(rule.weight)
+    shape = getattr(module, rule.weight).shape if weight is None else weight.shape
+    fallback = f"{name}.{rule.weight}" if name else rule.weight
+    return ConvolutionRow(
+        name=name,
+        kind=_plain_class(module).__name__,
+        weight=first.get(id(weight), fallback),
+        shape=tuple(shape),
+        out_channels=int(getattr(module, "out_channels", _outputs(shape, rule, 1))),
+        transposed=rule.transposed,
+        groups=int(getattr(module, "groups", 1)),
+        verdict="bare",
+        norm=None,
+        via=(),
+        reason="",
+        decouple=_can_be_decoupled(weight),
+    )
+
+
+def _can_be_decoupled(weight: nn.Parameter | None) -> bool:
+    return weight is not None and weight.requires_grad and weight.is_floating_point()
+
+
+def _functional_row(
+    node: fx.Node, rule: Conv, names: dict[str, nn.Parameter], first: dict[int, str]
+) -> ConvolutionRow | None:
+    """None for a fixed kernel (a buffer, or one that is computed): it is no convolution of ours."""
+    arg = argument_reader(node)
+    source = arg(*OPERANDS[operation_name(node)].weight, None)
+    if not (isinstance(source, fx.Node) and source.op == "get_attr" and str(source.target) in names):
+        return None
+    parameter = names[str(source.target)]
+    groups = arg(6, "groups", 1)
+    groups = groups if isinstance(groups, int) else 1
+    return ConvolutionRow(
+        name=str(source.target).removesuffix("weight").removesuffix(".") or str(source.target),
+        kind=operation_name(node),
+        weight=first[id(parameter)],
+        shape=tuple(parameter.shape),
+        out_channels=_outputs(parameter.shape, rule, groups),
+        transposed=rule.transposed,
+        groups=groups,
+        verdict="bare",
+        norm=None,
+        via=(),
+        reason="",
+        decouple=_can_be_decoupled(parameter),
+    )
+
+
+def _outputs(shape: Sequence[int], rule: Conv, groups: int) -> int:
+    return shape[1] * groups if rule.transposed else shape[0]
+
+
+def _plain_class(module: nn.Module) -> type[nn.Module]:
+    return module.plain_class if isinstance(module, Decoupled) else type(module)
+
+
+def _in_module_order(model: nn.Module, calls: dict[str, list[_Call]]) -> list[str]:
+    rank = {name: position for position, (name, _) in enumerate(model.named_modules())}
+
+    def place(name: str) -> int:
+        while name not in rank:
+            name = name.rpartition(".")[0]
+        return rank[name]
+
+    return sorted(calls, key=place)
+
+
+def _decide(
+    name: str, calls: Sequence[_Call], uncalled: ConvolutionRow | None
+) -> tuple[ConvolutionRow, list[Hint]]:
+    training = [c for c in calls if c.training]
+    evaluation = [c for c in calls if not c.training]
+    chosen = training or evaluation
+    if not chosen:
+        assert uncalled is not None
+        reason = "bare: never called, so no gradient ever reaches it; left as it is"
+        hint = Hint("never-called", name, "neither training nor evaluation calls this convolution")
+        return replace(uncalled, reason=reason, decouple=False), [hint]
+    call = next((c for c in chosen if c.judgement.verdict == "bare"), chosen[0])
+    judgement = call.judgement
+    row = replace(
+        call.row,
+        verdict=judgement.verdict,
+        norm=judgement.norm,
+        via=judgement.via,
+        reason=_reason(call, chosen),
+        decouple=call.row.decouple and judgement.verdict == "bare" and bool(training),
+    )
+    return row, _mode_hints(name, call, training, evaluation)
+
+
+def _reason(call: _Call, calls: Sequence[_Call]) -> str:
+    reason = call.judgement.reason
+    if len({c.judgement.verdict for c in calls}) > 1:
+        place = f" at {call.row.source}" if call.row.source else ""
+        return f"{reason} (decided by the call{place}; of its {len(calls)} calls others are normalized)"
+    return reason
+
+
+def _mode_hints(name: str, call: _Call, training: Sequence[_Call], evaluation: Sequence[_Call]) -> list[Hint]:
+    if not training:
+        return [Hint("not-in-training", name, "only evaluation calls this convolution; left as it is")]
+    other = next((c for c in evaluation if c.judgement.verdict == "bare"), None) or next(
+        iter(evaluation), None
+    )
+    if other is None or other.judgement.verdict == call.judgement.verdict:
+        return []
+    message = f"{call.judgement.verdict} in training, which counts, but not in evaluation ({other.judgement.reason})"
+    return [Hint("train-eval-difference", name, message)]
+
+
+def _share(rows: Sequence[ConvolutionRow]) -> list[ConvolutionRow]:
+    """Convolutions that share a weight share a verdict: bare, if one of them is."""
+    decoupled = {row.weight: row for row in reversed(rows) if row.decouple}
+    result = []
+    for row in rows:
+        leader = decoupled.get(row.weight)
+        if leader is not None and row.verdict == "normalized":
+            reason = (
+                f"bare: shares its weight with {leader.name}, whose {leader.reason.removeprefix('bare: ')}"
+            )
+            row = replace(row, verdict="bare", norm=None, via=leader.via, reason=reason)
+        result.append(row if leader is None else replace(row, decouple=True))
+    return result

@@ -1,0 +1,178 @@
+"""Graph → which norm each convolution's output reaches, by what path.
+
+The flow graph is a ``networkx.DiGraph`` over the nodes of a trace, with an edge for each use of a result's
+*numbers*; reading a shape is no use. From a convolution, :func:`walk` goes forward through gain-transparent
+operations and returns where the paths end.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import networkx as nx
+from torch import fx, nn
+
+from sgdph_fx.rules import layout as moves
+from sgdph_fx.rules.kinds import Conv, Mixing, Norm, Rule, Transparent
+from sgdph_fx.rules.layout import UNKNOWN, Argument, Layout
+from sgdph_fx.rules.modules import rule_of
+from sgdph_fx.rules.operations import (
+    METADATA,
+    SEVERAL_RESULTS,
+    argument_reader,
+    operation_name,
+    rule_of_operation,
+)
+from sgdph_fx.trace import Trace
+
+__all__ = ["Ending", "Flow", "flow_of", "walk"]
+
+
+@dataclass(frozen=True, slots=True)
+class Flow:
+    """A trace as a graph of uses.
+
+    Args:
+        graph: Names of fx nodes; each carries ``node`` (the fx node) and ``rule``, each edge ``data``:
+            whether the result enters as the operand that is normalized, convolved, passed on.
+        modules: The model's modules by path.
+        training: Whether it shows training mode.
+    """
+
+    graph: nx.DiGraph[str]
+    modules: dict[str, nn.Module]
+    training: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """Where one path from a convolution ends.
+
+    Args:
+        node: The operation that ends it.
+        rule: What that is; a :class:`Norm` only if the output is what it normalizes.
+        layout: Where the channels are when they get there.
+        via: The operations passed on the way.
+        direct: Whether they are shape-only, and each the only consumer of the one before.
+    """
+
+    node: fx.Node
+    rule: Rule
+    layout: Layout
+    via: tuple[str, ...]
+    direct: bool
+
+
+def flow_of(trace: Trace, model: nn.Module) -> Flow:
+    """The flow graph of a trace of ``model``."""
+    modules = dict(model.named_modules())
+    graph: nx.DiGraph[str] = nx.DiGraph()
+    for node in trace.graph.nodes:
+        graph.add_node(node.name, node=node, rule=_rule(node, modules, trace.training))
+    for node in trace.graph.nodes:
+        for source in node.all_input_nodes:
+            if not _reads_metadata(node):
+                graph.add_edge(source.name, node.name, data=source in _data_operands(node))
+    return Flow(graph, modules, trace.training)
+
+
+def walk(flow: Flow, start: fx.Node) -> tuple[Ending, ...]:
+    """The endings of all paths from the convolution ``start``, nearest first."""
+    endings: dict[tuple[str, Layout], Ending] = {}
+    queue: deque[tuple[fx.Node, Layout, tuple[str, ...], bool]] = deque()
+    queue.append((start, _layout_of(flow, start), (), True))
+    seen: set[tuple[str, Layout]] = set()
+    while queue:
+        node, layout, via, direct = queue.popleft()
+        direct = direct and flow.graph.out_degree(node.name) == 1
+        for step in _steps(flow, node, layout):
+            key = (step.node.name, step.layout)
+            if isinstance(step.rule, Transparent):
+                if key not in seen:
+                    seen.add(key)
+                    still = direct and step.rule.shape_only
+                    queue.append((step.node, step.layout, (*via, _label(flow, step.node)), still))
+            elif key not in endings:
+                endings[key] = replace(step, via=via, direct=direct)
+    return tuple(endings.values())
+
+
+def _steps(flow: Flow, node: fx.Node, layout: Layout) -> Iterator[Ending]:
+    """One step from ``node`` to each of its consumers, as they stand to the channels."""
+    for name, edge in flow.graph[node.name].items():
+        consumer: fx.Node = flow.graph.nodes[name]["node"]
+        rule: Rule = flow.graph.nodes[name]["rule"] if edge["data"] else Mixing()
+        moved: Layout | None = layout
+        if isinstance(rule, Transparent):
+            moved = _move(flow, rule, node, consumer, layout)
+            rule = rule if moved is not None else Mixing()
+        yield Ending(consumer, rule, moved or layout, (), False)
+
+
+def _move(flow: Flow, rule: Transparent, node: fx.Node, consumer: fx.Node, layout: Layout) -> Layout | None:
+    if rule.move is moves.index and _picks_a_tensor(flow, node):
+        return layout
+    if rule.move is moves.somewhere:
+        before, after = node.meta.get("shape"), consumer.meta.get("shape")
+        return moves.reshaped(layout, before, after) if before and after else UNKNOWN
+    return rule.move(layout, _arguments(flow, consumer))
+
+
+def _picks_a_tensor(flow: Flow, node: fx.Node) -> bool:
+    return node.op == "call_module" or operation_name(node) in SEVERAL_RESULTS
+
+
+def _arguments(flow: Flow, node: fx.Node) -> Argument:
+    if node.op != "call_module":
+        return argument_reader(node)
+    module = flow.modules[str(node.target)]
+    return lambda position, name, default: getattr(module, name, default)
+
+
+def _rule(node: fx.Node, modules: dict[str, nn.Module], training: bool) -> Rule:
+    if node.op == "call_module":
+        module = modules[str(node.target)]
+        rule = rule_of(module) or Mixing()
+        if training and isinstance(rule, Norm) and _frozen(node, module, rule):
+            return replace(rule, statistics="frozen")
+        return rule
+    return rule_of_operation(node) if node.op in ("call_function", "call_method") else Mixing()
+
+
+def _frozen(node: fx.Node, module: nn.Module, rule: Norm) -> bool:
+    """Whether a batch or instance norm uses its running statistics even while the model trains."""
+    keeps_statistics = rule.statistics in ("batch", "instance")
+    return (
+        keeps_statistics
+        and bool(node.meta.get("frozen"))
+        and getattr(module, "running_mean", None) is not None
+    )
+
+
+def _reads_metadata(node: fx.Node) -> bool:
+    return node.op in ("call_function", "call_method") and operation_name(node) in METADATA
+
+
+def _data_operands(node: fx.Node) -> tuple[fx.Node, ...]:
+    """The first operand, or the tensors of a list that is the first operand; a scalar before it is passed over."""
+    operands = [*node.args, *node.kwargs.values()]
+    first = next((a for a in operands if not isinstance(a, int | float | None)), None)
+    if isinstance(first, list | tuple):
+        return tuple(a for a in first if isinstance(a, fx.Node))
+    return (first,) if isinstance(first, fx.Node) else ()
+
+
+def _layout_of(flow: Flow, conv: fx.Node) -> Layout:
+    rule = flow.graph.nodes[conv.name]["rule"]
+    assert isinstance(rule, Conv)
+    shape = conv.meta.get("shape")
+    unbatched = shape is not None and len(shape) == rule.dims + 1
+    return Layout(rule.dims + 1, 0) if unbatched else Layout(rule.dims + 2, 1)
+
+
+def _label(flow: Flow, node: fx.Node) -> str:
+    if node.op == "call_module":
+        return type(flow.modules[str(node.target)]).__name__
+    return operation_name(node)

@@ -1,0 +1,168 @@
+"""The stages in one call: trace, follow the flow, judge, tag, rewrite, check."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from torch import nn
+
+from sgdph_fx.checks import (
+    outputs_of,
+    require_equal_outputs,
+    require_exact_rewrite,
+    require_finite,
+    require_module,
+    require_trainable,
+)
+from sgdph_fx.config import Config
+from sgdph_fx.convolutions import convolution_rows
+from sgdph_fx.errors import TraceError
+from sgdph_fx.flow import Flow, flow_of
+from sgdph_fx.groups import ParamGroup, groups_of
+from sgdph_fx.overrides import override_convolutions, override_parameters
+from sgdph_fx.plan import Plan
+from sgdph_fx.report import Check, Report
+from sgdph_fx.rows import Hint
+from sgdph_fx.tags import parameter_rows
+from sgdph_fx.trace import ExampleInputs, Trace, runner, trace_by_recording, trace_symbolically, untouched
+
+__all__ = ["Prepared", "analyze", "param_groups", "prepare"]
+
+
+class Prepared(NamedTuple):
+    """What :func:`prepare` returns.
+
+    Args:
+        model: The model, of the person's own class, in which bare convolutions have been decoupled.
+        param_groups: Ordinary parameter groups for :class:`sgdph_fx.SGDPH`, or for any torch optimizer.
+        report: What was decided and why; printing it shows it.
+    """
+
+    model: nn.Module
+    param_groups: list[ParamGroup]
+    report: Report
+
+
+def analyze(
+    model: nn.Module, example_inputs: ExampleInputs | None = None, *, config: Config | None = None
+) -> Plan:
+    """Decide how each parameter of ``model`` is treated, and change nothing.
+
+    Args:
+        model: The model. Its parameters, buffers, modes, gradients and the state of the random number
+            generators are the same afterwards.
+        example_inputs: A tensor, a tuple of positional arguments, a dict of keyword arguments, or a callable
+            that runs the model. With them one real run in each mode is recorded, which works for
+            whatever runs in PyTorch; without, the model is traced symbolically by torch.fx.
+        config: The policy, and rules for single names.
+
+    Returns:
+        The plan.
+
+    Raises:
+        ModelError: if ``model`` is no module, is TorchScript, or has a lazy layer without a shape.
+        TraceError: if it cannot be traced, or does not run on the inputs; the message names the line.
+        ConfigError: if a rule matches nothing.
+    """
+    model = require_module(model)
+    config = config or Config()
+    with untouched(model):
+        traces, hints = _trace(model, example_inputs)
+        flows = [flow_of(trace, model) for trace in traces]
+        return _decide(model, traces[0], flows, config, hints)
+
+
+def prepare(
+    model: nn.Module,
+    example_inputs: ExampleInputs | None = None,
+    *,
+    config: Config | None = None,
+    inplace: bool = False,
+) -> Prepared:
+    """Make ``model`` ready for SGD-PH.
+
+    Bare convolutions are rewritten into gain and direction, (8) of the paper; every parameter is given its
+    order. A model that is prepared already comes back with its groups.
+
+    Args:
+        model: The model.
+        example_inputs: As for :func:`analyze`.
+        config: The policy, and rules for single names.
+        inplace: Rewrite ``model`` itself. An optimizer made before does not know the new gains: make it after.
+
+    Returns:
+        The prepared model, its parameter groups, and the report.
+
+    Raises:
+        ModelError: as :func:`analyze`, and if a parameter is not finite, or none is trainable.
+        TraceError, ConfigError: as :func:`analyze`.
+        RewriteError: if the rewritten weights, or with inputs the outputs, differ from the originals.
+        In every case the model is as it was.
+    """
+    model = require_module(model)
+    require_trainable(model)
+    require_finite(model)
+    plan = analyze(model, example_inputs, config=config)
+    check = Check("weights computed from direction and gain", require_exact_rewrite(model, plan))
+    if example_inputs is None:
+        prepared = plan.apply(model, inplace=inplace)
+    else:
+        run = runner(example_inputs)
+        before = outputs_of(model, run)
+        prepared = plan.apply(model, inplace=inplace)
+        check = Check("outputs in evaluation mode", require_equal_outputs(before, prepared, run))
+    return Prepared(prepared, groups_of(plan, prepared), Report(plan, check))
+
+
+def param_groups(
+    model: nn.Module | Prepared,
+    example_inputs: ExampleInputs | None = None,
+    *,
+    config: Config | None = None,
+) -> list[ParamGroup]:
+    """The parameter groups of a model as it stands, prepared or not; nothing is rewritten.
+
+    Args:
+        model: A model, or what :func:`prepare` returned. The weights of convolutions that are not
+            decoupled are first-order.
+        example_inputs: As for :func:`analyze`.
+        config: The policy, and rules for single names.
+
+    Returns:
+        Ordinary groups with ``params``, ``param_names``, ``order``, ``role``, ``name`` and ``index``.
+
+    Raises:
+        ModelError, TraceError, ConfigError: as :func:`analyze`.
+    """
+    if isinstance(model, Prepared):
+        return groups_of(model.report.plan, model.model)
+    return groups_of(analyze(model, example_inputs, config=config).without_rewriting(), model)
+
+
+def _decide(model: nn.Module, trace: Trace, flows: list[Flow], config: Config, hints: list[Hint]) -> Plan:
+    convolutions, more = convolution_rows(model, flows, config.policy)
+    convolutions = override_convolutions(convolutions, config.rules)
+    parameters = override_parameters(parameter_rows(model, convolutions, flows), config.rules)
+    return Plan(
+        model=f"{type(model).__module__}.{type(model).__qualname__}",
+        policy=config.policy,
+        way=trace.way,
+        convolutions=convolutions,
+        parameters=parameters,
+        frozen=tuple(name for name, p in model.named_parameters() if not p.requires_grad),
+        hints=(*hints, *more),
+    )
+
+
+def _trace(model: nn.Module, example_inputs: ExampleInputs | None) -> tuple[list[Trace], list[Hint]]:
+    """Training mode first, which decides, then evaluation."""
+    if example_inputs is None:
+        return [trace_symbolically(model, training) for training in (True, False)], []
+    run = runner(example_inputs)
+    try:
+        training = [trace_by_recording(model, run, True)]
+    except TraceError as error:
+        evaluation = trace_by_recording(model, run, False)
+        hint = Hint("training-run-failed", "", f"{error} Verdicts are those of evaluation mode.")
+        return [evaluation], [hint]
+    return [*training, trace_by_recording(model, run, False)], []

@@ -1,0 +1,72 @@
+"""The few things that an operation can be to a convolution's output, as data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from sgdph_fx.rules.layout import Move, same
+
+__all__ = ["Conv", "Linear", "Mixing", "Norm", "Rule", "Statistics", "Transparent"]
+
+Statistics = Literal["batch", "instance", "group", "layer", "rms", "frozen"]
+
+
+@dataclass(frozen=True, slots=True)
+class Conv:
+    """A convolution over ``dims`` spatial dimensions; ``weight`` and ``bias`` name its parameters."""
+
+    dims: int
+    transposed: bool = False
+    weight: str = "weight"
+    bias: str = "bias"
+
+
+@dataclass(frozen=True, slots=True)
+class Norm:
+    """A normalization layer.
+
+    Args:
+        statistics: What one mean and variance are taken over; ``"frozen"`` for one that has none of
+            its own and therefore normalizes nothing.
+        weight: Name of its scale.
+        bias: Name of its shift.
+        channels_first: For a layer norm that takes its statistics over dimension 1 (torchvision's
+            ``LayerNorm2d``) rather than over the last ones.
+    """
+
+    statistics: Statistics
+    weight: str = "weight"
+    bias: str = "bias"
+    channels_first: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Transparent:
+    """An operation that leaves each channel its own and commutes with a positive gain on it.
+
+    Args:
+        move: Where it leaves the channels.
+        shape_only: Whether it changes no number, only where numbers stand.
+        weight: Name of a channel-wise parameter that it carries (PReLU's slope).
+    """
+
+    move: Move = same
+    shape_only: bool = False
+    weight: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Linear:
+    """A linear layer: it mixes channels; ``weights`` and ``biases`` name its parameters."""
+
+    weights: tuple[str, ...] = ("weight",)
+    biases: tuple[str, ...] = ("bias",)
+
+
+@dataclass(frozen=True, slots=True)
+class Mixing:
+    """Any other operation: channels meet in it, or a gain does not commute with it."""
+
+
+Rule = Conv | Norm | Transparent | Linear | Mixing

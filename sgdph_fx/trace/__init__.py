@@ -1,0 +1,18 @@
+"""Module → ``torch.fx.Graph``: recorded from a real run where inputs are given, else symbolic."""
+
+from sgdph_fx.trace.graph import Trace
+from sgdph_fx.trace.inputs import ExampleInputs, Run, runner
+from sgdph_fx.trace.recorded import trace_by_recording
+from sgdph_fx.trace.state import mode, untouched
+from sgdph_fx.trace.symbolic import trace_symbolically
+
+__all__ = [
+    "ExampleInputs",
+    "Run",
+    "Trace",
+    "mode",
+    "runner",
+    "trace_by_recording",
+    "trace_symbolically",
+    "untouched",
+]

@@ -1,0 +1,180 @@
+"""Tracing by recording one real run: whatever runs in PyTorch can be read so."""
+
+from __future__ import annotations
+
+import dataclasses
+import operator
+import weakref
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.overrides import TorchFunctionMode
+
+from sgdph_fx.errors import TraceError
+from sgdph_fx.rules.modules import is_leaf
+from sgdph_fx.trace.graph import Trace
+from sgdph_fx.trace.inputs import Run
+from sgdph_fx.trace.source import calling_line, failing_line
+from sgdph_fx.trace.state import mode
+
+__all__ = ["trace_by_recording"]
+
+
+def trace_by_recording(model: nn.Module, run: Run, training: bool) -> Trace:
+    """Record the operations of ``run(model)``.
+
+    Args:
+        model: The model; what the run changes in it is the caller's to put back.
+        run: Runs the model on example inputs.
+        training: Whether to run in training mode.
+
+    Raises:
+        TraceError: if the run itself fails; the message names the line.
+    """
+    recorder = _Recorder(model)
+    with mode(model, training), _module_calls_seen_by(recorder):
+        try:
+            with recorder:
+                result = run(model)
+        except Exception as error:
+            raise TraceError(
+                f"{type(model).__name__} does not run on the example inputs in {_name(training)} mode: "
+                f"{type(error).__name__} at {failing_line(error) or 'an unknown line'} ({error}). "
+                "Pass inputs on which a plain call of the model works."
+            ) from error
+    recorder.graph.output(recorder.as_nodes(result))
+    return Trace(recorder.graph, "recorded", training)
+
+
+class _Recorder(TorchFunctionMode):
+    """Writes each outermost torch function, and each call of a module that the rules know, as a node."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.graph = fx.Graph()
+        self._depth = 0
+        self._paths = {module: name for name, module in model.named_modules()}
+        self._constants = {id(t): name for name, t in [*model.named_buffers(), *model.named_parameters()]}
+        self._nodes: dict[int, tuple[weakref.ref[Tensor], fx.Node]] = {}
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if self._depth:
+            return func(*args, **kwargs)
+        nodes = self.as_nodes(args), self.as_nodes(kwargs)
+        result = func(*args, **kwargs)
+        kind, target, extra = _as_target(func)
+        if target is operator.setitem:
+            self._name(args[0], self.graph.create_node(kind, target, *nodes))
+        elif _holds_tensor(result):
+            self._write(kind, target, (*nodes[0], *extra), nodes[1], result)
+        return result
+
+    def call(self, module: nn.Module, call: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        if self._depth or module not in self._paths or not is_leaf(module):
+            return call(module, *args, **kwargs)
+        nodes = self.as_nodes(args), self.as_nodes(kwargs)
+        self._depth += 1
+        try:
+            result = call(module, *args, **kwargs)
+        finally:
+            self._depth -= 1
+        node = self._write("call_module", self._paths[module], *nodes, result)
+        node.meta["frozen"] = not module.training
+        return result
+
+    def as_nodes(self, value: Any) -> Any:
+        """``value`` with each tensor replaced by the node that made it."""
+        if isinstance(value, Tensor):
+            return self._node_of(value)
+        if isinstance(value, list | tuple):
+            return tuple(self.as_nodes(v) for v in value)
+        if isinstance(value, Mapping):
+            return {str(k): self.as_nodes(v) for k, v in value.items()}
+        if dataclasses.is_dataclass(value) and not isinstance(value, type):
+            return tuple(self.as_nodes(getattr(value, f.name)) for f in dataclasses.fields(value))
+        return (
+            value
+            if isinstance(value, int | float | str | bool | slice | None) or value is Ellipsis
+            else str(value)
+        )
+
+    def _write(self, kind: str, target: Any, args: Any, kwargs: Any, result: Any) -> fx.Node:
+        node = self.graph.create_node(kind, target, args, kwargs)
+        node.meta["source"] = calling_line()
+        self._name(result, node)
+        return node
+
+    def _name(self, result: Any, node: fx.Node) -> None:
+        if isinstance(result, Tensor):
+            node.meta["shape"] = tuple(result.shape)
+            self._nodes[id(result)] = weakref.ref(result), node
+            return
+        items = result.items() if isinstance(result, Mapping) else enumerate(_sequence(result))
+        for key, value in items:
+            if _holds_tensor(value):
+                self._name(value, self.graph.create_node("call_function", operator.getitem, (node, key)))
+
+    def _node_of(self, tensor: Tensor) -> fx.Node:
+        reference, node = self._nodes.get(id(tensor), (None, None))
+        if node is not None and reference is not None and reference() is tensor:
+            return node
+        name = self._constants.get(id(tensor))
+        node = (
+            self.graph.create_node("placeholder", "input")
+            if name is None
+            else self.graph.create_node("get_attr", name)
+        )
+        node.meta["shape"] = tuple(tensor.shape)
+        self._nodes[id(tensor)] = weakref.ref(tensor), node
+        return node
+
+
+@contextmanager
+def _module_calls_seen_by(recorder: _Recorder) -> Iterator[None]:
+    """Lets the recorder see every module call, as torch.fx does: no hook of the person's runs twice or not at all."""
+    original = nn.Module.__call__
+
+    def call(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        return recorder.call(module, original, args, kwargs)
+
+    nn.Module.__call__ = call  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        nn.Module.__call__ = original  # type: ignore[method-assign]
+
+
+def _as_target(func: Any) -> tuple[str, Any, tuple[Any, ...]]:
+    """A torch function as the node kind and target that torch.fx would write."""
+    name = getattr(func, "__name__", "")
+    if name == "__get__":
+        return "call_function", getattr, (func.__self__.__name__,)
+    plain = name.strip("_")
+    if name.startswith("__") and hasattr(operator, plain):
+        return "call_function", getattr(operator, plain), ()
+    if getattr(torch.Tensor, name, None) is func:
+        return "call_method", name, ()
+    return "call_function", func, ()
+
+
+def _holds_tensor(value: Any) -> bool:
+    if isinstance(value, Tensor):
+        return True
+    items = value.values() if isinstance(value, Mapping) else _sequence(value)
+    return any(_holds_tensor(v) for v in items)
+
+
+def _sequence(value: Any) -> tuple[Any, ...]:
+    if isinstance(value, list | tuple):
+        return tuple(value)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return tuple(getattr(value, f.name) for f in dataclasses.fields(value))
+    return ()
+
+
+def _name(training: bool) -> str:
+    return "training" if training else "evaluation"

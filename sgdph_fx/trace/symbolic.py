@@ -1,0 +1,104 @@
+"""Tracing without inputs, by torch.fx."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from torch import fx, nn
+
+from sgdph_fx.errors import TraceError
+from sgdph_fx.rules.modules import is_leaf
+from sgdph_fx.trace.graph import Trace
+from sgdph_fx.trace.source import calling_line, failing_line
+from sgdph_fx.trace.state import mode
+
+__all__ = ["trace_symbolically"]
+
+
+def trace_symbolically(model: nn.Module, training: bool) -> Trace:
+    """Trace ``model`` as torch.fx does, with every module that the rules know as one node.
+
+    Only arguments without a default become placeholders; the others keep their default, so that an
+    ``if targets is not None`` takes the path that a plain call takes.
+
+    Raises:
+        TraceError: if the model's control flow depends on data; the message names the line.
+    """
+    with mode(model, training):
+        try:
+            graph = _Tracer(model).trace(model)
+        except Exception as error:
+            raise TraceError(_explain(model, error)) from error
+    return Trace(graph, "symbolic", training)
+
+
+class _Tracer(fx.Tracer):
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__(autowrap_functions=_wrapped_functions())
+        self._paths: dict[nn.Module, str] = {module: name for name, module in model.named_modules()}
+        self._names = {id(p): name for name, p in model.named_parameters()}
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return is_leaf(m)
+
+    def path_of_module(self, mod: nn.Module) -> str:
+        if mod not in self._paths:
+            raise NameError(f"a {type(mod).__name__} that is called is not registered as a submodule")
+        return self._paths[mod]
+
+    def create_args_for_root(
+        self, root_fn: Any, is_module: bool, concrete_args: Any = None
+    ) -> tuple[Callable[..., Any], list[Any]]:
+        placeholders = [self.create_proxy("placeholder", name, (), {}) for name in _required(self.root)]
+        # Called as a module, the root itself can be a leaf: a lone convolution, say.
+        return lambda root, *args: root(*args), [self.root, *placeholders]
+
+    def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Any]) -> Any:
+        # torch.fx looks a parameter up by going through all of them, which is quadratic in their number.
+        name = self._names.get(id(attr_val)) if isinstance(attr_val, nn.Parameter) else None
+        if name is None:
+            return attr_val
+        if name not in parameter_proxy_cache:
+            parameter_proxy_cache[name] = self.create_proxy("get_attr", name, (), {})
+        return parameter_proxy_cache[name]
+
+    def create_node(self, kind: str, target: Any, *args: Any, **kwargs: Any) -> fx.Node:
+        node = super().create_node(kind, target, *args, **kwargs)
+        if kind != "placeholder":
+            node.meta["source"] = calling_line()
+        return node
+
+    def call_module(self, m: nn.Module, forward: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        result = super().call_module(m, forward, args, kwargs)
+        if isinstance(result, fx.Proxy) and result.node.op == "call_module":
+            result.node.meta["frozen"] = not m.training
+        return result
+
+
+def _wrapped_functions() -> tuple[Callable[..., Any], ...]:
+    from torchvision.ops import drop_block2d, drop_block3d, stochastic_depth
+
+    return (stochastic_depth, drop_block2d, drop_block3d)
+
+
+def _required(model: nn.Module) -> list[str]:
+    parameters = inspect.signature(model.forward).parameters.values()
+    plain = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    names = [p.name for p in parameters if p.kind in plain and p.default is inspect.Parameter.empty]
+    takes_any = any(p.kind is inspect.Parameter.VAR_POSITIONAL for p in parameters)
+    return names or (["input"] if takes_any else [])
+
+
+def _explain(model: nn.Module, error: Exception) -> str:
+    where = failing_line(error) or "an unknown line"
+    return (
+        f"{type(model).__name__} cannot be traced without inputs: {type(error).__name__} at {where} "
+        f"({_first_line(error)}). torch.fx runs the model on placeholders, which have no values to branch or loop on. "
+        "Pass example_inputs (on the command line: --input), and one real run is recorded instead."
+    )
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or ["no message"])[0]
