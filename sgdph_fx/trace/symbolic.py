@@ -72,7 +72,7 @@ class _Tracer(fx.Tracer):
 
     def call_module(self, m: nn.Module, forward: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         result = super().call_module(m, forward, args, kwargs)
-        if isinstance(result, fx.Proxy) and result.node.op == "call_module":
+        if is_leaf(m):
             result.node.meta["frozen"] = not m.training
         return result
 
