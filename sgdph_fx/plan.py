@@ -160,14 +160,15 @@ class Plan:
 
 def _differences(plan: Plan, model: nn.Module) -> Iterator[str]:
     """What tells ``model`` from the one that the plan was made for; nothing if it fits."""
-    decoupled = {row.weight: row for row in plan.decoupled}
-    made = {name for weight in decoupled for name in decoupled_names(weight)}
-    trainable = {row.name: row.shape for row in plan.parameters if row.name not in made}
-    trainable |= {name: row.shape for name, row in decoupled.items() if name not in plan.frozen}
+    weights = {decoupled_names(row.weight)[0]: row.weight for row in plan.decoupled}
+    gains = {decoupled_names(row.weight)[1] for row in plan.decoupled}
+    trainable = {
+        weights.get(row.name, row.name): row.shape for row in plan.parameters if row.name not in gains
+    }
     found = dict(model.named_parameters())
     for name, shape in trainable.items():
         if name not in found:
-            yield f"{name} is missing{' (is the model prepared already?)' if name in decoupled else ''}"
+            yield f"{name} is missing{' (is the model prepared already?)' if name in plan.filters else ''}"
         elif tuple(found[name].shape) != shape:
             yield f"{name} has shape {tuple(found[name].shape)}, planned {shape}"
         elif not found[name].requires_grad:

@@ -67,7 +67,9 @@ NONE: frozenset[str] = frozenset()
 CONV = frozenset({"conv"})
 
 
-def _passes(name: str, between: Callable[[Tensor], Tensor] | nn.Module, direct: frozenset[str] = CONV) -> Case:
+def _passes(
+    name: str, between: Callable[[Tensor], Tensor] | nn.Module, direct: frozenset[str] = CONV
+) -> Case:
     """An operation that is transparent: normalized, though not directly unless it is shape-only."""
     return Case(name, lambda: After(between), NONE, direct=direct, norm={"conv": "end"})
 
@@ -178,20 +180,46 @@ CASES: list[Case] = [
     Case("group norm", lambda: After(nn.ReLU(), nn.GroupNorm(2, 8)), NONE, absorbing=CONV, direct=CONV),
     Case("group norm of single channels", lambda: After(nn.ReLU(), nn.GroupNorm(8, 8)), NONE, direct=CONV),
     Case("norm without affine", lambda: After(nn.Identity(), nn.BatchNorm2d(8, affine=False)), NONE),
-    Case("norm without running statistics", lambda: After(nn.Identity(), nn.BatchNorm2d(8, track_running_stats=False)), NONE),
+    Case(
+        "norm without running statistics",
+        lambda: After(nn.Identity(), nn.BatchNorm2d(8, track_running_stats=False)),
+        NONE,
+    ),
     Case("frozen norm", lambda: After(nn.Identity(), ops.FrozenBatchNorm2d(8)), CONV),
-    Case("layer norm of the map", lambda: After(nn.Identity(), nn.LayerNorm((8, 8, 8))), NONE, absorbing=CONV),
+    Case(
+        "layer norm of the map", lambda: After(nn.Identity(), nn.LayerNorm((8, 8, 8))), NONE, absorbing=CONV
+    ),
     Case("layer norm of each channel's map", lambda: After(nn.Identity(), nn.LayerNorm((8, 8))), NONE),
     Case("functional layer norm over space", lambda: Written(_spatial_norm, conv=conv()), NONE),
-    Case("residual", lambda: Written(_residual, conv=conv(), other=conv(), norm=nn.BatchNorm2d(8)), frozenset({"conv", "other"})),
+    Case(
+        "residual",
+        lambda: Written(_residual, conv=conv(), other=conv(), norm=nn.BatchNorm2d(8)),
+        frozenset({"conv", "other"}),
+    ),
     Case("two consumers", lambda: Written(_two_consumers, conv=conv(), norm=nn.BatchNorm2d(8)), CONV),
     Case("concatenated", lambda: Written(_dense, conv=conv(), norm=nn.BatchNorm2d(11)), NONE, direct=CONV),
     Case("called twice", lambda: Written(_twice, conv=conv(), norm=nn.BatchNorm2d(8)), CONV),
-    Case("split, both halves normalized", lambda: Written(_split, conv=conv(), norm=nn.BatchNorm2d(4), norm2=nn.BatchNorm2d(4)), NONE, direct=CONV),
+    Case(
+        "split, both halves normalized",
+        lambda: Written(_split, conv=conv(), norm=nn.BatchNorm2d(4), norm2=nn.BatchNorm2d(4)),
+        NONE,
+        direct=CONV,
+    ),
     Case("split, one half gates", lambda: Written(_gated, conv=conv(), norm=nn.BatchNorm2d(4)), CONV),
-    Case("reading a shape is no use", lambda: Written(_shape_reader, conv=conv(), norm=nn.BatchNorm2d(8)), NONE),
-    Case("tokens into layer norm", lambda: Written(_to_tokens, conv=conv(), norm=nn.LayerNorm(8)), NONE, absorbing=CONV),
-    Case("tokens plus position into layer norm", lambda: Written(_with_position, conv=conv(), norm=nn.LayerNorm(8)), CONV),
+    Case(
+        "reading a shape is no use", lambda: Written(_shape_reader, conv=conv(), norm=nn.BatchNorm2d(8)), NONE
+    ),
+    Case(
+        "tokens into layer norm",
+        lambda: Written(_to_tokens, conv=conv(), norm=nn.LayerNorm(8)),
+        NONE,
+        absorbing=CONV,
+    ),
+    Case(
+        "tokens plus position into layer norm",
+        lambda: Written(_with_position, conv=conv(), norm=nn.LayerNorm(8)),
+        CONV,
+    ),
     Case("functional norm", lambda: Written(_functional_norm, conv=conv()), NONE),
     Case("functional norm that is frozen", lambda: Written(_functional_frozen, conv=conv()), CONV),
     Case("a norm's weight, not its input", lambda: Written(_as_the_weight, conv=conv()), CONV),

@@ -92,7 +92,9 @@ def test_decompose_is_exact_to_the_bit() -> None:
 
 
 @pytest.mark.parametrize("build", [lambda: nn.Conv2d(3, 4, 3), lambda: nn.ConvTranspose2d(3, 4, 3)])
-def test_filter_of_zeros_stays_zero_with_finite_gradients_and_can_leave(build: Callable[[], nn.Module]) -> None:
+def test_filter_of_zeros_stays_zero_with_finite_gradients_and_can_leave(
+    build: Callable[[], nn.Module],
+) -> None:
     conv = build().double()
     dim = 1 if isinstance(conv, nn.ConvTranspose2d) else 0
     with torch.no_grad():
@@ -125,7 +127,9 @@ def test_direction_of_zeros_is_finite() -> None:
 def test_gain_shape_and_count_where_weight_norm_differs() -> None:
     conv = nn.ConvTranspose2d(4, 6, 3, groups=2)
     theirs = weight_norm(copy.deepcopy(conv), dim=1).parametrizations.weight.original0
-    assert (theirs.dim(), theirs.numel()) == (4, 3), "torch's weight_norm: 4-D, one for each channel of a group"
+    assert (theirs.dim(), theirs.numel()) == (4, 3), (
+        "torch's weight_norm: 4-D, one for each channel of a group"
+    )
     assert prepare(conv).model.gain.shape == (6,)
 
 
@@ -160,7 +164,12 @@ def test_shared_weight_stays_shared() -> None:
 def small() -> nn.Module:
     torch.manual_seed(0)
     return nn.Sequential(
-        nn.Conv2d(3, 6, 3), nn.ReLU(), nn.ConvTranspose2d(6, 6, 3, groups=2), nn.Sigmoid(), nn.Flatten(), nn.Linear(6 * 36, 2)
+        nn.Conv2d(3, 6, 3),
+        nn.ReLU(),
+        nn.ConvTranspose2d(6, 6, 3, groups=2),
+        nn.Sigmoid(),
+        nn.Flatten(),
+        nn.Linear(6 * 36, 2),
     )
 
 
@@ -217,7 +226,11 @@ def test_pickle_deepcopy_and_save_of_the_whole_model() -> None:
     buffer = io.BytesIO()
     torch.save(model, buffer)
     buffer.seek(0)
-    for twin in (copy.deepcopy(model), pickle.loads(pickle.dumps(model)), torch.load(buffer, weights_only=False)):
+    for twin in (
+        copy.deepcopy(model),
+        pickle.loads(pickle.dumps(model)),
+        torch.load(buffer, weights_only=False),
+    ):
         assert torch.equal(twin(x), model(x))
         assert type(twin[0]) is type(model[0])
         assert twin[0].direction is not model[0].direction
@@ -292,7 +305,11 @@ def test_functional_convolution_is_decoupled_through_its_owner() -> None:
 
 
 def test_parameter_order_and_name_clash() -> None:
-    assert [n for n, _ in prepare(small()).model.named_parameters()][:3] == ["0.direction", "0.gain", "0.bias"]
+    assert [n for n, _ in prepare(small()).model.named_parameters()][:3] == [
+        "0.direction",
+        "0.gain",
+        "0.bias",
+    ]
     conv = nn.Conv2d(1, 1, 1)
     conv.gain = 3
     with pytest.raises(ModelError, match="'gain' of its own"):

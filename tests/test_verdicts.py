@@ -17,7 +17,9 @@ def test_verdict(case: Case, policy: str) -> None:
     config = Config(policy=policy)  # type: ignore[arg-type]
     for inputs in (None, case.input()):
         plan = analyze(case.build(), inputs, config=config)
-        assert {row.name for row in plan.bare} == case.bare_under(policy), [row.reason for row in plan.convolutions]
+        assert {row.name for row in plan.bare} == case.bare_under(policy), [
+            row.reason for row in plan.convolutions
+        ]
         assert all(row.decouple == (row.verdict == "bare") for row in plan.convolutions)
 
 
@@ -30,7 +32,9 @@ def test_names_the_norm(case: Case) -> None:
 def test_reason_reads_like_the_source() -> None:
     model = nn.Sequential(conv(), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(128, 2))
     (row,) = analyze(model).convolutions
-    assert row.reason == "bare: output goes through ReLU, MaxPool2d and Flatten to Linear 4; no norm on any path"
+    assert (
+        row.reason == "bare: output goes through ReLU, MaxPool2d and Flatten to Linear 4; no norm on any path"
+    )
     assert row.via == ("ReLU", "MaxPool2d", "Flatten")
     assert row.norm is None
 
@@ -88,7 +92,10 @@ def test_convolution_that_training_never_calls_is_left() -> None:
     rows = {row.name: row for row in plan.convolutions}
     assert (rows["head"].verdict, rows["head"].decouple) == ("bare", False)
     assert (rows["unused"].verdict, rows["unused"].decouple) == ("bare", False)
-    assert {(h.code, h.where) for h in plan.hints} == {("not-in-training", "head"), ("never-called", "unused")}
+    assert {(h.code, h.where) for h in plan.hints} == {
+        ("not-in-training", "head"),
+        ("never-called", "unused"),
+    }
 
 
 class FunctionalConv(nn.Module):
@@ -127,12 +134,19 @@ class OwnNorm(nn.Conv2d):
 def test_convolution_that_carries_its_norm(inputs: Tensor | None) -> None:
     plan = analyze(nn.Sequential(OwnNorm()), inputs)
     assert [(row.name, row.verdict, row.norm) for row in plan.convolutions] == [("0", "normalized", "0.norm")]
-    assert {p.name: p.order for p in plan.parameters} == {"0.weight": 1, "0.bias": 2, "0.norm.weight": 2, "0.norm.bias": 2}
+    assert {p.name: p.order for p in plan.parameters} == {
+        "0.weight": 1,
+        "0.bias": 2,
+        "0.norm.weight": 2,
+        "0.norm.bias": 2,
+    }
 
 
 def test_shared_weight_has_one_verdict() -> None:
     first, second = nn.Conv2d(8, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1)
     second.weight = first.weight
     plan = analyze(nn.Sequential(first, nn.BatchNorm2d(8), second, nn.Sigmoid()))
-    assert [(row.verdict, row.decouple, row.weight) for row in plan.convolutions] == [("bare", True, "0.weight")] * 2
+    assert [(row.verdict, row.decouple, row.weight) for row in plan.convolutions] == [
+        ("bare", True, "0.weight")
+    ] * 2
     assert "shares its weight with 2" in plan.convolutions[0].reason

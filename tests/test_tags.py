@@ -1,0 +1,122 @@
+"""Roles and orders of parameters: by the module that owns them, else by the operation that uses them."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchvision.models.convnext import CNBlock, LayerNorm2d
+
+from sgdph_fx import analyze
+
+
+class Uses(nn.Module):
+    """One raw parameter in each way of use."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        channels = 6
+        self.scale = nn.Parameter(torch.ones(channels, 1, 1))
+        self.scale_1d = nn.Parameter(torch.ones(channels))
+        self.shift = nn.Parameter(torch.zeros(1, channels, 1, 1))
+        self.position = nn.Parameter(torch.zeros(1, 9, channels))
+        self.token = nn.Parameter(torch.zeros(1, 1, channels))
+        self.temperature = nn.Parameter(torch.ones(1))
+        self.head_temperature = nn.Parameter(torch.ones(3, 1, 1))
+        self.ln_weight = nn.Parameter(torch.ones(channels))
+        self.ln_bias = nn.Parameter(torch.zeros(channels))
+        self.matrix = nn.Parameter(torch.eye(channels))
+        self.matrix_bias = nn.Parameter(torch.zeros(channels))
+        self.slope = nn.Parameter(torch.ones(channels))
+        self.unused = nn.Parameter(torch.ones(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.prelu(x * self.scale * self.scale_1d[:, None, None] + self.shift, self.slope)
+        x = x.flatten(2).transpose(1, 2) + self.position
+        x = torch.cat([self.token.expand(x.shape[0], -1, -1), x], 1) / self.temperature
+        x = F.layer_norm(x, (6,), self.ln_weight, self.ln_bias)
+        x = F.linear(x, self.matrix, self.matrix_bias)
+        heads = x.reshape(x.shape[0], -1, 3, 2).transpose(1, 2)
+        return (heads @ heads.transpose(-1, -2)) * self.head_temperature
+
+
+EXPECTED = {
+    "scale": (2, "layer_scale"),
+    "scale_1d": (2, "layer_scale"),
+    "shift": (2, "bias"),
+    "position": (1, "other"),
+    "token": (1, "other"),
+    "temperature": (1, "other"),
+    "head_temperature": (1, "other"),
+    "ln_weight": (2, "norm.weight"),
+    "ln_bias": (2, "norm.bias"),
+    "matrix": (1, "weight"),
+    "matrix_bias": (2, "bias"),
+    "slope": (2, "activation"),
+    "unused": (1, "other"),
+}
+
+
+@pytest.mark.parametrize("inputs", [None, torch.rand(2, 6, 3, 3)], ids=["symbolic", "recorded"])
+def test_raw_parameters_by_use(inputs: Tensor | None) -> None:
+    rows = analyze(Uses(), inputs).parameters
+    assert {row.name: (row.order, row.role) for row in rows} == EXPECTED
+
+
+OWNED = [
+    (nn.BatchNorm2d(4), {"weight": (2, "norm.weight"), "bias": (2, "norm.bias")}),
+    (nn.BatchNorm2d(4, affine=False), {}),
+    (nn.GroupNorm(2, 4), {"weight": (2, "norm.weight"), "bias": (2, "norm.bias")}),
+    (nn.InstanceNorm2d(4, affine=True), {"weight": (2, "norm.weight"), "bias": (2, "norm.bias")}),
+    (nn.SyncBatchNorm(4), {"weight": (2, "norm.weight"), "bias": (2, "norm.bias")}),
+    (nn.LayerNorm(4), {"weight": (2, "norm.weight"), "bias": (2, "norm.bias")}),
+    (nn.RMSNorm(4), {"weight": (2, "norm.weight")}),
+    (LayerNorm2d(4), {"weight": (2, "norm.weight"), "bias": (2, "norm.bias")}),
+    (nn.LayerNorm((4, 5)), {"weight": (1, "norm.weight"), "bias": (1, "norm.bias")}),
+    (nn.PReLU(), {"weight": (2, "activation")}),
+    (nn.Linear(3, 4), {"weight": (1, "weight"), "bias": (2, "bias")}),
+    (nn.Embedding(10, 4), {"weight": (1, "other")}),
+]
+
+
+@pytest.mark.parametrize(("module", "expected"), OWNED, ids=lambda value: getattr(value, "_get_name", str)())
+def test_parameters_of_known_modules(module: nn.Module, expected: dict[str, tuple[int, str]]) -> None:
+    assert {row.name: (row.order, row.role) for row in analyze(module).parameters} == expected
+
+
+def test_attention_and_layer_scale_of_real_blocks() -> None:
+    rows = {r.name: (r.order, r.role) for r in analyze(nn.TransformerEncoderLayer(8, 2, 16)).parameters}
+    assert rows["self_attn.in_proj_weight"] == (1, "weight")
+    assert (
+        rows["self_attn.in_proj_bias"]
+        == rows["self_attn.out_proj.bias"]
+        == rows["linear1.bias"]
+        == (2, "bias")
+    )
+    assert rows["norm1.weight"] == (2, "norm.weight")
+    block = {r.name: (r.order, r.role) for r in analyze(CNBlock(8, 1e-6, 0.0)).parameters}
+    assert block["layer_scale"] == (2, "layer_scale")
+
+
+def test_every_trainable_parameter_once_and_every_row_with_a_reason() -> None:
+    model = nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Conv2d(4, 4, 3), nn.Flatten(), nn.Linear(4, 2)
+    )
+    model[4].weight.requires_grad_(False)
+    plan = analyze(model)
+    names = [row.name for row in plan.parameters]
+    assert names == [
+        "0.weight", "0.bias", "1.weight", "1.bias", "2.direction", "2.gain", "2.bias", "4.bias",
+    ]  # fmt: skip
+    assert plan.frozen == ("4.weight",)
+    assert all(len(row.reason) > 20 for row in plan.parameters)
+    assert [row.shape for row in plan.parameters][4:6] == [(4, 4, 3, 3), (4,)]
+
+
+def test_frozen_convolution_is_not_decoupled() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU())
+    model[0].weight.requires_grad_(False)
+    plan = analyze(model)
+    assert [(row.verdict, row.decouple) for row in plan.convolutions] == [("bare", False)]
+    assert [row.name for row in plan.parameters] == ["0.bias"]
