@@ -11,6 +11,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
+from sgdph_fx.curvature.graph import nodes
 from sgdph_fx.curvature.probes import Product
 from sgdph_fx.errors import NoCurvatureError
 
@@ -60,8 +61,11 @@ def block_product(gradient: Tensor, parameter: Tensor) -> Product:
         A function whose results carry no graph; it may be called many times, as the graph is kept.
 
     Raises:
-        NoCurvatureError: when the function is called, if an operation on the way has no second derivative.
+        NoCurvatureError: at once or in a call, if an operation on the way has no second derivative.
     """
+    # autograd walks around such a function when asked for one input, and would return a part of the product.
+    if any(type(node).__name__ == "Error" for node in nodes(gradient)):
+        raise _no_second_derivative("a custom function is marked with @once_differentiable")
 
     def product(v: Tensor) -> Tensor:
         if not gradient.requires_grad:
@@ -83,9 +87,13 @@ def _missing_derivatives_explained() -> Iterator[None]:
         text = str(error)
         if not any(mark in text for mark in ONCE_ONLY):
             raise
-        raise NoCurvatureError(
-            "An operation between the loss and the parameter whose Hessian is due has no second derivative "
-            f"({text.splitlines()[0]}). Run the forward pass with an implementation that has one: the module "
-            "uncompiled, attention under `torch.nn.attention.sdpa_kernel(SDPBackend.MATH)`, plain batch norm "
-            "instead of SyncBatchNorm; or put the parameters below that operation into a group with order=1."
-        ) from error
+        raise _no_second_derivative(text.splitlines()[0]) from error
+
+
+def _no_second_derivative(found: str) -> NoCurvatureError:
+    return NoCurvatureError(
+        "An operation between the loss and the parameter whose Hessian is due has no second derivative "
+        f"({found}). Run the forward pass with an implementation that has one: the module uncompiled, "
+        "attention under `torch.nn.attention.sdpa_kernel(SDPBackend.MATH)`, plain batch norm instead of "
+        "SyncBatchNorm; or put the parameters below that operation into a group with order=1."
+    )

@@ -15,6 +15,7 @@ from sgdph_fx.optim.schedule import Schedule
 from sgdph_fx.optim.validation import (
     check_group,
     check_hyperparameters,
+    check_is_group,
     check_loss,
     check_reached,
     check_saved_groups,
@@ -140,6 +141,7 @@ class SGDPH(Optimizer):
             OptimizerError: as the constructor; the optimizer is left as it was.
         """
         number = len(self.param_groups)
+        check_is_group(param_group, number)
         taken = self.param_groups[0]["step"] if self.param_groups else 0
         values = {**self.defaults, **param_group, "step": taken}
         check_hyperparameters(values, self.defaults["variant"], f"param_groups[{number}]")

@@ -17,6 +17,7 @@ from sgdph_fx.optim.variants import VARIANTS
 __all__ = [
     "check_group",
     "check_hyperparameters",
+    "check_is_group",
     "check_loss",
     "check_reached",
     "check_saved_groups",
@@ -76,6 +77,21 @@ def check_hyperparameters(values: Mapping[str, Any], variant: str, where: str) -
     _require(
         "order", order, type(order) is int and order in (1, 2), "1 (momentum steps) or 2 (Newton-type)", where
     )
+
+
+def check_is_group(group: object, number: int) -> None:
+    """Refuse what is no parameter group at all.
+
+    Raises:
+        OptimizerError: saying what it is, or that it lacks ``params``.
+    """
+    if not isinstance(group, dict):
+        raise OptimizerError(
+            f"param_groups[{number}] is a {type(group).__name__}; pass either parameters or "
+            "dicts with 'params', not both."
+        )
+    if "params" not in group:
+        raise OptimizerError(f"param_groups[{number}] has no 'params'; it has {_listed(group)}.")
 
 
 def check_group(group: Mapping[str, Any], number: int, earlier: Sequence[Mapping[str, Any]]) -> None:
@@ -152,8 +168,8 @@ def check_reached(loss: Tensor, groups: Sequence[Mapping[str, Any]]) -> None:
     ours = {parameter for group in groups for parameter in group["params"]}
     if not any(leaf in ours for leaf in leaves(loss)):
         raise StaleOptimizerError(
-            f"The loss depends on none of the {len(ours)} parameters of this optimizer, so no step could change "
-            "it. Most likely it was built before the model was prepared or copied: build it from the "
+            f"The loss depends on none of the {len(ours)} parameters of this optimizer, so no step could "
+            "change it. Most likely it was built before the model was prepared or copied: build it from the "
             "`param_groups` of the model that computes the loss."
         )
 
