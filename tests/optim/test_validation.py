@@ -72,7 +72,7 @@ def test_what_is_no_group_at_all() -> None:
     with pytest.raises(OptimizerError, match=r"has no 'params'; it has 'parameters'"):
         SGDPH([{"parameters": [parameter()]}], 0.1)
     with pytest.raises(OptimizerError, match=r"param_groups\[1\] is a Parameter"):
-        SGDPH([{"params": [parameter()]}, parameter()], 0.1)  # type: ignore[list-item]
+        SGDPH([{"params": [parameter()]}, parameter()], 0.1)  # type: ignore[arg-type]
 
 
 def test_one_place_for_two_parameters() -> None:
@@ -86,7 +86,7 @@ def test_one_place_for_two_parameters() -> None:
 
 def test_complex_sparse_and_non_leaf_parameters_by_name() -> None:
     complex_one = nn.Parameter(torch.ones(2, dtype=torch.complex64))
-    with pytest.raises(OptimizerError, match="Parameter 'head.phase' is complex"):
+    with pytest.raises(OptimizerError, match=r"Parameter 'head\.phase' is complex"):
         SGDPH([("head.weight", parameter()), ("head.phase", complex_one)], 0.1)
     with pytest.raises(OptimizerError, match=r"param_groups\[0\]\['params'\]\[1\] is complex"):
         SGDPH([parameter(), complex_one], 0.1)
