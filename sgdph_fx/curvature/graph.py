@@ -1,0 +1,36 @@
+"""Reading the autograd graph that a loss hangs on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import cast
+
+from torch import Tensor
+from torch.autograd.graph import Node
+
+__all__ = ["leaves", "nodes"]
+
+
+def nodes(output: Tensor) -> Iterator[Node]:
+    """Every operation that ``output`` was made by, each once.
+
+    Lazy: stop reading, and the rest of the graph is not visited.
+    """
+    seen: set[Node] = set()
+    stack = [output.grad_fn]
+    while stack:
+        node = stack.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        yield node
+        stack.extend(child for child, _ in node.next_functions)
+
+
+def leaves(output: Tensor) -> Iterator[Tensor]:
+    """The leaf tensors that ``output`` would send a gradient to, each once; as lazy as :func:`nodes`."""
+    if output.grad_fn is None and output.requires_grad:
+        yield output
+    for node in nodes(output):
+        if type(node).__name__ == "AccumulateGrad":
+            yield cast(Tensor, node.variable)  # type: ignore[attr-defined]

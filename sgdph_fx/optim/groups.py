@@ -1,0 +1,94 @@
+"""One group's part of one step: its state in, its parameters moved."""
+
+from __future__ import annotations
+
+from collections.abc import MutableMapping, Sequence
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor
+from torch.optim.sgd import sgd
+
+from sgdph_fx.optim.pending import Pending
+from sgdph_fx.optim.schedule import Schedule
+from sgdph_fx.optim.update import Coefficients, descend, refresh
+from sgdph_fx.optim.variants import VARIANTS
+
+__all__ = ["move", "take_in"]
+
+Group: TypeAlias = dict[str, Any]
+State: TypeAlias = MutableMapping[Tensor, dict[str, Any]]
+
+
+def take_in(pending: Pending, groups: Sequence[Group], state: State) -> None:
+    """Refresh M^H of the due parameter; where its loss did not use it, leave it."""
+    if pending.hessian is None:
+        return
+    group = next(g for g in groups if any(p is pending.parameter for p in g["params"]))
+    refresh(
+        _average(pending.parameter, group, state),
+        pending.hessian,
+        alpha=group["hessian_momentum"],
+        eps=group["eps"],
+        variant=VARIANTS[group["variant"]],
+    )
+
+
+def move(group: Group, state: State, schedule: Schedule, t: int) -> None:
+    """Take step t with every parameter of the group that has a gradient."""
+    present = [p for p in group["params"] if p.grad is not None]
+    newton = [p for p in present if group["order"] == 2 and p is not schedule.spared]
+    plain = [p for p in present if group["order"] == 1 or p is schedule.spared]
+    if newton:
+        _descend(newton, group, state, schedule.cycles_begun(t), [_average(p, group, state) for p in newton])
+    if plain and VARIANTS[group["variant"]].decay_first_order_gradient:
+        _torch_sgd(plain, group, state)
+    elif plain:
+        _descend(plain, group, state, 1, None)
+
+
+def _descend(
+    params: list[Tensor], group: Group, state: State, cycles_begun: int, averages: list[Tensor] | None
+) -> None:
+    momenta = descend(
+        params,
+        _grads(params),
+        [state[p].get("momentum_buffer") for p in params],
+        averages,
+        Coefficients.of(group, VARIANTS[group["variant"]], cycles_begun),
+        foreach=group["foreach"],
+    )
+    for parameter, momentum in zip(params, momenta, strict=True):
+        state[parameter]["momentum_buffer"] = momentum
+
+
+def _torch_sgd(params: list[Tensor], group: Group, state: State) -> None:
+    momenta = [state[p].get("momentum_buffer") if group["momentum"] != 0 else None for p in params]
+    sgd(
+        params,
+        _grads(params),
+        momenta,
+        weight_decay=group["weight_decay"],
+        momentum=group["momentum"],
+        lr=group["lr"],
+        dampening=0,
+        nesterov=False,
+        maximize=group["maximize"],
+        foreach=group["foreach"],
+    )
+    if group["momentum"] != 0:
+        for parameter, momentum in zip(params, momenta, strict=True):
+            state[parameter]["momentum_buffer"] = momentum
+
+
+def _average(parameter: Tensor, group: Group, state: State) -> Tensor:
+    own = state[parameter]
+    if "hessian_average" not in own:
+        start = VARIANTS[group["variant"]].initial_average(group["eps"])
+        own["hessian_average"] = torch.full_like(parameter, start, requires_grad=False)
+    average: Tensor = own["hessian_average"]
+    return average
+
+
+def _grads(params: list[Tensor]) -> list[Tensor]:
+    return [p.grad for p in params if p.grad is not None]

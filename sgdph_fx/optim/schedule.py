@@ -1,0 +1,52 @@
+"""Which second-order parameter's Hessian is due: one at each step, in turn, in registration order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+__all__ = ["Schedule"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Schedule:
+    """The Hessian cycle of one set of groups.
+
+    Args:
+        cycle: The M second-order parameters in registration order: sorted by their group's ``index``, then
+            those of groups without one, in the order of the groups.
+        spared: The one that keeps its place in the cycle and yet takes plain momentum steps, if any.
+    """
+
+    cycle: tuple[Tensor, ...]
+    spared: Tensor | None
+
+    @classmethod
+    def of(cls, groups: Iterable[Mapping[str, Any]], *, spare_last: bool) -> Schedule:
+        """The cycle through the parameters of all groups with ``order`` 2."""
+        indexed: list[tuple[int, Tensor]] = []
+        unindexed: list[Tensor] = []
+        for group in groups:
+            if group["order"] != 2:
+                continue
+            if "index" in group:
+                indexed.extend(zip(group["index"], group["params"], strict=True))
+            else:
+                unindexed.extend(group["params"])
+        indexed.sort(key=lambda pair: pair[0])
+        cycle = (*(parameter for _, parameter in indexed), *unindexed)
+        return cls(cycle, cycle[-1] if spare_last and cycle else None)
+
+    def due(self, t: int) -> Tensor | None:
+        """The parameter whose Hessian step t refreshes, t counted from 1; None where no product is needed."""
+        if not self.cycle:
+            return None
+        parameter = self.cycle[(t - 1) % len(self.cycle)]
+        return None if parameter is self.spared else parameter
+
+    def cycles_begun(self, t: int) -> int:
+        """n = ⌊t / M⌋ + 1, the exponent in the authors' correction of a zero start, alike for all layers."""
+        return t // len(self.cycle) + 1

@@ -1,0 +1,39 @@
+"""Who is due when, by hand."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from sgdph_fx.optim.schedule import Schedule
+
+A, B, C, D, E = (torch.zeros(1) for _ in range(5))
+NAMES = {id(t): n for t, n in zip((A, B, C, D, E), "ABCDE", strict=True)}
+
+
+def letters(tensors: tuple[Tensor, ...]) -> str:
+    return "".join(NAMES[id(t)] for t in tensors)
+
+
+def test_places_of_several_groups_are_merged_and_unplaced_ones_come_last() -> None:
+    groups = [
+        {"order": 2, "params": [E]},
+        {"order": 2, "params": [C, A], "index": [7, 0]},
+        {"order": 1, "params": [B], "index": [1]},
+        {"order": 2, "params": [D], "index": [3]},
+    ]
+    assert letters(Schedule.of(groups, spare_last=False).cycle) == "ADCE"
+
+
+@pytest.mark.parametrize(("spare_last", "expected"), [(True, "AB-AB-AB"), (False, "ABCABCAB")])
+def test_one_is_due_at_each_step_in_turn(spare_last: bool, expected: str) -> None:
+    schedule = Schedule.of([{"order": 2, "params": [A, B, C]}], spare_last=spare_last)
+    due = [schedule.due(t) for t in range(1, 9)]
+    assert "".join("-" if d is None else NAMES[id(d)] for d in due) == expected
+    assert [schedule.cycles_begun(t) for t in range(1, 9)] == [1, 1, 2, 2, 2, 3, 3, 3]
+
+
+def test_with_one_spared_or_none_at_all_nothing_is_ever_due() -> None:
+    assert Schedule.of([{"order": 2, "params": [A]}], spare_last=True).due(1) is None
+    assert Schedule.of([{"order": 1, "params": [A]}], spare_last=True).due(1) is None
