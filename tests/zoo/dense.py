@@ -47,10 +47,14 @@ DENSE = (
         convolutions=_RESNET50 + 6 + 2 + 2,
         bare=lambda name: name in ("classifier.4", "aux_classifier.4"),
         bare_count=2,
-        why="DeepLabHead and FCNHead end in Conv2d, which goes to F.interpolate and out; all others have BatchNorm2d",
+        why="DeepLabHead and FCNHead end in Conv2d, which goes to F.interpolate and out; all others "
+        "have BatchNorm2d",
         second_order=SecondOrder(norms=_RESNET50 + 6 + 1 + 1, gain=2, bias=2),
         # ASPPPooling: AdaptiveAvgPool2d, Conv2d, BatchNorm2d, ReLU.
-        norms={"classifier.0.convs.4.1": "classifier.0.convs.4.2", "classifier.0.project.0": "classifier.0.project.1"},
+        norms={
+            "classifier.0.convs.4.1": "classifier.0.convs.4.2",
+            "classifier.0.project.0": "classifier.0.project.1",
+        },
     ),
     Expectation(
         model="lraspp_mobilenet_v3_large",
@@ -59,8 +63,8 @@ DENSE = (
         convolutions=MOBILENET_V3_LARGE_FEATURES + 4,
         bare=_or(squeeze_excitation, ends("classifier.scale.1", "low_classifier", "high_classifier")),
         bare_count=8 * 2 + 3,
-        why="LRASPPHead.forward: scale is AdaptiveAvgPool2d, Conv2d, Sigmoid; the two classifiers are added and "
-        "interpolated; in the backbone squeeze-excitation has no norm",
+        why="LRASPPHead.forward: scale is AdaptiveAvgPool2d, Conv2d, Sigmoid; the two classifiers are "
+        "added and interpolated; in the backbone squeeze-excitation has no norm",
         # scale.1 has no bias; the two classifiers have one.
         second_order=SecondOrder(norms=MOBILENET_V3_LARGE_FEATURES - 16 + 1, gain=19, bias=16 + 2),
         norms={"classifier.cbr.0": "classifier.cbr.1"},
@@ -69,13 +73,13 @@ DENSE = (
     Expectation(
         model="raft_small",
         build=zoo("raft_small"),
-        # FeatureEncoder, twice: 1, six BottleneckBlocks of 3, two of them with a downsampling, conv. MotionEncoder:
-        # convcorr1, convflow1, convflow2, conv. ConvGRU: three. FlowHead: two.
+        # FeatureEncoder, twice: 1, six BottleneckBlocks of 3, two of them with a downsampling, conv.
+        # MotionEncoder: convcorr1, convflow1, convflow2, conv. ConvGRU: three. FlowHead: two.
         convolutions=2 * (1 + 6 * 3 + 2 + 1) + 4 + 3 + 2,
         bare=lambda name: not _encoded(name),
         bare_count=22 + 1 + 4 + 3 + 2,
-        why="feature_encoder has InstanceNorm2d behind all convolutions but its last; context_encoder and the update "
-        "block, which runs again and again, have norm_layer=None",
+        why="feature_encoder has InstanceNorm2d behind all convolutions but its last; context_encoder "
+        "and the update block, which runs again and again, have norm_layer=None",
         # InstanceNorm2d has no affine. All 53 convolutions have a bias.
         second_order=SecondOrder(gain=32, bias=53),
         norms={"feature_encoder.convnormrelu.0": "feature_encoder.convnormrelu.1"},

@@ -88,7 +88,8 @@ class Expectation:
         via: Of some convolutions, words that the operations passed must contain, in this order.
             Case and underscores do not count; ``()`` means that nothing lies between.
         reasons: Of some bare convolutions, words that the reason must contain, compared in the same way.
-        redundant_biases: Which convolutions have a bias that the norm behind them absorbs; None: not asserted.
+        redundant_biases: Which convolutions have a bias that the norm behind them absorbs;
+            None where that is not asserted.
         example: Makes example inputs for a recorded run, where that is quick.
         symbolic: Whether torch.fx traces the model without inputs.
     """

@@ -13,23 +13,26 @@ __all__ = ["MOBILE", "MOBILENET_V3_LARGE_FEATURES"]
 _SMALL = partial(torch.rand, 2, 3, 64, 64)
 
 _SE = (
-    "SqueezeExcitation._scale: avgpool, fc1, activation, fc2, scale_activation; no norm. Every other convolution "
-    "is followed by BatchNorm2d in Conv2dNormActivation"
+    "SqueezeExcitation._scale: avgpool, fc1, activation, fc2, scale_activation; no norm. Every "
+    "other convolution is followed by BatchNorm2d in Conv2dNormActivation"
 )
 
-# features of mobilenet_v3_large: stem and last convolution; 15 blocks with a depthwise and a projecting one, 14 of
-# them (all but 16 -> 16) with an expanding one, 8 (use_se=True in the table) with squeeze-excitation's two.
+# features of mobilenet_v3_large: stem and last convolution; 15 blocks with a depthwise and a projecting
+# one, 14 of them (all but 16 -> 16) with an expanding one, 8 (use_se=True in the table) with
+# squeeze-excitation's two.
 MOBILENET_V3_LARGE_FEATURES = 2 + 15 * 2 + 14 + 8 * 2
 
 _WITHOUT_BARE = (
     Expectation(
         model="mobilenet_v2",
         build=zoo("mobilenet_v2"),
-        # Stem, last; the first block (expand_ratio 1) has depthwise and projection, 16 others have 3 convolutions.
+        # Stem, last; the first block (expand_ratio 1) has depthwise and projection, 16 others have 3
+        # convolutions.
         convolutions=2 + 2 + 16 * 3,
         bare=nothing,
         bare_count=0,
-        why="InvertedResidual.__init__: Conv2dNormActivation twice, then Conv2d and norm_layer; the addition is last",
+        why="InvertedResidual.__init__: Conv2dNormActivation twice, then Conv2d and norm_layer; the "
+        "addition is last",
         second_order=SecondOrder(norms=52, bias=1),
         norms={"features.2.conv.2": "features.2.conv.3", "features.1.conv.0.0": "features.1.conv.0.1"},
     ),
@@ -51,7 +54,8 @@ _WITHOUT_BARE = (
         convolutions=2 + 3 * 5 + 13 * 3,
         bare=nothing,
         bare_count=0,
-        why="InvertedResidual.__init__: a BatchNorm2d behind each Conv2d; chunk, cat and shuffle come after norms",
+        why="InvertedResidual.__init__: a BatchNorm2d behind each Conv2d; chunk, cat and shuffle come "
+        "after norms",
         second_order=SecondOrder(norms=56, bias=1),
         norms={"stage2.0.branch1.0": "stage2.0.branch1.1", "stage2.1.branch2.5": "stage2.1.branch2.6"},
         example=_SMALL,
@@ -62,8 +66,8 @@ _WITH_SQUEEZE_EXCITATION = (
     Expectation(
         model="efficientnet_b0",
         build=zoo("efficientnet_b0"),
-        # Stem, last; 1 + 2 + 2 + 3 + 3 + 4 + 1 = 16 blocks: the first has depthwise, fc1, fc2, projection, the
-        # others an expanding convolution as well.
+        # Stem, last; 1 + 2 + 2 + 3 + 3 + 4 + 1 = 16 blocks: the first has depthwise, fc1, fc2, projection,
+        # the others an expanding convolution as well.
         convolutions=2 + 4 + 15 * 5,
         bare=squeeze_excitation,
         bare_count=16 * 2,
@@ -77,7 +81,8 @@ _WITH_SQUEEZE_EXCITATION = (
     Expectation(
         model="efficientnet_v2_s",
         build=zoo("efficientnet_v2_s"),
-        # Stem, last; FusedMBConv: 2 blocks of one (expand_ratio 1) and 4 + 4 of two; MBConv: 6 + 9 + 15 of five.
+        # Stem, last; FusedMBConv: 2 blocks of one (expand_ratio 1) and 4 + 4 of two; MBConv: 6 + 9 + 15 of
+        # five.
         convolutions=2 + 2 + 8 * 2 + 30 * 5,
         bare=squeeze_excitation,
         bare_count=30 * 2,
@@ -103,8 +108,8 @@ _WITH_SQUEEZE_EXCITATION = (
     Expectation(
         model="regnet_y_400mf",
         build=zoo("regnet_y_400mf"),
-        # Stem; depth=16 blocks of a, b, se.fc1, se.fc2, c; a projection in the first block of each of the 4 stages:
-        # round(log(1 + i * 27.89 / 48) / log(2.09)) takes the values 0, 1, 2, 3 for i = 0 ... 15.
+        # Stem; depth=16 blocks of a, b, se.fc1, se.fc2, c; a projection in the first block of each of the 4
+        # stages: round(log(1 + i * 27.89 / 48) / log(2.09)) takes the values 0, 1, 2, 3 for i = 0 ... 15.
         convolutions=1 + 16 * 5 + 4,
         bare=squeeze_excitation,
         bare_count=16 * 2,

@@ -1,9 +1,9 @@
-"""Numerical truth about a convolution: does scaling its filters change what the model computes in training?"""
+"""Numerical truth about a convolution: does scaling its filters change what the model computes "
+"in training?"""
 
 from __future__ import annotations
 
 import copy
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -27,8 +27,8 @@ def convolutions(model: nn.Module) -> list[str]:
 def absorbs(model: nn.Module, name: str, inputs: tuple[Tensor, ...], tolerance: float = 1e-9) -> bool:
     """Whether a positive gain on each output filter of ``name`` leaves the training-mode output unchanged.
 
-    The model is copied, set to float64 and training mode, its norms' eps made negligible. Gains are powers of two, so
-    that scaling itself rounds nothing. Dropout and stochastic depth draw the same numbers before and after.
+    The model is copied, set to float64 and training mode, its norms' eps made negligible. Gains are powers
+    of two, so that scaling itself rounds nothing. Dropout and stochastic depth draw the same numbers before and after.
 
     Args:
         model: Any model; it is left as it is.
@@ -56,10 +56,11 @@ def _make_telling(model: nn.Module) -> None:
     generator = torch.Generator().manual_seed(_SEED)
     for module in model.modules():
         if hasattr(module, "eps"):
-            module.eps = _EPS
+            vars(module)["eps"] = _EPS
     for parameter in model.parameters():
         if parameter.numel() > 1 and bool((parameter == parameter.flatten()[0]).all()):
-            parameter += 0.3 * torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype)
+            noise = torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype)
+            parameter.add_(noise, alpha=0.3)
 
 
 def _run(model: nn.Module, inputs: tuple[Tensor, ...]) -> list[Tensor]:

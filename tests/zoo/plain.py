@@ -64,7 +64,8 @@ PLAIN = (
         convolutions=1 + 8 * 3 + 1,
         bare=everything,
         bare_count=26,
-        why="Fire.forward: convolution, ReLU and cat; the classifier: Dropout, Conv2d, ReLU, AdaptiveAvgPool2d",
+        why="Fire.forward: convolution, ReLU and cat; the classifier: Dropout, Conv2d, ReLU, "
+        "AdaptiveAvgPool2d",
         # No Linear layer at all.
         second_order=SecondOrder(gain=26, bias=26),
         # expand1x1 goes through ReLU and cat to the next Fire's squeeze.

@@ -31,7 +31,9 @@ def _resnet18(label: str, norm: Callable[..., nn.Module] | None, affine: int, **
         convolutions=_RESNET18,
         bare=bare,
         bare_count=gains,
-        why=changes.pop("why", "BasicBlock.forward: conv1, bn1, relu, conv2, bn2; the residual is added after bn2"),
+        why=changes.pop(
+            "why", "BasicBlock.forward: conv1, bn1, relu, conv2, bn2; the residual is added after bn2"
+        ),
         # Convolutions have bias=False; fc has one.
         second_order=SecondOrder(norms=affine, gain=gains, bias=1),
         example=_SMALL,
@@ -63,7 +65,8 @@ _RESNETS = (
         FrozenBatchNorm2d,
         0,
         bare=everything,
-        why="FrozenBatchNorm2d.forward: x * scale + bias with buffers; it has no statistics and no parameters",
+        why="FrozenBatchNorm2d.forward: x * scale + bias with buffers; it has no statistics and no "
+        "parameters",
     ),
     Expectation(
         model="resnet50",
@@ -77,7 +80,8 @@ _RESNETS = (
     ),
 )
 
-# A _DenseLayer has conv1 and conv2: 6 + 12 + 24 + 16 layers. Three transitions and the stem have one more each.
+# A _DenseLayer has conv1 and conv2: 6 + 12 + 24 + 16 layers. Three transitions and the stem have one more
+# each.
 _DENSE_LAYERS = 6 + 12 + 24 + 16
 _DENSENET_NORMS = {
     "features.conv0": "features.norm0",
@@ -98,8 +102,9 @@ def _densenet(label: str, passed: tuple[str, ...], **options: Any) -> Expectatio
         convolutions=1 + _DENSE_LAYERS * 2 + 3,
         bare=nothing,
         bare_count=0,
-        why="_DenseLayer.forward: conv2's output is read through torch.cat by norm1 of every later layer of the "
-        "block and by the norm behind the block; conv1 by norm2; a _Transition's conv through its AvgPool2d",
+        why="_DenseLayer.forward: conv2's output is read through torch.cat by norm1 of every later "
+        "layer of the block and by the norm behind the block; conv1 by norm2; a _Transition's "
+        "conv through its AvgPool2d",
         # norm0, norm1 and norm2 in each layer, one in each transition, norm5; the classifier's bias.
         second_order=SecondOrder(norms=1 + _DENSE_LAYERS * 2 + 3 + 1, bias=1),
         # Concatenation and pooling are more than shape: conv2 of every layer and the transitions' conv.
@@ -114,8 +119,8 @@ def _densenet(label: str, passed: tuple[str, ...], **options: Any) -> Expectatio
     )
 
 
-# Inception: 5 in the stem; A has 1 + 2 + 3 + 1, B 1 + 3, C 1 + 3 + 5 + 1, D 2 + 4, E 1 + 3 + 4 + 1; the auxiliary
-# head has 2.
+# Inception: 5 in the stem; A has 1 + 2 + 3 + 1, B 1 + 3, C 1 + 3 + 5 + 1, D 2 + 4, E 1 + 3 + 4 + 1; the
+# auxiliary head has 2.
 _INCEPTION = 5 + 3 * 7 + 4 + 4 * 10 + 6 + 2 * 9 + 2
 # GoogLeNet: 3 in the stem, 9 Inception modules of 1 + 2 + 2 + 1, one in each auxiliary head.
 _GOOGLENET = 3 + 9 * 6 + 2
@@ -159,7 +164,8 @@ def _video(name: str, convolutions: int, **changes: Any) -> Expectation:
         convolutions=convolutions,
         bare=nothing,
         bare_count=0,
-        why="video.resnet.BasicBlock: conv_builder, BatchNorm3d, ReLU; conv_builder, BatchNorm3d; then the addition",
+        why="video.resnet.BasicBlock: conv_builder, BatchNorm3d, ReLU; conv_builder, BatchNorm3d; "
+        "then the addition",
         second_order=SecondOrder(norms=convolutions, bias=1),
         **changes,
     )
@@ -169,8 +175,8 @@ _VIDEOS = (
     # As resnet18, in three dimensions; Conv3DSimple and Conv3DNoTemporal are subclasses of Conv3d.
     _video("r3d_18", _RESNET18, norms={"layer1.0.conv1.0": "layer1.0.conv1.1", "stem.0": "stem.1"}),
     _video("mc3_18", _RESNET18, norms={"layer2.0.conv1.0": "layer2.0.conv1.1"}),
-    # Each convolution but the downsamplings is split in two, with a batch norm between and one behind: the last
-    # convolution of a Conv2Plus1D meets its norm outside the module that holds it.
+    # Each convolution but the downsamplings is split in two, with a batch norm between and one behind: the
+    # last convolution of a Conv2Plus1D meets its norm outside the module that holds it.
     _video(
         "r2plus1d_18",
         2 + 8 * 4 + 3,
@@ -179,7 +185,8 @@ _VIDEOS = (
     Expectation(
         model="s3d",
         build=zoo("s3d"),
-        # Two TemporalSeparableConv of 2, one 1x1x1, nine SepInceptionBlock3D of 1 + 3 + 3 + 1, the classifier.
+        # Two TemporalSeparableConv of 2, one 1x1x1, nine SepInceptionBlock3D of 1 + 3 + 3 + 1, the
+        # classifier.
         convolutions=2 * 2 + 1 + 9 * 8 + 1,
         bare=ends("classifier.1"),
         bare_count=1,

@@ -20,7 +20,7 @@ from torchvision.models.swin_transformer import SwinTransformer
 from torchvision.models.vision_transformer import VisionTransformer
 from torchvision.ops.misc import FrozenBatchNorm2d
 
-__all__ = ["FAMILIES", "PATTERNS", "Pattern", "Path"]
+__all__ = ["FAMILIES", "PATTERNS", "Path", "Pattern"]
 
 
 Rest = Callable[[Any, Tensor], Tensor]
@@ -29,8 +29,9 @@ Rest = Callable[[Any, Tensor], Tensor]
 class Path(nn.Module):
     """``conv`` and whatever ``rest`` does with its output; ``rest`` sees this module and the tensor."""
 
-    def __init__(self, rest: Rest, **modules: nn.Module) -> None:
+    def __init__(self, rest: Rest, conv: nn.Module, **modules: nn.Module) -> None:
         super().__init__()
+        self.conv = conv
         for name, module in modules.items():
             self.add_module(name, module)
         self.rest = rest
@@ -57,7 +58,12 @@ class Pattern:
 
 
 def _path(
-    name: str, absorbed: bool, rest: Rest, conv: nn.Module | None = None, cautious: str = "", **modules: nn.Module
+    name: str,
+    absorbed: bool,
+    rest: Rest,
+    conv: nn.Module | None = None,
+    cautious: str = "",
+    **modules: nn.Module,
 ) -> Pattern:
     model = Path(rest, conv=conv or nn.Conv2d(3, 4, 3, padding=1), **modules)
     return Pattern(name, model, absorbed, cautious)
@@ -82,8 +88,15 @@ PATTERNS = (
     _path("max pooling", True, lambda m, y: m.norm(F.max_pool2d(y, 2)), norm=_BN(4)),
     _path("dropout", True, lambda m, y: m.norm(m.drop(y)), drop=nn.Dropout(0.3), norm=_BN(4)),
     _path("average pooling", True, lambda m, y: m.norm(F.avg_pool2d(y, 3, 2, 1)), norm=_BN(4)),
-    _path("flatten", True, lambda m, y: m.norm(F.adaptive_avg_pool2d(y, 2).flatten(1)), norm=nn.BatchNorm1d(16)),
-    _path("interpolation", True, lambda m, y: m.norm(F.interpolate(y, scale_factor=2, mode="bicubic")), norm=_IN(4)),
+    _path(
+        "flatten", True, lambda m, y: m.norm(F.adaptive_avg_pool2d(y, 2).flatten(1)), norm=nn.BatchNorm1d(16)
+    ),
+    _path(
+        "interpolation",
+        True,
+        lambda m, y: m.norm(F.interpolate(y, scale_factor=2, mode="bicubic")),
+        norm=_IN(4),
+    ),
     _path("padding with zeros", True, lambda m, y: m.norm(F.pad(y, (1, 1))), norm=_BN(4)),
     _path("padding with ones", False, lambda m, y: m.norm(F.pad(y, (1, 1), value=1.0)), norm=_BN(4)),
     _path("concatenation", True, lambda m, y: m.norm(torch.cat([y, torch.ones_like(y)], 1)), norm=_BN(8)),
@@ -94,10 +107,13 @@ PATTERNS = (
     _path("residual before the norm", False, lambda m, y: m.norm(y + y.roll(1, 1)), norm=_BN(4)),
     _path("channel shuffle", True, lambda m, y: m.norm(F.channel_shuffle(y, 2)), norm=_BN(4)),
     _path("pixel shuffle", False, lambda m, y: m.norm(F.pixel_shuffle(y, 2)), norm=_BN(1)),
-    # The norm's channels are columns of the image, so each has all of the convolution's gains in its statistics.
+    # The norm's channels are columns of the image, so each has all of the convolution's gains in its
+    # statistics.
     _path("batch norm over columns", False, lambda m, y: m.norm(y.transpose(1, 3)), norm=_BN(6)),
     _path("cumulative sum over channels", False, lambda m, y: m.norm(y.cumsum(1)), norm=_BN(4)),
-    _path("transposed", True, lambda m, y: m.norm(y), conv=nn.ConvTranspose2d(3, 6, 3, groups=3), norm=_BN(6)),
+    _path(
+        "transposed", True, lambda m, y: m.norm(y), conv=nn.ConvTranspose2d(3, 6, 3, groups=3), norm=_BN(6)
+    ),
     _path("grouped", True, lambda m, y: m.norm(y), conv=nn.Conv2d(3, 6, 3, groups=3), norm=_IN(6)),
     _path(
         "one channel in a group",
@@ -112,7 +128,7 @@ PATTERNS = (
         lambda m, y: m.norm(m.depthwise(y)),
         depthwise=nn.Conv2d(4, 4, 3, groups=4, bias=False),
         norm=_BN(4),
-        cautious="the walk ends at any convolution, although a depthwise one without bias keeps channels apart",
+        cautious="the walk ends at a convolution, although a depthwise one without bias keeps channels apart",
     ),
     _path(
         "product with a number",
@@ -127,12 +143,14 @@ PATTERNS = (
 
 
 def _small_resnet(norm: Callable[..., nn.Module]) -> nn.Module:
-    return ResNet(BasicBlock, [1, 1, 1, 1], num_classes=5, norm_layer=norm)
+    model: nn.Module = ResNet(BasicBlock, [1, 1, 1, 1], num_classes=5, norm_layer=norm)
+    return model
 
 
 def _small_efficientnet() -> nn.Module:
     setting = [FusedMBConvConfig(2, 3, 2, 8, 8, 1), MBConvConfig(2, 3, 1, 8, 8, 2)]
-    return EfficientNet(setting, dropout=0.1, num_classes=5, last_channel=16)
+    model: nn.Module = EfficientNet(setting, dropout=0.1, num_classes=5, last_channel=16)
+    return model
 
 
 # Name, builder, size of the square images.
@@ -145,5 +163,9 @@ FAMILIES: tuple[tuple[str, Callable[[], nn.Module], int], ...] = (
     ("vit", lambda: VisionTransformer(16, 8, 1, 2, 16, 32, num_classes=5), 16),
     ("swin", lambda: SwinTransformer([4, 4], 8, [1, 1], [2, 2], [2, 2], num_classes=5), 16),
     ("shufflenet", lambda: ShuffleNetV2([1, 2, 1], [8, 16, 32, 32, 32], num_classes=5), 64),
-    ("regnet", lambda: RegNet(BlockParams([1, 1], [8, 16], [8, 8], [1.0, 1.0], [2, 2], 0.25), 5, stem_width=8), 32),
+    (
+        "regnet",
+        lambda: RegNet(BlockParams([1, 1], [8, 16], [8, 8], [1.0, 1.0], [2, 2], 0.25), 5, stem_width=8),
+        32,
+    ),
 )

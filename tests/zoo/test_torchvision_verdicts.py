@@ -40,7 +40,9 @@ class Case:
 
     def named(self, rule: Rule) -> set[str]:
         """The convolutions, by ``named_modules()``, that a rule picks."""
-        return {name for name, module in self.model.named_modules() if isinstance(module, _ConvNd) and rule(name)}
+        return {
+            name for name, module in self.model.named_modules() if isinstance(module, _ConvNd) and rule(name)
+        }
 
 
 @pytest.fixture(scope="module", params=EXPECTATIONS, ids=lambda expected: expected.model)
@@ -68,7 +70,7 @@ def _plain(text: str) -> str:
 
 
 def test_expectation_fits_the_model(case: Case) -> None:
-    """The expectation against the model alone: its rule picks as many convolutions as were counted by hand."""
+    """The expectation against the model alone: its rules pick as many as were counted by hand."""
     assert len(case.named(lambda name: True)) == case.expected.convolutions
     assert len(case.named(case.expected.bare)) == case.expected.bare_count
     parameters = dict(case.model.named_parameters())
