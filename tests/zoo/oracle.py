@@ -28,7 +28,8 @@ def absorbs(model: nn.Module, name: str, inputs: tuple[Tensor, ...], tolerance: 
     """Whether a positive gain on each output filter of ``name`` leaves the training-mode output unchanged.
 
     The model is copied, set to float64 and training mode, its norms' eps made negligible. Gains are powers
-    of two, so that scaling itself rounds nothing. Dropout and stochastic depth draw the same numbers before and after.
+    of two, so that scaling itself rounds nothing. Dropout and stochastic depth draw the same numbers before
+    and after.
 
     Args:
         model: Any model; it is left as it is.
