@@ -83,7 +83,8 @@ DENSE = (
         # InstanceNorm2d has no affine. All 53 convolutions have a bias.
         second_order=SecondOrder(gain=32, bias=53),
         norms={"feature_encoder.convnormrelu.0": "feature_encoder.convnormrelu.1"},
-        redundant_biases=None,
+        # An instance norm subtracts each channel's mean, and the bias with it.
+        redundant_biases=_encoded,
         example=_frames,
         symbolic=False,
     ),

@@ -88,8 +88,7 @@ class Expectation:
         via: Of some convolutions, words that the operations passed must contain, in this order.
             Case and underscores do not count; ``()`` means that nothing lies between.
         reasons: Of some bare convolutions, words that the reason must contain, compared in the same way.
-        redundant_biases: Which convolutions have a bias that the norm behind them absorbs;
-            None where that is not asserted.
+        redundant_biases: Which convolutions have a bias that the norm right behind them absorbs.
         example: Makes example inputs for a recorded run, where that is quick.
         symbolic: Whether torch.fx traces the model without inputs.
     """
@@ -108,7 +107,7 @@ class Expectation:
     norms: Mapping[str, str] = field(default_factory=dict)
     via: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     reasons: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    redundant_biases: Rule | None = nothing
+    redundant_biases: Rule = nothing
     example: Callable[[], Any] | None = None
     symbolic: bool = True
 

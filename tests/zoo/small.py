@@ -13,8 +13,8 @@ from torch.nn import functional as F
 from torchvision.models.convnext import CNBlockConfig, ConvNeXt
 from torchvision.models.densenet import DenseNet
 from torchvision.models.efficientnet import EfficientNet, FusedMBConvConfig, MBConvConfig
+from torchvision.models.mobilenetv2 import MobileNetV2
 from torchvision.models.regnet import BlockParams, RegNet
-from torchvision.models.resnet import BasicBlock, ResNet
 from torchvision.models.shufflenetv2 import ShuffleNetV2
 from torchvision.models.swin_transformer import SwinTransformer
 from torchvision.models.vision_transformer import VisionTransformer
@@ -99,7 +99,11 @@ PATTERNS = (
     ),
     _path("padding with zeros", True, lambda m, y: m.norm(F.pad(y, (1, 1))), norm=_BN(4)),
     _path("padding with ones", False, lambda m, y: m.norm(F.pad(y, (1, 1), value=1.0)), norm=_BN(4)),
-    _path("concatenation", True, lambda m, y: m.norm(torch.cat([y, torch.ones_like(y)], 1)), norm=_BN(8)),
+    _path("concatenation", True, lambda m, y: m.norm(torch.cat([y, F.relu(y)], 1)), norm=_BN(8)),
+    # ones_like reads the shape of its argument and no value.
+    _path(
+        "two readers, one of the shape alone", True, lambda m, y: m.norm(y) * torch.ones_like(y), norm=_BN(4)
+    ),
     _path("two halves, two norms", True, lambda m, y: m.a(y[:, :2]) * m.b(y[:, 2:]), a=_BN(2), b=_IN(2)),
     _path("two halves, one norm", False, lambda m, y: m.a(y[:, :2]) * y[:, 2:], a=_BN(2)),
     _path("two consumers, one norm", False, lambda m, y: m.norm(y) + y, norm=_BN(4)),
@@ -142,8 +146,9 @@ PATTERNS = (
 )
 
 
-def _small_resnet(norm: Callable[..., nn.Module]) -> nn.Module:
-    model: nn.Module = ResNet(BasicBlock, [1, 1, 1, 1], num_classes=5, norm_layer=norm)
+def _small_mobilenet(norm: Callable[..., nn.Module]) -> nn.Module:
+    setting = [[1, 8, 1, 1], [2, 8, 2, 2]]
+    model: nn.Module = MobileNetV2(5, 0.25, setting, norm_layer=norm)
     return model
 
 
@@ -155,8 +160,8 @@ def _small_efficientnet() -> nn.Module:
 
 # Name, builder, size of the square images.
 FAMILIES: tuple[tuple[str, Callable[[], nn.Module], int], ...] = (
-    ("resnet", partial(_small_resnet, nn.BatchNorm2d), 32),
-    ("resnet with group norm", partial(_small_resnet, partial(nn.GroupNorm, 4)), 32),
+    ("mobilenet", partial(_small_mobilenet, nn.BatchNorm2d), 32),
+    ("mobilenet with group norm", partial(_small_mobilenet, partial(nn.GroupNorm, 4)), 32),
     ("densenet", partial(DenseNet, 4, (2, 3), 8, num_classes=5), 32),
     ("efficientnet", _small_efficientnet, 32),
     ("convnext", lambda: ConvNeXt([CNBlockConfig(8, 16, 1), CNBlockConfig(16, None, 1)], num_classes=5), 32),

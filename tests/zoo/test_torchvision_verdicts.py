@@ -3,66 +3,24 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from typing import get_args
 
 import pytest
-import torch
-from torch import nn
-from torch.nn.modules.conv import _ConvNd
 
-from sgdph_fx.config import Config, Policy
+from sgdph_fx.config import Policy
 from sgdph_fx.pipeline import analyze
-from sgdph_fx.plan import Plan
-from tests.zoo.expectation import Expectation, Rule
+from tests.zoo.case import Case, bare_names, single_threaded
 from tests.zoo.expectations import EXPECTATIONS
 
 _POLICIES = get_args(Policy)
 
 
-@dataclass
-class Case:
-    """One model with its expectation; plans are made once for each way of asking."""
-
-    expected: Expectation
-    model: nn.Module
-    plans: dict[tuple[str, str], Plan] = field(default_factory=dict)
-
-    def plan(self, policy: Policy = "see-through", way: str | None = None) -> Plan:
-        """The plan under ``policy``, made by symbolic tracing where the model allows it."""
-        way = way or ("symbolic" if self.expected.symbolic else "recorded")
-        if (policy, way) not in self.plans:
-            example = self.expected.example if way == "recorded" else None
-            inputs = example() if example else None
-            self.plans[policy, way] = analyze(self.model, inputs, config=Config(policy=policy))
-        return self.plans[policy, way]
-
-    def named(self, rule: Rule) -> set[str]:
-        """The convolutions, by ``named_modules()``, that a rule picks."""
-        return {
-            name for name, module in self.model.named_modules() if isinstance(module, _ConvNd) and rule(name)
-        }
-
-
 @pytest.fixture(scope="module", params=EXPECTATIONS, ids=lambda expected: expected.model)
 def case(request: pytest.FixtureRequest) -> Iterator[Case]:
     """Each model is built once, and gone before the next."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
-    yield Case(request.param, request.param.build())
-    torch.set_num_threads(threads)
-
-
-def _only(wanted: Callable[[Expectation], bool]) -> pytest.MarkDecorator:
-    """Run a test for some of the models."""
-    chosen = [expected for expected in EXPECTATIONS if wanted(expected)]
-    return pytest.mark.parametrize("case", chosen, indirect=True, ids=lambda expected: expected.model)
-
-
-def _bare(plan: Plan) -> set[str]:
-    return {row.name for row in plan.convolutions if row.verdict == "bare"}
+    with single_threaded():
+        yield Case(request.param, request.param.build())
 
 
 def _plain(text: str) -> str:
@@ -82,19 +40,12 @@ def test_expectation_fits_the_model(case: Case) -> None:
 def test_bare_convolutions(case: Case, policy: Policy) -> None:
     plan = case.plan(policy)
     assert len(plan.convolutions) == case.expected.convolutions
-    assert _bare(plan) == case.named(case.expected.rule(policy)), case.expected.why
-    assert {row.name for row in plan.convolutions if row.decouple} == _bare(plan)
-
-
-@_only(lambda expected: expected.example is not None)
-def test_a_recorded_run_gives_the_same_verdicts(case: Case) -> None:
-    for policy in _POLICIES:
-        assert _bare(case.plan(policy, "recorded")) == case.named(case.expected.rule(policy))
-    assert case.plan(way="recorded").parameters == case.plan().parameters
+    assert bare_names(plan) == case.named(case.expected.rule(policy)), case.expected.why
+    assert {row.name for row in plan.convolutions if row.decouple} == bare_names(plan)
 
 
 def test_eval_mode_gives_the_same_verdicts(case: Case) -> None:
-    training = _bare(case.plan())
+    training = bare_names(case.plan())
     case.model.eval()
     try:
         example = case.expected.example if not case.expected.symbolic else None
@@ -102,7 +53,7 @@ def test_eval_mode_gives_the_same_verdicts(case: Case) -> None:
         assert not case.model.training
     finally:
         case.model.train()
-    assert _bare(plan) == training
+    assert bare_names(plan) == training
 
 
 def test_norms_are_named(case: Case) -> None:
@@ -147,9 +98,7 @@ def test_every_parameter_is_there_once(case: Case) -> None:
     assert len(names) == len(list(case.model.parameters())) + case.expected.bare_count
 
 
-@_only(lambda expected: expected.redundant_biases is not None)
 def test_redundant_biases_are_hinted_at(case: Case) -> None:
-    assert case.expected.redundant_biases is not None
     hinted = {hint.where.removesuffix(".bias") for hint in case.plan().hints if "bias" in hint.message}
     convolutions = case.named(lambda name: True)
     assert hinted & convolutions == case.named(case.expected.redundant_biases)
