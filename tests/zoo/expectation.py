@@ -85,7 +85,8 @@ class Expectation:
         direct: The rule under ``direct`` where it differs.
         absorbing: The rule under ``absorbing`` where it differs.
         norms: Of some normalized convolutions, the norm that their output reaches first.
-        via: Of some convolutions, words that the operations passed must contain, in this order.
+        via: Of some convolutions, words that the operations passed must contain, in this order, on the way to
+            the norm or to what made the convolution bare.
             Case and underscores do not count; ``()`` means that nothing lies between.
         reasons: Of some bare convolutions, words that the reason must contain, compared in the same way.
         redundant_biases: Which convolutions have a bias that the norm right behind them absorbs.

@@ -75,6 +75,7 @@ _WITH_SQUEEZE_EXCITATION = (
         # Batch norms: 2 + 2 + 15 * 3. Biases: fc1 and fc2 of 16 blocks, and the classifier's.
         second_order=SecondOrder(norms=49, gain=32, bias=32 + 1),
         norms={"features.0.0": "features.0.1", "features.2.0.block.1.0": "features.2.0.block.1.1"},
+        via={"features.1.0.block.1.fc1": (), "features.1.0.block.1.fc2": ()},
         reasons={"features.1.0.block.1.fc1": ("silu",), "features.1.0.block.1.fc2": ("sigmoid",)},
         example=_SMALL,
     ),

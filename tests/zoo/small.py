@@ -84,6 +84,10 @@ PATTERNS = (
     _path("LeakyReLU before", True, lambda m, y: m.norm(m.act(y)), act=nn.LeakyReLU(0.2), norm=_BN(4)),
     _path("PReLU before", True, lambda m, y: m.norm(m.act(y)), act=nn.PReLU(4), norm=_BN(4)),
     _path("GELU before", False, lambda m, y: m.norm(F.gelu(y)), norm=_BN(4)),
+    *(
+        _path(f"{act.__name__} as a module", False, lambda m, y: m.norm(m.act(y)), act=act(), norm=_BN(4))
+        for act in (nn.GELU, nn.SiLU, nn.Hardswish, nn.ReLU6, nn.Sigmoid, nn.Hardsigmoid, nn.Tanh, nn.ELU)
+    ),
     _path("ReLU6 before", False, lambda m, y: m.norm(F.relu6(y)), norm=_BN(4)),
     _path("max pooling", True, lambda m, y: m.norm(F.max_pool2d(y, 2)), norm=_BN(4)),
     _path("dropout", True, lambda m, y: m.norm(m.drop(y)), drop=nn.Dropout(0.3), norm=_BN(4)),
@@ -108,6 +112,14 @@ PATTERNS = (
     _path("two halves, one norm", False, lambda m, y: m.a(y[:, :2]) * y[:, 2:], a=_BN(2)),
     _path("two consumers, one norm", False, lambda m, y: m.norm(y) + y, norm=_BN(4)),
     _path("two consumers, two norms", True, lambda m, y: m.a(y) + m.b(y), a=_BN(4), b=_IN(4)),
+    # A table of 6 by 6 positions, here the weight of a Linear layer that is never called.
+    _path(
+        "position before the norm",
+        False,
+        lambda m, y: m.norm(y + m.table.weight),
+        table=nn.Linear(6, 6),
+        norm=_BN(4),
+    ),
     _path("residual before the norm", False, lambda m, y: m.norm(y + y.roll(1, 1)), norm=_BN(4)),
     _path("channel shuffle", True, lambda m, y: m.norm(F.channel_shuffle(y, 2)), norm=_BN(4)),
     _path("pixel shuffle", False, lambda m, y: m.norm(F.pixel_shuffle(y, 2)), norm=_BN(1)),
