@@ -1,0 +1,95 @@
+"""Numerical truth about a convolution: does scaling its filters change what the model computes "
+"in training?"""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+from torch.utils._pytree import tree_leaves
+
+__all__ = ["absorbs", "convolutions"]
+
+# Batch norm with eps > 0 is not exactly invariant, so it is made negligible. It is not zero: a channel that
+# is constant over the batch would give 0 / 0.
+_EPS = 1e-20
+_SEED = 7
+
+
+def convolutions(model: nn.Module) -> list[str]:
+    """Names of the model's convolution modules."""
+    return [name for name, module in model.named_modules() if isinstance(module, _ConvNd)]
+
+
+@torch.no_grad()
+def absorbs(model: nn.Module, name: str, inputs: tuple[Tensor, ...], tolerance: float = 1e-9) -> bool:
+    """Whether a positive gain on each output filter of ``name`` leaves the training-mode output unchanged.
+
+    The model is copied, set to float64 and training mode, its norms' eps made negligible. Gains are powers
+    of two, so that scaling itself rounds nothing. Dropout and stochastic depth draw the same numbers before
+    and after.
+
+    Args:
+        model: Any model; it is left as it is.
+        name: Name of a convolution module. Its bias is scaled along.
+        inputs: Positional arguments, converted to float64. They should leave the deepest batch norm more
+            than two values for each channel: of two values a batch norm keeps only the order.
+        tolerance: Largest relative difference, in the largest norm, that counts as none.
+    """
+    truth = copy.deepcopy(model).double().train()
+    _make_telling(truth)
+    inputs = tuple(x.double() for x in inputs)
+    before = _run(truth, inputs)
+    module = truth.get_submodule(name)
+    assert isinstance(module, _ConvNd)
+    _scale_filters(module)
+    after = _run(truth, inputs)
+    return all(_close(a, b, tolerance) for a, b in zip(before, after, strict=True))
+
+
+def _make_telling(model: nn.Module) -> None:
+    """Remove what would hide a difference: eps, and parameters that start constant.
+
+    A LayerScale of 1e-6 or a head of zeros passes nothing on, so constants get noise.
+    """
+    generator = torch.Generator().manual_seed(_SEED)
+    for module in model.modules():
+        if hasattr(module, "eps"):
+            vars(module)["eps"] = _EPS
+    for parameter in model.parameters():
+        if parameter.numel() > 1 and bool((parameter == parameter.flatten()[0]).all()):
+            noise = torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype)
+            parameter.add_(noise, alpha=0.3)
+
+
+def _run(model: nn.Module, inputs: tuple[Tensor, ...]) -> list[Tensor]:
+    torch.manual_seed(_SEED)
+    # In-place operations must not reach the caller's tensors.
+    output = model(*(x.clone() for x in inputs))
+    return [leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor)]
+
+
+def _scale_filters(convolution: _ConvNd) -> None:
+    generator = torch.Generator().manual_seed(_SEED)
+    exponents = torch.tensor([-2.0, -1.0, 1.0, 2.0], dtype=torch.float64)
+    gain = exponents[torch.randint(4, (convolution.out_channels,), generator=generator)].exp2()
+    # Two equal neighbours would not tell a norm over both from a norm over each.
+    gain[::2] = gain[::2].clamp(max=0.5)
+    gain[1::2] = gain[1::2].clamp(min=2.0)
+    weight = convolution.weight
+    if isinstance(convolution, _ConvTransposeNd):
+        # (C_in, C_out / groups, ...): group g's inputs meet output channels g * C_out / groups + j.
+        groups = convolution.groups
+        grouped = weight.view(groups, -1, *weight.shape[1:])
+        grouped *= gain.view(groups, 1, -1, *[1] * (weight.dim() - 2))
+    else:
+        weight *= gain.view(-1, *[1] * (weight.dim() - 1))
+    if convolution.bias is not None:
+        convolution.bias *= gain
+
+
+def _close(a: Tensor, b: Tensor, tolerance: float) -> bool:
+    scale = max(float(a.abs().max()), 1e-300)
+    return float((a - b).abs().max()) <= tolerance * scale
