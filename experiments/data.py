@@ -1,0 +1,150 @@
+"""CIFAR-10 and Fashion-MNIST, whole, in memory.
+
+Nothing is downloaded and no data set lies in the repository: a set that is missing is a
+:class:`MissingDataError` that says what to place where, and who publishes it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from experiments.formats import Images, read_binary, read_idx_pair, read_pickled
+
+__all__ = ["DATASETS", "HELD_OUT", "Dataset", "MissingDataError", "load", "split"]
+
+HELD_OUT = 5_000
+SPLIT_SEED = 0
+
+
+class MissingDataError(FileNotFoundError):
+    """The files of a data set are not where they were looked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """A data set with its official division.
+
+    Args:
+        name: Its key in :data:`DATASETS`.
+        train: The training images.
+        test: The test images.
+        classes: Number of classes.
+    """
+
+    name: str
+    train: Images
+    test: Images
+    classes: int = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """One way in which a data set's files lie in a folder.
+
+    Args:
+        folder: The folder, relative to the data folder.
+        train: Names of the training files; each may also be there with ``.gz``.
+        test: Names of the test files.
+        read: Makes images of the training files, or of the test files.
+    """
+
+    folder: str
+    train: tuple[str, ...]
+    test: tuple[str, ...]
+    read: Callable[[Sequence[Path]], Images]
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where a data set is looked for, and what a person is told who lacks it.
+
+    Args:
+        layouts: Looked at in this order; the first that is complete is read.
+        what: What to place in the data folder.
+        published: Where it is published.
+    """
+
+    layouts: tuple[Layout, ...]
+    what: str
+    published: str
+
+
+CIFAR10_BATCHES = tuple(f"data_batch_{k}" for k in range(1, 6))
+IDX_TRAIN = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte")
+IDX_TEST = ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
+
+DATASETS: dict[str, Source] = {
+    "cifar10": Source(
+        layouts=(
+            Layout(
+                "cifar-10-batches-bin",
+                tuple(f"{batch}.bin" for batch in CIFAR10_BATCHES),
+                ("test_batch.bin",),
+                read_binary,
+            ),
+            Layout("cifar-10-batches-py", CIFAR10_BATCHES, ("test_batch",), read_pickled),
+        ),
+        what="the folder cifar-10-batches-bin (binary version) or cifar-10-batches-py (Python version)",
+        published="https://www.cs.toronto.edu/~kriz/cifar.html",
+    ),
+    "fashion-mnist": Source(
+        layouts=tuple(
+            Layout(folder, IDX_TRAIN, IDX_TEST, read_idx_pair)
+            for folder in ("fashion-mnist", "FashionMNIST/raw", "", "/usr/share/datasets/fashion-mnist")
+        ),
+        what=f"the folder fashion-mnist with {', '.join(f'{file}.gz' for file in IDX_TRAIN + IDX_TEST)}",
+        published="https://github.com/zalandoresearch/fashion-mnist; Debian has it as dataset-fashion-mnist",
+    ),
+}
+
+
+def load(name: str, folder: Path) -> Dataset:
+    """Read the data set ``name`` from ``folder``; Fashion-MNIST also from where Debian installs it.
+
+    Returns:
+        The whole set, 32×32 pixels, uint8, on the CPU.
+
+    Raises:
+        MissingDataError: if its files are not there.
+        DamagedDataError: if a file does not hold what its format promises.
+    """
+    source = DATASETS[name]
+    for layout in source.layouts:
+        train = [_find(folder / layout.folder / file) for file in layout.train]
+        test = [_find(folder / layout.folder / file) for file in layout.test]
+        if all(file.is_file() for file in train + test):
+            return Dataset(name, layout.read(train), layout.read(test))
+    raise MissingDataError(
+        f"{name} is not in {folder}. Place there {source.what}; it is published at {source.published}."
+    )
+
+
+def split(dataset: Dataset, train_size: int | None, held_out: bool) -> tuple[Images, Images]:
+    """The images to train on and those to judge by.
+
+    Args:
+        dataset: The whole set.
+        train_size: How many training images to use, always the same ones; None is all of them, less the
+            held-out ones where these are wanted.
+        held_out: Judge by 5,000 training images that are set aside, as is right while tuning, instead of
+            by the test images.
+
+    Raises:
+        ValueError: if so many images are not there.
+    """
+    total = len(dataset.train)
+    available = total - HELD_OUT * held_out
+    size = available if train_size is None else train_size
+    if not 0 < size <= available:
+        raise ValueError(f"{dataset.name} has {available} images to train on; {size} were asked for.")
+    order = torch.randperm(total, generator=torch.Generator().manual_seed(SPLIT_SEED))
+    return dataset.train[order[:size]], dataset.train[order[-HELD_OUT:]] if held_out else dataset.test
+
+
+def _find(file: Path) -> Path:
+    packed = file.with_name(f"{file.name}.gz")
+    return packed if packed.is_file() else file

@@ -1,0 +1,136 @@
+"""The file formats that CIFAR-10 and Fashion-MNIST are published in → tensors."""
+
+from __future__ import annotations
+
+import gzip
+import math
+import pickle
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+__all__ = ["DamagedDataError", "Images", "read_binary", "read_idx_pair", "read_pickled"]
+
+CLASSES = 10
+RECORD = 1 + 3 * 32 * 32
+UNSIGNED_BYTE = 8
+
+
+class DamagedDataError(ValueError):
+    """A file is there, but does not hold what its format promises."""
+
+
+@dataclass(frozen=True, slots=True)
+class Images:
+    """Images and their labels.
+
+    Args:
+        pixels: ``(N, C, H, W)``, uint8.
+        labels: ``(N,)``, int64.
+    """
+
+    pixels: Tensor
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, which: Tensor | slice) -> Images:
+        return Images(self.pixels[which], self.labels[which])
+
+    def to(self, device: torch.device) -> Images:
+        """The same images on ``device``."""
+        return Images(self.pixels.to(device), self.labels.to(device))
+
+
+def read_binary(files: Sequence[Path]) -> Images:
+    """CIFAR-10's binary version: records of a label byte and 3072 pixel bytes (channel, row, column)."""
+    return _concatenate([_records(file) for file in files])
+
+
+def read_pickled(files: Sequence[Path]) -> Images:
+    """CIFAR-10's Python version: pickled dictionaries with ``data`` ``(N, 3072)`` uint8 and ``labels``."""
+    return _concatenate([_pickle(file) for file in files])
+
+
+def read_idx_pair(files: Sequence[Path]) -> Images:
+    """MNIST's format: one IDX file of 28×28 images, one of labels; the images framed with zeros to 32×32.
+
+    The frame lets the networks for CIFAR take them.
+    """
+    images, labels = files
+    return _checked(F.pad(_idx(images, 3)[:, None], (2, 2, 2, 2)), _idx(labels, 1), images)
+
+
+def _records(file: Path) -> Images:
+    data = np.fromfile(file, dtype=np.uint8)
+    if not data.size or data.size % RECORD:
+        raise DamagedDataError(
+            f"{file} holds {data.size} bytes, no multiple of the {RECORD} of one CIFAR-10 record "
+            "(a label, 3×32×32 pixels): it was cut short or is another file. Unpack the archive again."
+        )
+    records = torch.from_numpy(data).view(-1, RECORD)
+    return _checked(records[:, 1:].reshape(-1, 3, 32, 32), records[:, 0], file)
+
+
+def _pickle(file: Path) -> Images:
+    with file.open("rb") as stream:
+        try:
+            batch = _ArrayUnpickler(stream, encoding="latin1").load()
+            pixels = torch.from_numpy(np.array(batch["data"], dtype=np.uint8)).view(-1, 3, 32, 32)
+            labels = torch.tensor(batch["labels"])
+        except (pickle.UnpicklingError, EOFError, KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise DamagedDataError(
+                f"{file} is no batch of CIFAR-10's Python version ({error}). Unpack the archive again."
+            ) from error
+    return _checked(pixels, labels, file)
+
+
+class _ArrayUnpickler(pickle.Unpickler):
+    """Reads NumPy arrays and built-in containers; a pickle that names anything else is refused."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if name == "_reconstruct" and module in ("numpy.core.multiarray", "numpy._core.multiarray"):
+            return np.empty(0).__reduce__()[0]
+        if module == "numpy" and name in ("ndarray", "dtype"):
+            return getattr(np, name)
+        raise pickle.UnpicklingError(f"it names {module}.{name}, which no array needs")
+
+
+def _idx(file: Path, dimensions: int) -> Tensor:
+    """Two zero bytes, the type, the number of dimensions, each size as big-endian uint32, the data."""
+    data = _read(file)
+    start = 4 + 4 * dimensions
+    shape = [int.from_bytes(data[at : at + 4], "big") for at in range(4, start, 4)]
+    if data[:4] != bytes((0, 0, UNSIGNED_BYTE, dimensions)) or len(data) != start + math.prod(shape):
+        raise DamagedDataError(
+            f"{file} is no IDX file of unsigned bytes in {dimensions} dimension(s), or was cut short. "
+            "Fetch it again."
+        )
+    return torch.frombuffer(bytearray(data), dtype=torch.uint8, offset=start).view(shape)
+
+
+def _read(file: Path) -> bytes:
+    try:
+        return gzip.decompress(file.read_bytes()) if file.suffix == ".gz" else file.read_bytes()
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise DamagedDataError(f"{file} cannot be unpacked ({error}). Fetch it again.") from error
+
+
+def _checked(pixels: Tensor, labels: Tensor, file: Path) -> Images:
+    if len(pixels) != len(labels):
+        raise DamagedDataError(f"{file} holds {len(pixels)} images, but its labels number {len(labels)}.")
+    if labels.max() >= CLASSES:
+        raise DamagedDataError(f"{file} has the label {labels.max()}; the {CLASSES} classes are 0 to 9.")
+    return Images(pixels.contiguous(), labels.long())
+
+
+def _concatenate(parts: Sequence[Images]) -> Images:
+    return Images(torch.cat([part.pixels for part in parts]), torch.cat([part.labels for part in parts]))

@@ -1,0 +1,69 @@
+"""Small files in the published formats, written byte by byte as the formats say."""
+
+from __future__ import annotations
+
+import gzip
+import struct
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+Bytes = npt.NDArray[np.uint8]
+Batches = list[tuple[Bytes, list[int]]]
+
+CIFAR10_NAMES = [*(f"data_batch_{k}" for k in range(1, 6)), "test_batch"]
+
+
+def some_images(count: int, shape: tuple[int, ...], seed: int) -> tuple[Bytes, list[int]]:
+    """Random pixels ``(count, *shape)`` and labels that run through all ten classes."""
+    pixels = np.random.default_rng(seed).integers(0, 256, (count, *shape), dtype=np.uint8)
+    return pixels, [k % 10 for k in range(count)]
+
+
+def write_cifar10_binary(root: Path, count: int) -> Batches:
+    """Six batches of ``count`` records in the layout of cifar-10-binary.tar.gz; returns what they hold."""
+    folder = root / "cifar-10-batches-bin"
+    folder.mkdir(parents=True)
+    batches = [some_images(count, (3, 32, 32), seed) for seed in range(6)]
+    for name, (pixels, labels) in zip(CIFAR10_NAMES, batches, strict=True):
+        records = (bytes([label]) + image.tobytes() for image, label in zip(pixels, labels, strict=True))
+        (folder / f"{name}.bin").write_bytes(b"".join(records))
+    return batches
+
+
+def write_cifar10_pickled(root: Path, count: int) -> Batches:
+    """Six batches in the layout of cifar-10-python.tar.gz, pickled as Python 2 did."""
+    folder = root / "cifar-10-batches-py"
+    folder.mkdir(parents=True)
+    batches = [some_images(count, (3, 32, 32), seed) for seed in range(6)]
+    for name, (pixels, labels) in zip(CIFAR10_NAMES, batches, strict=True):
+        (folder / name).write_bytes(python2_batch(pixels.reshape(count, 3072), labels))
+    return batches
+
+
+def python2_batch(data: Bytes, labels: list[int]) -> bytes:
+    """``cPickle.dumps({"data": data, "labels": labels}, 2)`` of Python 2: its strings are bytes."""
+    rows, columns = data.shape
+    empty = b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\nK\x00\x85U\x01btR"
+    dtype = b"cnumpy\ndtype\n(U\x02u1K\x00K\x01tR(K\x03U\x01|NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb"
+    shape = b"M" + struct.pack("<H", rows) + b"M" + struct.pack("<H", columns) + b"\x86"
+    content = b"T" + struct.pack("<I", data.size) + data.tobytes()
+    array = empty + b"(K\x01" + shape + dtype + b"\x89" + content + b"tb"
+    numbers = b"](" + b"".join(b"K" + bytes([label]) for label in labels) + b"e"
+    return b"\x80\x02}(" + b"U\x04data" + array + b"U\x06labels" + numbers + b"u."
+
+
+def write_fashion_mnist(folder: Path, count: int, packed: bool = True) -> Batches:
+    """The four IDX files, ``count`` images in each half; returns what they hold."""
+    folder.mkdir(parents=True)
+    halves = [some_images(count, (28, 28), seed) for seed in range(2)]
+    for name, (pixels, labels) in zip(("train", "t10k"), halves, strict=True):
+        images = struct.pack(">4B3I", 0, 0, 8, 3, count, 28, 28) + pixels.tobytes()
+        targets = struct.pack(">4BI", 0, 0, 8, 1, count) + bytes(labels)
+        for kind, content in ((f"{name}-images-idx3-ubyte", images), (f"{name}-labels-idx1-ubyte", targets)):
+            if packed:
+                (folder / f"{kind}.gz").write_bytes(gzip.compress(content))
+            else:
+                (folder / kind).write_bytes(content)
+    return halves

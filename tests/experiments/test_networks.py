@@ -1,0 +1,95 @@
+"""The networks against parameter counts summed by hand, and against their published sizes."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from experiments.networks import NETWORKS, build
+
+VGG_CHANNELS = {11: [1, 2, 4, 4, 8, 8, 8, 8], 19: [1, 1, 2, 2, *[4] * 4, *[8] * 8]}
+
+
+def vgg_count(depth: int, norm: bool, width: int, channels: int) -> int:
+    """Σ 9·in·out + out over the convolutions, 2·out for each norm, and the classifier."""
+    outs = [multiple * width for multiple in VGG_CHANNELS[depth]]
+    ins = [channels, *outs[:-1]]
+    convolutions = sum(9 * i * o + o for i, o in zip(ins, outs, strict=True))
+    return convolutions + (2 * sum(outs) if norm else 0) + outs[-1] * 10 + 10
+
+
+def resnet18_count(w: int, channels: int) -> int:
+    """Stem, 2 + 2 blocks of each stage, three 1×1 shortcuts; convolutions have no bias; 2 a norm channel."""
+    stem = 9 * channels * w + 2 * w
+    first = 4 * (9 * w * w + 2 * w)
+    rest = sum(
+        (9 * (c // 2) * c + 2 * c) + 3 * (9 * c * c + 2 * c) + ((c // 2) * c + 2 * c)
+        for c in (2 * w, 4 * w, 8 * w)
+    )
+    return stem + first + rest + 8 * w * 10 + 10
+
+
+def resnet50_count(w: int, channels: int) -> int:
+    """As above, with bottlenecks of 1×1, 3×3, 1×1 to four times the width."""
+    total, inputs = 9 * channels * w + 2 * w, w
+    for c, depth in ((w, 3), (2 * w, 4), (4 * w, 6), (8 * w, 3)):
+        for block in range(depth):
+            total += inputs * c + 9 * c * c + c * 4 * c + 2 * (c + c + 4 * c)
+            total += inputs * 4 * c + 2 * 4 * c if block == 0 else 0
+            inputs = 4 * c
+    return total + inputs * 10 + 10
+
+
+def _count(net: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in net.parameters())
+
+
+@pytest.mark.parametrize(("width", "channels"), [(64, 3), (16, 3), (8, 1)])
+def test_parameter_counts(width: int, channels: int) -> None:
+    for name, expected in {
+        "resnet18": resnet18_count(width, channels),
+        "resnet50": resnet50_count(width, channels),
+        "vgg11": vgg_count(11, False, width, channels),
+        "vgg11-bn": vgg_count(11, True, width, channels),
+        "vgg19": vgg_count(19, False, width, channels),
+        "vgg19-bn": vgg_count(19, True, width, channels),
+    }.items():
+        assert _count(build(name, width=width, channels=channels)) == expected, name
+
+
+def test_published_counts() -> None:
+    # The CIFAR-10 ResNet-18 and ResNet-50 that are in common use.
+    assert _count(build("resnet18")) == 11_173_962
+    assert _count(build("resnet50")) == 23_520_842
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_logits_of_32_pixel_images(name: str) -> None:
+    net = build(name, width=8, channels=1, classes=7)
+    assert net(torch.randn(2, 1, 32, 32)).shape == (2, 7)
+
+
+def test_resnet_stages_have_32_16_8_and_4_pixels() -> None:
+    net = build("resnet18", width=8)
+    sizes: list[int] = []
+    for block in net.get_submodule("blocks").children():
+        block.register_forward_hook(lambda module, inputs, output: sizes.append(output.shape[-1]))
+    net(torch.randn(2, 3, 32, 32))
+    assert sizes == [32, 32, 16, 16, 8, 8, 4, 4]
+
+
+def test_the_start_depends_on_the_seed_alone() -> None:
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    once, again, other = (build("vgg11", width=8, seed=seed) for seed in (1, 1, 2))
+    assert torch.equal(torch.get_rng_state(), before)
+    pairs = zip(once.parameters(), again.parameters(), strict=True)
+    assert all(torch.equal(a, b) for a, b in pairs)
+    assert not torch.equal(next(once.parameters()), next(other.parameters()))
+
+
+def test_convolutions_start_as_he_et_al_say() -> None:
+    weight = build("vgg19").get_submodule("features.34").get_parameter("weight")
+    # Variance 2 / fan_out with fan_out = 9 · 512; 512 · 512 · 9 draws leave under 0.2% of chance.
+    assert weight.std().item() == pytest.approx((2 / (9 * 512)) ** 0.5, rel=0.01)
