@@ -25,7 +25,7 @@ class Report:
 
     Args:
         plan: The decision.
-        check: What running the model before and after showed; None where it was not run.
+        check: How far the prepared model is from the original; None where that was not measured.
     """
 
     plan: Plan

@@ -6,7 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from math import prod
 
-from sgdph_fx.plan import ParameterRow, Plan
+from sgdph_fx.plan import Plan
+from sgdph_fx.rows import ParameterRow
 
 __all__ = ["Check", "Summary", "headline", "percent", "summarize"]
 
@@ -18,11 +19,11 @@ WAYS = {
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """How far the prepared model is from the original, measured by running both.
+    """How far the prepared model is from the original, as measured.
 
     Args:
-        what: What was compared, as the subject of a sentence: ``"outputs in train and eval mode"``.
-        max_relative_difference: The largest difference found, relative to the size of the output.
+        what: What was compared with what: ``"outputs before and after"``.
+        max_relative_difference: The largest difference found, relative to the size of the original.
     """
 
     what: str
@@ -119,12 +120,12 @@ def _treatment(summary: Summary) -> tuple[str, ...]:
 
 
 def _checked(summary: Summary, check: Check | None) -> tuple[str, ...]:
-    if check is not None:
-        difference = f"{check.max_relative_difference:.1e}"
-        return (f"Checked: {check.what} differ from the original's by at most {difference} (relative).",)
-    if summary.decoupled:
-        return ("Not checked by running it, for want of example inputs.",)
-    return ()
+    if not summary.decoupled:
+        return ()
+    if check is None:
+        return ("Not checked against the original.",)
+    difference = f"{check.max_relative_difference:.1e}" if check.max_relative_difference else "0"
+    return (f"Checked: {check.what}; the largest relative difference is {difference}.",)
 
 
 def _count(number: int, noun: str) -> str:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from sgdph_fx.plan import ConvolutionRow, ParameterRow, Plan
+from sgdph_fx.plan import Plan
+from sgdph_fx.rows import ConvolutionRow, ParameterRow
 
 __all__ = ["NONE", "Document", "Table", "tables"]
 

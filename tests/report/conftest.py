@@ -1,6 +1,7 @@
 import pytest
 
-from sgdph_fx.plan import ConvolutionRow, Hint, ParameterRow, Plan
+from sgdph_fx.plan import Plan
+from sgdph_fx.rows import ConvolutionRow, Hint, ParameterRow
 
 
 def convolution(name: str, *, norm: str | None = None, decouple: bool, reason: str) -> ConvolutionRow:

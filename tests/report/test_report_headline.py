@@ -8,19 +8,27 @@ from sgdph_fx.report.summary import percent
 
 
 def test_the_headline_says_what_was_decoupled_what_it_costs_and_how_the_model_was_read(plan: Plan) -> None:
-    assert Report(plan, Check("outputs in eval mode", 3.21e-7)).headline == (
+    assert Report(plan, Check("outputs before and after", 3.21e-7)).headline == (
         "net.Net: 1 of 2 convolutions was decoupled: the bare one, which no norm follows. "
         "2 of 5 trainable parameters get Hessian treatment, which is 16 of 449 numbers (3.6%). "
         "One Hessian cycle takes 2 steps, one parameter at each. "
         "The model was traced symbolically, without running it; policy: see-through. "
-        "Checked: outputs in eval mode differ from the original's by at most 3.2e-07 (relative)."
+        "Checked: outputs before and after; the largest relative difference is 3.2e-07."
     )
 
 
 def test_a_check_that_was_not_made_is_not_passed_over(plan: Plan) -> None:
-    assert "Not checked by running it, for want of example inputs." in Report(plan).headline
+    assert "Not checked against the original." in Report(plan).headline
+
+
+def test_an_exact_result_is_no_small_number(plan: Plan) -> None:
+    assert "the largest relative difference is 0." in Report(plan, Check("outputs", 0.0)).headline
+
+
+@pytest.mark.parametrize("check", [None, Check("outputs", 0.0)])
+def test_where_nothing_was_decoupled_there_is_nothing_to_check(plan: Plan, check: Check | None) -> None:
     nothing_to_check = replace(plan, convolutions=plan.convolutions[:1])
-    assert "Not checked" not in Report(nothing_to_check).headline
+    assert "hecked" not in Report(nothing_to_check, check).headline
 
 
 def test_a_recorded_model_is_named_so(plan: Plan) -> None:
