@@ -70,9 +70,9 @@ def _may_return_model(function: FunctionType) -> bool:
         returned = typing.get_type_hints(function).get("return", Any)
     except Exception:
         returned = Any  # an annotation that cannot be resolved says nothing
-    if isinstance(returned, type):
-        return issubclass(returned, nn.Module)
-    return returned is Any and _returns_something(function)
+    if returned is Any:
+        return _returns_something(function)
+    return isinstance(returned, type) and issubclass(returned, nn.Module)
 
 
 def _returns_something(function: FunctionType) -> bool:
