@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import traceback
+from io import TextIOWrapper
 from pathlib import Path
 from typing import get_args
 
@@ -103,6 +104,7 @@ def main(
       sgdph-convert torchvision.models:vgg19 --weights vgg19.safetensors
       sgdph-convert model.py --policy absorbing --rule 'head.*=first-order'
     """
+    _accept_any_letter()
     try:
         # What the model's own code prints must not end up in a report that another program reads.
         with contextlib.redirect_stdout(sys.stderr):
@@ -116,6 +118,13 @@ def main(
     show(prepared, as_json)
     if output is not None:
         click.echo(f"Wrote {', '.join(FILES)} to {output}.", err=True)
+
+
+def _accept_any_letter() -> None:
+    """A pipe may be ASCII where a name or a reason is not: an escaped letter is better than no report."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def convert(target: str, shapes: tuple[Shape, ...], weights: Path | None, config: Config) -> Prepared:

@@ -42,7 +42,7 @@ class Report:
         return " ".join(self._document().headline)
 
     def to_json(self) -> str:
-        """Indented JSON: ``version``, ``headline``, ``summary``, ``check``, and ``plan`` as saved."""
+        """Indented ASCII JSON: ``version``, ``headline``, ``summary``, ``check``, and ``plan`` as saved."""
         summary = self.summary
         data = {
             "version": VERSION,
@@ -51,7 +51,7 @@ class Report:
             "check": None if self.check is None else asdict(self.check),
             "plan": json.loads(self.plan.to_json()),
         }
-        return json.dumps(data, indent=2, ensure_ascii=False) + "\n"
+        return json.dumps(data, indent=2) + "\n"
 
     def to_markdown(self) -> str:
         """GitHub-flavoured Markdown: the headline and all tables."""

@@ -234,6 +234,28 @@ def test_a_real_pipe_gets_whole_lines_without_colour_and_the_same_files_each_tim
         assert (net.parent / "one" / name).read_bytes() == (net.parent / "two" / name).read_bytes()
 
 
+def test_a_pipe_without_greek_letters_gets_them_escaped(
+    write: Write, net: Path, environment: dict[str, str]
+) -> None:
+    source = net.read_text().replace("self.head", "self.γ").replace("Net", "Netz")
+    path = write(source, "greek.py")
+    done = run([path.name], path.parent, {**environment, "PYTHONIOENCODING": "ascii"})
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"^\\u03b3 +Conv2d +bare", done.stdout, re.MULTILINE)
+
+
+def test_a_reader_that_stops_early_is_no_error(net: Path, environment: dict[str, str]) -> None:
+    command = [sys.executable, "-m", "sgdph_fx.cli.main", "net.py", "--json"]
+    process = subprocess.Popen(
+        command, cwd=net.parent, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.close()
+    assert process.stderr.read() == ""
+    process.wait()
+
+
 def test_a_real_failure_has_its_code_and_one_line(net: Path, environment: dict[str, str]) -> None:
     done = run(["net.py:nix"], net.parent, environment)
     assert (done.returncode, done.stdout) == (3, "")
