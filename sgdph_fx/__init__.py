@@ -6,5 +6,17 @@ from sgdph_fx.decouple import restore
 from sgdph_fx.optim import SGDPH
 from sgdph_fx.pipeline import Prepared, analyze, param_groups, prepare
 from sgdph_fx.plan import Plan
+from sgdph_fx.report import Report
 
-__all__ = ["SGDPH", "Config", "Plan", "Prepared", "analyze", "errors", "param_groups", "prepare", "restore"]
+__all__ = [
+    "SGDPH",
+    "Config",
+    "Plan",
+    "Prepared",
+    "Report",
+    "analyze",
+    "errors",
+    "param_groups",
+    "prepare",
+    "restore",
+]
