@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from sgdph_fx import SGDPH, prepare, restore
+from sgdph_fx import prepare, restore
+from sgdph_fx.optim import SGDPH
 
 __all__ = ["SYSTEMS", "System"]
 
