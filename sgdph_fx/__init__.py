@@ -3,7 +3,8 @@
 from sgdph_fx import errors
 from sgdph_fx.config import Config
 from sgdph_fx.decouple import restore
+from sgdph_fx.optim import SGDPH
 from sgdph_fx.pipeline import Prepared, analyze, param_groups, prepare
 from sgdph_fx.plan import Plan
 
-__all__ = ["Config", "Plan", "Prepared", "analyze", "errors", "param_groups", "prepare", "restore"]
+__all__ = ["SGDPH", "Config", "Plan", "Prepared", "analyze", "errors", "param_groups", "prepare", "restore"]

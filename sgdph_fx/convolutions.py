@@ -21,12 +21,12 @@ __all__ = ["convolution_rows"]
 
 @dataclass(frozen=True, slots=True)
 class _Call:
-    """One call of a convolution: which weight it uses, what it is, and what became of its output."""
+    """One call of a convolution: what it is, what became of its output, and its trainable bias's name."""
 
-    weight: str
     row: ConvolutionRow
     judgement: Judgement
     training: bool
+    bias: str | None
 
 
 def convolution_rows(
@@ -66,7 +66,17 @@ def _calls(model: nn.Module, flow: Flow, policy: Policy) -> Iterator[_Call]:
         )
         if row is not None:
             row = replace(row, source=node.meta.get("source"))
-            yield _Call(row.weight, row, judge(flow, walk(flow, node), policy), flow.training)
+            judgement = judge(flow, walk(flow, node), policy)
+            yield _Call(row, judgement, flow.training, _bias(flow, node, rule))
+
+
+def _bias(flow: Flow, node: fx.Node, rule: Conv) -> str | None:
+    if node.op != "call_module":
+        return None
+    bias = flow.modules[str(node.target)]._parameters.get(rule.bias)
+    if bias is None or not bias.requires_grad:
+        return None
+    return f"{node.target}.{rule.bias}" if node.target else rule.bias
 
 
 def _registered(model: nn.Module) -> Iterator[ConvolutionRow]:
@@ -168,7 +178,7 @@ def _decide(
         reason=_reason(call, chosen),
         decouple=call.row.decouple and judgement.verdict == "bare" and bool(training),
     )
-    return row, _mode_hints(name, call, training, evaluation)
+    return row, [*_mode_hints(name, call, training, evaluation), *_bias_hints(call, training)]
 
 
 def _reason(call: _Call, calls: Sequence[_Call]) -> str:
@@ -189,6 +199,16 @@ def _mode_hints(name: str, call: _Call, training: Sequence[_Call], evaluation: S
         return []
     message = f"{call.judgement.verdict} in training, which counts, but not in evaluation ({other.judgement.reason})"
     return [Hint("train-eval-difference", name, message)]
+
+
+def _bias_hints(call: _Call, training: Sequence[_Call]) -> list[Hint]:
+    if call.bias is None or not training or not all(c.judgement.absorbs_bias for c in training):
+        return []
+    message = (
+        f"{call.judgement.norm} subtracts the mean, and with it this bias: it changes nothing, and its Hessian is "
+        "rounding noise, which makes for the largest step of all; build the convolution with bias=False"
+    )
+    return [Hint("absorbed-bias", call.bias, message)]
 
 
 def _share(rows: Sequence[ConvolutionRow]) -> list[ConvolutionRow]:

@@ -8,7 +8,7 @@ operations and returns where the paths end.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import networkx as nx
@@ -19,9 +19,11 @@ from sgdph_fx.rules.kinds import Conv, Mixing, Norm, Rule, Transparent
 from sgdph_fx.rules.layout import UNKNOWN, Argument, Layout
 from sgdph_fx.rules.modules import rule_of
 from sgdph_fx.rules.operations import (
+    LIKE_ANOTHER,
     METADATA,
     SEVERAL_RESULTS,
     argument_reader,
+    is_in_place,
     operation_name,
     rule_of_operation,
 )
@@ -71,10 +73,13 @@ def flow_of(trace: Trace, model: nn.Module) -> Flow:
     graph: nx.DiGraph[str] = nx.DiGraph()
     for node in trace.graph.nodes:
         graph.add_node(node.name, node=node, rule=_rule(node, modules, trace.training))
+    latest: dict[fx.Node, fx.Node] = {}  # what was written into a result in place, torch.fx does not tell
     for node in trace.graph.nodes:
-        for source in node.all_input_nodes:
-            if not _reads_metadata(node):
-                graph.add_edge(source.name, node.name, data=source in _data_operands(node))
+        operands = _data_operands(node)
+        for source in _numbers_read(node):
+            graph.add_edge(latest.get(source, source).name, node.name, data=source in operands)
+        if operands and _writes_in_place(node, modules):
+            latest[operands[0]] = node
     return Flow(graph, modules, trace.training)
 
 
@@ -151,8 +156,20 @@ def _frozen(node: fx.Node, module: nn.Module, rule: Norm) -> bool:
     )
 
 
-def _reads_metadata(node: fx.Node) -> bool:
-    return node.op in ("call_function", "call_method") and operation_name(node) in METADATA
+def _numbers_read(node: fx.Node) -> Sequence[fx.Node]:
+    """The operands whose numbers an operation uses, and not only their shape."""
+    if node.op not in ("call_function", "call_method"):
+        return node.all_input_nodes
+    name = operation_name(node)
+    if name in METADATA:
+        return ()
+    return _data_operands(node) if name in LIKE_ANOTHER else node.all_input_nodes
+
+
+def _writes_in_place(node: fx.Node, modules: dict[str, nn.Module]) -> bool:
+    if node.op == "call_module":
+        return getattr(modules[str(node.target)], "inplace", False) is True
+    return node.op in ("call_function", "call_method") and is_in_place(node)
 
 
 def _data_operands(node: fx.Node) -> tuple[fx.Node, ...]:

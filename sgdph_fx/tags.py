@@ -19,6 +19,7 @@ from sgdph_fx.rows import ConvolutionRow, ParameterRow, Role
 from sgdph_fx.rules.kinds import Conv, Linear, Norm, Rule, Transparent
 from sgdph_fx.rules.modules import rule_of
 from sgdph_fx.rules.operations import OPERANDS, argument_reader, operation_name
+from sgdph_fx.verdicts import name_of
 
 __all__ = ["parameter_rows"]
 
@@ -206,4 +207,4 @@ def _elementwise(name: str, node: fx.Node, user: fx.Node, parameter: nn.Paramete
         )
     if one_per_channel and on_channels and name == "add":
         return _Tag(2, "bias", f"second-order: adds one number to each of {parameter.numel()} channels")
-    return _Tag(1, "other", f"first-order: used by {name or user.target}, not as one number for each channel")
+    return _Tag(1, "other", f"first-order: used by {name_of(user)}, not as one number for each channel")

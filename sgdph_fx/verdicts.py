@@ -13,17 +13,21 @@ from sgdph_fx.flow import Ending, Flow
 from sgdph_fx.rules.kinds import Norm
 from sgdph_fx.rules.operations import argument_reader, operation_name
 
-__all__ = ["Judgement", "judge"]
+__all__ = ["Judgement", "judge", "name_of"]
 
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """The verdict on one call of a convolution."""
+    """The verdict on one call of a convolution.
+
+    ``absorbs_bias`` says whether the norm takes away whatever the convolution adds to a channel.
+    """
 
     verdict: Literal["bare", "normalized"]
     norm: str | None
     via: tuple[str, ...]
     reason: str
+    absorbs_bias: bool = False
 
 
 def judge(flow: Flow, endings: Sequence[Ending], policy: Policy) -> Judgement:
@@ -36,7 +40,8 @@ def judge(flow: Flow, endings: Sequence[Ending], policy: Policy) -> Judgement:
         nearest = norms[0]
         more = f" and {_count(len(norms) - 1, 'more norm')}" if len(norms) > 1 else ""
         reason = f"normalized: output goes {_through(nearest.via)}to {_name(flow, nearest)}{more}"
-        return Judgement("normalized", _path(nearest.node), nearest.via, reason)
+        absorbs = all(e.direct and _per_channel(flow, e) for e in norms)
+        return Judgement("normalized", _path(nearest.node), nearest.via, reason, absorbs)
     # What a person wants to see first is a norm that is there but does not count.
     stop = next((e for e in others if isinstance(e.rule, Norm)), others[0])
     return Judgement("bare", None, stop.via, _why_bare(flow, norms, others, stop, policy))
@@ -119,8 +124,13 @@ def _name(flow: Flow, ending: Ending) -> str:
         return "the model's output"
     if node.op == "call_module":
         return f"{type(flow.modules[str(node.target)]).__name__} {node.target}".rstrip()
-    name = operation_name(node) or getattr(node.target, "__name__", str(node.target))
+    name = name_of(node)
     return f"{name} ({node.meta['source']})" if node.meta.get("source") else name
+
+
+def name_of(node: fx.Node) -> str:
+    """A function's or method's name as a person would write it."""
+    return operation_name(node) or getattr(node.target, "__name__", type(node.target).__name__)
 
 
 def _through(via: Sequence[str]) -> str:

@@ -59,7 +59,7 @@ class Case:
         return self.bare if special is None else special
 
 
-def conv(channels: int = 8, **options: int) -> nn.Conv2d:
+def conv(channels: int = 8, **options: bool) -> nn.Conv2d:
     return nn.Conv2d(3, channels, 3, padding=1, **options)
 
 

@@ -64,7 +64,7 @@ def test_bad_models(build: Callable[[], Any], error: type[SgdphError], message: 
 
 
 def test_no_convolution_is_fine() -> None:
-    model, groups, report = prepare(nn.Sequential(nn.Linear(3, 4), nn.LayerNorm(4)))
+    _, groups, report = prepare(nn.Sequential(nn.Linear(3, 4), nn.LayerNorm(4)))
     assert report.plan.convolutions == ()
     assert {g["role"] for g in groups} == {"weight", "bias", "norm.weight", "norm.bias"}
 

@@ -77,7 +77,7 @@ def test_difference_between_training_and_evaluation_is_reported() -> None:
         y = m.conv(x)
         return m.norm(y) if m.training else m.norm(torch.sigmoid(y))
 
-    plan = analyze(Written(forward, conv=conv(), norm=nn.BatchNorm2d(8)))
+    plan = analyze(Written(forward, conv=conv(bias=False), norm=nn.BatchNorm2d(8)))
     assert [row.verdict for row in plan.convolutions] == ["normalized"]
     assert [(h.code, h.where) for h in plan.hints] == [("train-eval-difference", "conv")]
 
@@ -87,7 +87,9 @@ def test_convolution_that_training_never_calls_is_left() -> None:
         y = m.norm(m.conv(x))
         return y if m.training else m.head(y)
 
-    model = Written(forward, conv=conv(), norm=nn.BatchNorm2d(8), head=nn.Conv2d(8, 2, 1), unused=conv())
+    model = Written(
+        forward, conv=conv(bias=False), norm=nn.BatchNorm2d(8), head=nn.Conv2d(8, 2, 1), unused=conv()
+    )
     plan = analyze(model)
     rows = {row.name: row for row in plan.convolutions}
     assert (rows["head"].verdict, rows["head"].decouple) == ("bare", False)
@@ -150,3 +152,46 @@ def test_shared_weight_has_one_verdict() -> None:
         ("bare", True, "0.weight")
     ] * 2
     assert "shares its weight with 2" in plan.convolutions[0].reason
+
+
+@pytest.mark.parametrize(
+    ("between", "end", "absorbed"),
+    [
+        (nn.Identity(), nn.BatchNorm2d(8), True),
+        (nn.Identity(), nn.InstanceNorm2d(8), True),
+        (nn.Identity(), nn.GroupNorm(8, 8), True),
+        (nn.ReLU(), nn.BatchNorm2d(8), False),  # a shift moves the kink
+        (nn.ZeroPad2d(1), nn.BatchNorm2d(8), False),  # the padding stays zero
+        (nn.Identity(), nn.GroupNorm(2, 8), False),  # the mean is not the channel's own
+        (nn.Identity(), nn.LayerNorm((8, 8, 8)), False),
+    ],
+)
+def test_bias_that_a_norm_absorbs(between: nn.Module, end: nn.Module, absorbed: bool) -> None:
+    model = After(between, end).double().train()
+    hints = [h.where for h in analyze(model).hints if h.code == "absorbed-bias"]
+    assert hints == (["conv.bias"] if absorbed else [])
+    x = torch.rand(2, 3, 8, 8, dtype=torch.float64)
+    before = model(x)
+    with torch.no_grad():
+        model.conv.bias += torch.rand(8, dtype=torch.float64)
+    assert torch.allclose(model(x), before, atol=1e-10) == absorbed
+
+
+def test_what_is_written_in_place_is_seen() -> None:
+    """torch.fx lets later readers refer to the value before the write; the flow does not."""
+
+    def forward(m: nn.Module, x: Tensor) -> Tensor:
+        y = m.conv(x)
+        y.add_(1)
+        return m.norm(y)
+
+    for inputs in (None, torch.rand(2, 3, 8, 8)):
+        (row,) = analyze(Written(forward, conv=conv(), norm=nn.BatchNorm2d(8)), inputs).convolutions
+        assert row.verdict == "bare"
+        assert "to add" in row.reason
+
+
+def test_reasons_are_the_same_from_run_to_run() -> None:
+    plans = [analyze(nn.Sequential(conv(), nn.GELU())).to_json() for _ in range(2)]
+    assert plans[0] == plans[1]
+    assert " at 0x" not in plans[0]

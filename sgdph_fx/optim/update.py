@@ -89,17 +89,15 @@ def descend(
     Returns:
         Every M^G, in the order of ``params``.
     """
-    # At weight 0 nothing of the old momentum is wanted, not even its NaN.
-    kept = [None if coefficients.keep == 0 else momentum for momentum in momenta]
     if foreach is None:
         _, foreach = _default_to_fused_or_foreach(list(params), differentiable=False, use_fused=False)
     if not foreach:
         return [
             _descend_one(*tensors, coefficients)
-            for tensors in zip(params, grads, kept, averages or repeat(None, len(params)), strict=True)
+            for tensors in zip(params, grads, momenta, averages or repeat(None, len(params)), strict=True)
         ]
-    fresh = [m is None for m in kept]
-    started = [torch.empty_like(p) if m is None else m for m, p in zip(kept, params, strict=True)]
+    fresh = [m is None for m in momenta]
+    started = [torch.empty_like(p) if m is None else m for m, p in zip(momenta, params, strict=True)]
     columns = [list(params), list(grads), started, *([] if averages is None else [list(averages)])]
     batches = _group_tensors_by_device_and_dtype(cast(Any, columns), with_indices=True)
     for tensors, places in batches.values():

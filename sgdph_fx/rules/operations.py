@@ -18,12 +18,14 @@ from sgdph_fx.rules import layout
 from sgdph_fx.rules.kinds import Conv, Linear, Mixing, Norm, Rule, Transparent
 
 __all__ = [
+    "LIKE_ANOTHER",
     "METADATA",
     "OPERANDS",
     "OPERATIONS",
     "SEVERAL_RESULTS",
     "Operands",
     "argument_reader",
+    "is_in_place",
     "operation_name",
     "rule_of_operation",
 ]
@@ -116,6 +118,8 @@ OPERATIONS: dict[str, Rule] = {
     "flatten": Transparent(layout.flatten, shape_only=True),
     "unflatten": _RESHAPE,
     "view": _RESHAPE,
+    "view_as": _RESHAPE,
+    "reshape_as": _RESHAPE,
     "reshape": _RESHAPE,
     "permute": Transparent(layout.permute, shape_only=True),
     "transpose": Transparent(layout.transpose, shape_only=True),
@@ -156,7 +160,7 @@ OPERANDS: dict[str, Operands] = {
     "prelu": Operands((1, "weight")),
 }
 
-# Reading these of a tensor does not use its numbers.
+# Reading these of a tensor, or making another of its shape, does not use its numbers.
 METADATA = frozenset(
     [
         "shape",
@@ -182,8 +186,22 @@ METADATA = frozenset(
         "len",
         "grad_fn",
         "names",
+        "ones_like",
+        "zeros_like",
+        "empty_like",
+        "full_like",
+        "rand_like",
+        "randn_like",
+        "new_empty",
+        "new_full",
+        "new_ones",
+        "new_tensor",
+        "new_zeros",
     ]
 )
+
+# These read the shape or the type of their second operand, and nothing else of it.
+LIKE_ANOTHER = frozenset(["expand_as", "reshape_as", "type_as", "view_as"])
 
 # These return a tuple, so that an index into their result picks a tensor and not a part of one.
 SEVERAL_RESULTS = frozenset(
@@ -230,6 +248,14 @@ def operation_name(node: fx.Node) -> str:
         return str(node.args[1])
     name = getattr(target, "__name__", "")
     return _canonical(name) if _of_torch(target) else ""
+
+
+def is_in_place(node: fx.Node) -> bool:
+    """Whether a function or method call writes its result into its first operand."""
+    name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
+    if node.kwargs.get("inplace") is True or name in ("iadd", "isub", "imul", "itruediv"):
+        return True
+    return name.endswith("_") and not name.endswith("__")
 
 
 def rule_of_operation(node: fx.Node) -> Rule:
