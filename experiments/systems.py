@@ -8,8 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from sgdph_fx import prepare, restore
-from sgdph_fx.optim import SGDPH
+from sgdph_fx import SGDPH, prepare, restore
 
 __all__ = ["SYSTEMS", "System"]
 
