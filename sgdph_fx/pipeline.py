@@ -157,7 +157,10 @@ def _decide(model: nn.Module, trace: Trace, flows: list[Flow], config: Config, h
 def _trace(model: nn.Module, example_inputs: ExampleInputs | None) -> tuple[list[Trace], list[Hint]]:
     """Training mode first, which decides, then evaluation."""
     if example_inputs is None:
-        return [trace_symbolically(model, training) for training in (True, False)], []
+        training_trace = trace_symbolically(model, True)
+        if training_trace.either_mode:
+            return [training_trace], []
+        return [training_trace, trace_symbolically(model, False)], []
     run = runner(example_inputs)
     try:
         training = [trace_by_recording(model, run, True)]

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-__all__ = ["mode", "untouched"]
+__all__ = ["mode", "modes_differ", "reads_of_training", "untouched"]
 
 
 @contextmanager
@@ -54,6 +54,46 @@ def mode(model: nn.Module, training: bool) -> Iterator[None]:
     finally:
         for module, flag in flags:
             module.training = flag
+
+
+def modes_differ(model: nn.Module) -> bool:
+    """Whether going from training to evaluation changes more in ``model`` than the flag of each module.
+
+    Some classes have a ``train()`` of their own, which may swap layers; and a module that is evaluating while
+    the model trains says that the two are not the same to it.
+    """
+    return not all(module.training for module in model.modules()) or any(
+        kind.train is not nn.Module.train or kind.eval is not nn.Module.eval
+        for kind in {type(module) for module in model.modules()}
+    )
+
+
+@contextmanager
+def reads_of_training() -> Iterator[list[nn.Module]]:
+    """The modules whose ``training`` flag is read meanwhile, by no matter whom."""
+    readers: list[nn.Module] = []
+
+    def read(module: nn.Module) -> bool:
+        readers.append(module)
+        try:
+            return bool(module.__dict__["training"])
+        except KeyError:
+            raise AttributeError("training") from None
+
+    def write(module: nn.Module, flag: bool) -> None:
+        module.__dict__["training"] = flag
+
+    # A property goes before what an instance has under the same name. Plain modules have the flag in their
+    # instance only, so that there is nothing on the class to be put back, except by a trace inside a trace.
+    before = nn.Module.__dict__.get("training")
+    nn.Module.training = property(read, write)  # type: ignore[assignment]
+    try:
+        yield readers
+    finally:
+        if before is None:
+            del nn.Module.training
+        else:
+            nn.Module.training = before
 
 
 _CONTAINERS = ("_buffers", "_parameters", "_modules", "_forward_hooks", "_forward_pre_hooks")
