@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,8 +22,8 @@ def untouched(model: nn.Module) -> Iterator[None]:
     attributes set during the run, hooks, and the state of torch's and Python's random number generators.
     """
     attributes = [(module, _attributes(module)) for module in model.modules()]
-    buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
-    gradients = [(parameter, parameter.grad) for parameter in model.parameters()]
+    buffers = [(b, b.clone()) for m, _ in attributes for b in m._buffers.values() if b is not None]
+    gradients = [(p, p.grad) for m, _ in attributes for p in m._parameters.values() if p is not None]
     python_rng = random.getstate()
     with torch.random.fork_rng():
         try:
@@ -53,7 +54,8 @@ def mode(model: nn.Module, training: bool) -> Iterator[None]:
         yield
     finally:
         for module, flag in flags:
-            module.training = flag
+            if module.training is not flag:
+                module.training = flag
 
 
 def modes_differ(model: nn.Module) -> bool:
@@ -62,9 +64,9 @@ def modes_differ(model: nn.Module) -> bool:
     Some classes have a ``train()`` of their own, which may swap layers; and a module that is evaluating while
     the model trains says that the two are not the same to it.
     """
-    return not all(module.training for module in model.modules()) or any(
-        kind.train is not nn.Module.train or kind.eval is not nn.Module.eval
-        for kind in {type(module) for module in model.modules()}
+    modules = list(model.modules())
+    return not all(module.training for module in modules) or any(
+        kind.train is not nn.Module.train or kind.eval is not nn.Module.eval for kind in set(map(type, modules))
     )
 
 
@@ -120,7 +122,7 @@ def _restore_attributes(module: nn.Module, saved: dict[str, Any]) -> None:
 
 
 def _changed(current: dict[str, Any], saved: dict[str, Any]) -> bool:
-    return current.keys() != saved.keys() or any(current[key] is not saved[key] for key in saved)
+    return list(current) != list(saved) or any(map(operator.is_not, current.values(), saved.values()))
 
 
 def _differs(buffer: Tensor, value: Tensor) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable
 from typing import Any
@@ -30,16 +31,19 @@ def trace_symbolically(model: nn.Module, training: bool) -> Trace:
         differ = modes_differ(model)
         try:
             with reads_of_training() as readers:
-                graph = _Tracer(model).trace(model)
+                graph = _Tracer().trace(model)
         except Exception as error:
             raise TraceError(_explain(model, error)) from error
     return Trace(graph, "symbolic", training, either_mode=not differ and not readers)
 
 
 class _Tracer(fx.Tracer):
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self) -> None:
         super().__init__(autowrap_functions=_wrapped_functions())
-        self._names = {id(p): name for name, p in model.named_parameters()}
+
+    @functools.cached_property
+    def _names(self) -> dict[int, str]:
+        return {id(p): name for name, p in self.root.named_parameters()}
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return is_leaf(m)
@@ -65,6 +69,9 @@ class _Tracer(fx.Tracer):
         if name not in parameter_proxy_cache:
             parameter_proxy_cache[name] = self.create_proxy("get_attr", name, (), {})
         return parameter_proxy_cache[name]
+
+    def create_arg(self, a: Any) -> Any:
+        return a.node if type(a) is fx.Proxy else super().create_arg(a)
 
     def create_node(self, kind: str, target: Any, *args: Any, **kwargs: Any) -> fx.Node:
         # Not torch.fx's own way there, which copies the stack of modules into each node.
