@@ -12,10 +12,13 @@ What is compared is run in turns, and the fastest of several rounds counts: othe
 from __future__ import annotations
 
 import argparse
+import inspect
 import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
@@ -65,7 +68,7 @@ def symbolic(rounds: int) -> Iterator[tuple[str, float, float]]:
             fx.symbolic_trace(model)
         except Exception:
             continue
-        plain, ours = fastest(rounds, lambda m=model: fx.symbolic_trace(m), lambda m=model: analyze(m))
+        plain, ours = fastest(rounds, partial(fx.symbolic_trace, model), partial(analyze, model))
         yield name, 1e3 * plain, ours / plain
 
 
@@ -74,9 +77,7 @@ def recorded(rounds: int, size: int) -> Iterator[tuple[str, float, float]]:
     images = torch.rand(2, 3, size, size)
     for name in FAMILIES:
         model = models.get_model(name, weights=None, **_options(name))
-        plain, ours = fastest(
-            rounds, lambda m=model: _both_passes(m, images), lambda m=model: analyze(m, images)
-        )
+        plain, ours = fastest(rounds, partial(_both_passes, model, images), partial(analyze, model, images))
         yield name, 1e3 * plain, ours / plain
 
 
@@ -91,45 +92,40 @@ def growth(rounds: int) -> Iterator[tuple[str, float, float]]:
     for shape, build in SHAPES.items():
         small, large = build(CONVOLUTIONS_OF_RESNET18), build(CONVOLUTIONS)
         for way, first, second in (
-            ("symbolic", lambda: analyze(resnet), lambda m=large: analyze(m)),
-            ("recorded", lambda m=small: analyze(m, image), lambda m=large: analyze(m, image)),
+            ("symbolic", partial(analyze, resnet), partial(analyze, large)),
+            ("recorded", partial(analyze, small, image), partial(analyze, large, image)),
         ):
-            few, many = fastest(rounds, lambda f=first: [f() for _ in range(5)], second)
+            few, many = fastest(rounds, partial(_five_times, first), second)
             each = few / 5 / CONVOLUTIONS_OF_RESNET18
             yield f"{shape}, {way}", 1e6 * each, many / CONVOLUTIONS / each
 
 
+def _five_times(run: Callable[[], object]) -> None:
+    for _ in range(5):
+        run()
+
+
 def _without_weights(name: str) -> nn.Module:
     """A model of torchvision whose weights are whatever memory held: tracing reads none, and drawing them is slow."""
+    build = partial(models.get_model, name, weights=None, **_options(name))
     try:
         with torch.device("meta"):
-            model: nn.Module = models.get_model(name, weights=None, weights_backbone=None, **_options(name))
-    except TypeError:
-        return _without_backbone_weights(name)
+            model: nn.Module = build()
     except NotImplementedError:  # RegNet computes its widths with tensors
-        plain: nn.Module = models.get_model(name, weights=None)
-        return plain
-    return _materialized(model)
-
-
-def _without_backbone_weights(name: str) -> nn.Module:
-    try:
-        with torch.device("meta"):
-            return _materialized(models.get_model(name, weights=None, **_options(name)))
-    except NotImplementedError:
-        plain: nn.Module = models.get_model(name, weights=None, **_options(name))
-        return plain
-
-
-def _materialized(model: nn.Module) -> nn.Module:
+        drawn: nn.Module = build()
+        return drawn
     model = model.to_empty(device="cpu")
     for buffer in model.buffers():
         buffer.zero_()
     return model
 
 
-def _options(name: str) -> dict[str, bool]:
-    return {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
+def _options(name: str) -> dict[str, Any]:
+    """What keeps a model from drawing weights slowly, or from downloading those of its backbone."""
+    if name in ("googlenet", "inception_v3"):
+        return {"init_weights": False}
+    builder = inspect.signature(models.get_model_builder(name))
+    return {"weights_backbone": None} if "weights_backbone" in builder.parameters else {}
 
 
 @torch.no_grad()
@@ -138,7 +134,9 @@ def _both_passes(model: nn.Module, images: Tensor) -> None:
         model.train(training)(images)
 
 
-def _show(title: str, unit: str, rows: Iterator[tuple[str, float, float]], bound: float, verdict: str) -> bool:
+def _show(
+    title: str, unit: str, rows: Iterator[tuple[str, float, float]], bound: float, verdict: str
+) -> bool:
     print(f"\n{title}")
     ratios = []
     for name, base, ratio in rows:
@@ -152,7 +150,9 @@ def _show(title: str, unit: str, rows: Iterator[tuple[str, float, float]], bound
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print all ratios; the exit status is 1 if a bound is missed."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.analyze", description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.analyze", description=(__doc__ or "").split("\n")[0]
+    )
     parser.add_argument("parts", nargs="*", default=[], help="symbolic, recorded, growth (default: all)")
     parser.add_argument("--rounds", type=int, default=7, help="rounds of which the fastest counts")
     parser.add_argument("--size", type=int, default=224, help="height and width of the images")
@@ -177,7 +177,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "largest",
         ),
     }
-    return 0 if all([parts[name]() for name in options.parts or parts]) else 1
+    kept = [
+        parts[name]() for name in options.parts or parts
+    ]  # all of them are shown, whatever the first gave
+    return 0 if all(kept) else 1
 
 
 if __name__ == "__main__":

@@ -75,11 +75,7 @@ def _calls(
         node, rule = attributes["node"], attributes["rule"]
         if not isinstance(rule, Conv):
             continue
-        row = (
-            registered[str(node.target)]
-            if node.op == "call_module"
-            else _functional_row(node, rule, names)
-        )
+        row = registered[str(node.target)] if node.op == "call_module" else _functional_row(node, rule, names)
         if row is not None:
             row = replace(row, source=node.meta.get("source"))
             judgement = judge(flow, walk(flow, node), policy)
@@ -130,7 +126,9 @@ def _functional_row(node: fx.Node, rule: Conv, names: _Names) -> ConvolutionRow 
     """None for a fixed kernel (a buffer, or one that is computed): it is no convolution of ours."""
     arg = argument_reader(node)
     source = arg(*OPERANDS[operation_name(node)].weight, None)
-    if not (isinstance(source, fx.Node) and source.op == "get_attr" and str(source.target) in names.parameters):
+    if not (
+        isinstance(source, fx.Node) and source.op == "get_attr" and str(source.target) in names.parameters
+    ):
         return None
     parameter = names.parameters[str(source.target)]
     groups = arg(6, "groups", 1)

@@ -24,7 +24,15 @@ from sgdph_fx.plan import Plan
 from sgdph_fx.report import Check, Report
 from sgdph_fx.rows import Hint
 from sgdph_fx.tags import parameter_rows
-from sgdph_fx.trace import ExampleInputs, Trace, runner, trace_by_recording, trace_symbolically, untouched
+from sgdph_fx.trace import (
+    ExampleInputs,
+    Trace,
+    runner,
+    trace_by_recording,
+    trace_symbolically,
+    untouched,
+    without_collection,
+)
 
 __all__ = ["Prepared", "analyze", "param_groups", "prepare"]
 
@@ -66,7 +74,7 @@ def analyze(
     """
     model = require_module(model)
     config = config or Config()
-    with untouched(model):
+    with without_collection(), untouched(model):
         traces, hints = _trace(model, example_inputs)
         flows = [flow_of(trace, model) for trace in traces]
         return _decide(model, traces[0], flows, config, hints)

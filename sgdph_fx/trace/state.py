@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import operator
 import random
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-__all__ = ["mode", "modes_differ", "reads_of_training", "untouched"]
+__all__ = ["mode", "modes_differ", "reads_of_training", "untouched", "without_collection"]
 
 
 @contextmanager
@@ -41,6 +42,21 @@ def untouched(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
+def without_collection() -> Iterator[None]:
+    """No search for cyclic garbage meanwhile, which a growing graph sets off again and again, each time over all of it.
+
+    What a graph leaves behind is found by the first search afterwards.
+    """
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+@contextmanager
 def mode(model: nn.Module, training: bool) -> Iterator[None]:
     """``model.train(training)``, unless the model is in that mode already.
 
@@ -65,9 +81,9 @@ def modes_differ(model: nn.Module) -> bool:
     the model trains says that the two are not the same to it.
     """
     modules = list(model.modules())
-    return not all(module.training for module in modules) or any(
-        kind.train is not nn.Module.train or kind.eval is not nn.Module.eval for kind in set(map(type, modules))
-    )
+    kinds: set[type[nn.Module]] = {type(module) for module in modules}
+    own_switch = any(kind.train is not nn.Module.train or kind.eval is not nn.Module.eval for kind in kinds)
+    return own_switch or not all(module.training for module in modules)
 
 
 @contextmanager
