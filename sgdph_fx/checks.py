@@ -49,14 +49,13 @@ def require_module(model: object) -> nn.Module:
         )
     if not isinstance(model, nn.Module):
         raise NotAModuleError(f"A torch.nn.Module is needed; this is a {type(model).__name__}.")
-    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
-        if is_lazy(tensor):
-            owner = name.rpartition(".")[0]
-            kind = type(model.get_submodule(owner)).__name__
-            raise UninitializedModelError(
-                f"{owner or 'The model'} ({kind}) is lazy and has no shape yet: its {name.rpartition('.')[2]} is "
-                "uninitialized. Run the model once on an input, then prepare it."
-            )
+    for owner, module in model.named_modules():
+        for name, tensor in (*module._parameters.items(), *module._buffers.items()):
+            if is_lazy(tensor):
+                raise UninitializedModelError(
+                    f"{owner or 'The model'} ({type(module).__name__}) is lazy and has no shape yet: its {name} is "
+                    "uninitialized. Run the model once on an input, then prepare it."
+                )
     return model
 
 

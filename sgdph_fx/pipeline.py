@@ -24,7 +24,15 @@ from sgdph_fx.plan import Plan
 from sgdph_fx.report import Check, Report
 from sgdph_fx.rows import Hint
 from sgdph_fx.tags import parameter_rows
-from sgdph_fx.trace import ExampleInputs, Trace, runner, trace_by_recording, trace_symbolically, untouched
+from sgdph_fx.trace import (
+    ExampleInputs,
+    Trace,
+    runner,
+    trace_by_recording,
+    trace_symbolically,
+    untouched,
+    without_collection,
+)
 
 __all__ = ["Prepared", "analyze", "param_groups", "prepare"]
 
@@ -66,7 +74,7 @@ def analyze(
     """
     model = require_module(model)
     config = config or Config()
-    with untouched(model):
+    with without_collection(), untouched(model):
         traces, hints = _trace(model, example_inputs)
         flows = [flow_of(trace, model) for trace in traces]
         return _decide(model, traces[0], flows, config, hints)
@@ -157,7 +165,10 @@ def _decide(model: nn.Module, trace: Trace, flows: list[Flow], config: Config, h
 def _trace(model: nn.Module, example_inputs: ExampleInputs | None) -> tuple[list[Trace], list[Hint]]:
     """Training mode first, which decides, then evaluation."""
     if example_inputs is None:
-        return [trace_symbolically(model, training) for training in (True, False)], []
+        training_trace = trace_symbolically(model, True)
+        if training_trace.either_mode:
+            return [training_trace], []
+        return [training_trace, trace_symbolically(model, False)], []
     run = runner(example_inputs)
     try:
         training = [trace_by_recording(model, run, True)]

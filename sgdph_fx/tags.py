@@ -49,12 +49,12 @@ def parameter_rows(
         flows: Its flow graphs, which show how parameters without a known owner are used.
     """
     by_weight = {row.weight: row for row in reversed(convolutions)}
-    uses = _uses(flows)
+    uses, modules = _uses(flows), flows[0].modules
     rows: list[ParameterRow] = []
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
-        owner = model.get_submodule(name.rpartition(".")[0])
+        owner = modules[name.rpartition(".")[0]]
         kind = (owner.plain_class if isinstance(owner, Decoupled) else type(owner)).__name__
         row = by_weight.get(name)
         if row is not None and row.decouple:
