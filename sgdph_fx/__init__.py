@@ -7,6 +7,7 @@ from sgdph_fx.optim import SGDPH
 from sgdph_fx.pipeline import Prepared, analyze, param_groups, prepare
 from sgdph_fx.plan import Plan
 from sgdph_fx.report import Report
+from sgdph_fx.rules.register import register_conv, register_norm, register_transparent
 
 __all__ = [
     "SGDPH",
@@ -18,5 +19,8 @@ __all__ = [
     "errors",
     "param_groups",
     "prepare",
+    "register_conv",
+    "register_norm",
+    "register_transparent",
     "restore",
 ]

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 import torch.utils._pytree as pytree
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.nn.parameter import is_lazy
 
 from sgdph_fx.decouple import restore
 from sgdph_fx.errors import (
+    ModelError,
     NonFiniteWeightError,
     NotAModuleError,
     NothingToTrainError,
@@ -27,6 +31,7 @@ __all__ = [
     "require_finite",
     "require_module",
     "require_trainable",
+    "unwrapped",
 ]
 
 
@@ -57,6 +62,34 @@ def require_module(model: object) -> nn.Module:
                     "uninitialized. Run the model once on an input, then prepare it."
                 )
     return model
+
+
+def unwrapped(model: nn.Module, inplace: bool = False) -> nn.Module:
+    """The model inside ``DataParallel`` or ``torch.compile``, however deep; a model that is not wrapped, itself.
+
+    Raises:
+        ModelError: for a wrapper that a rewriting would break: a sharded model, or, in place, one under
+            ``DistributedDataParallel``, which has its own list of parameters.
+    """
+    while True:
+        kind = type(model).__name__
+        # By name: importing the compiler and the sharding for this would cost more than all the rest.
+        kinds = {ancestor.__name__ for ancestor in type(model).__mro__}
+        if isinstance(model, DistributedDataParallel) and inplace:
+            raise ModelError(
+                f"This model is wrapped in {kind}, which would not know the new gains and never average their "
+                "gradients over ranks. Prepare the model first, then wrap it."
+            )
+        if kinds & {"FullyShardedDataParallel", "FSDPModule"}:
+            raise ModelError(
+                f"This model is sharded ({kind}): its filters are spread over ranks. Prepare it first, then shard it."
+            )
+        if isinstance(model, nn.DataParallel | DistributedDataParallel):
+            model = model.module
+        elif "OptimizedModule" in kinds:
+            model = cast(nn.Module, model._orig_mod)
+        else:
+            return model
 
 
 def require_trainable(model: nn.Module) -> None:

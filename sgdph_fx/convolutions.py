@@ -102,6 +102,7 @@ def _module_row(name: str, module: nn.Module, rule: Conv, names: _Names) -> Conv
     weight = module._parameters.get(rule.weight)
     shape = getattr(module, rule.weight).shape if weight is None else weight.shape
     fallback = f"{name}.{rule.weight}" if name else rule.weight
+    obstacle = _obstacle(module, rule) or _frozen(weight)
     return ConvolutionRow(
         name=name,
         kind=_plain_class(module).__name__,
@@ -113,13 +114,27 @@ def _module_row(name: str, module: nn.Module, rule: Conv, names: _Names) -> Conv
         verdict="bare",
         norm=None,
         via=(),
-        reason="",
-        decouple=_can_be_decoupled(weight),
+        reason=obstacle,
+        decouple=not obstacle,
     )
 
 
-def _can_be_decoupled(weight: nn.Parameter | None) -> bool:
-    return weight is not None and weight.requires_grad and weight.is_floating_point()
+def _obstacle(module: nn.Module, rule: Conv) -> str:
+    """Why a convolution module is left as it is, bare or not; empty if it can be decoupled."""
+    if isinstance(module, Decoupled):
+        return "decoupled already"
+    if rule.gain is not None:
+        return f"it carries a gain of its own, {rule.gain}"
+    if rule.standardized:
+        return "it normalizes its weight itself, so a gain on that would change nothing"
+    if module._parameters.get(rule.weight) is None:
+        return "its weight is computed by a reparameterization, which is left as it is"
+    return ""
+
+
+def _frozen(weight: nn.Parameter | None) -> str:
+    trains = weight is not None and weight.requires_grad and weight.is_floating_point()
+    return "" if trains else "its weight is frozen, so it is left as it is"
 
 
 def _functional_row(node: fx.Node, rule: Conv, names: _Names) -> ConvolutionRow | None:
@@ -133,6 +148,7 @@ def _functional_row(node: fx.Node, rule: Conv, names: _Names) -> ConvolutionRow 
     parameter = names.parameters[str(source.target)]
     groups = arg(6, "groups", 1)
     groups = groups if isinstance(groups, int) else 1
+    obstacle = _frozen(parameter)
     return ConvolutionRow(
         name=str(source.target).removesuffix("weight").removesuffix(".") or str(source.target),
         kind=operation_name(node),
@@ -144,8 +160,8 @@ def _functional_row(node: fx.Node, rule: Conv, names: _Names) -> ConvolutionRow 
         verdict="bare",
         norm=None,
         via=(),
-        reason="",
-        decouple=_can_be_decoupled(parameter),
+        reason=obstacle,
+        decouple=not obstacle,
     )
 
 
@@ -181,12 +197,13 @@ def _decide(
         return replace(uncalled, reason=reason, decouple=False), [hint]
     call = next((c for c in chosen if c.judgement.verdict == "bare"), chosen[0])
     judgement = call.judgement
+    kept = judgement.verdict == "bare" and call.row.reason
     row = replace(
         call.row,
         verdict=judgement.verdict,
         norm=judgement.norm,
         via=judgement.via,
-        reason=_reason(call, chosen),
+        reason=_reason(call, chosen) + (f"; {call.row.reason}" if kept else ""),
         decouple=call.row.decouple and judgement.verdict == "bare" and bool(training),
     )
     return row, [*_mode_hints(name, call, training, evaluation), *_bias_hints(call, training)]

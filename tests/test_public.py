@@ -13,6 +13,9 @@ PUBLIC = [
     "errors",
     "param_groups",
     "prepare",
+    "register_conv",
+    "register_norm",
+    "register_transparent",
     "restore",
 ]
 
