@@ -39,7 +39,7 @@ def test_a_gain_on_a_standardised_weight_changes_nothing() -> None:
 
 
 def test_channel_wise_modules() -> None:
-    model = nn.Sequential(layers.LayerScale(4), layers.GlobalResponseNorm(4))
+    model = nn.Sequential(layers.LayerScale(4), layers.grn.GlobalResponseNorm(4))
     tags = {p.name: (p.order, p.role) for p in analyze(model).parameters}
     assert tags == {
         "0.gamma": (2, "layer_scale"), "1.weight": (2, "layer_scale"), "1.bias": (2, "bias"),
