@@ -1,6 +1,7 @@
 """sgdph-fx: make any PyTorch model ready for SGD with Partial Hessian, and train it so."""
 
 from sgdph_fx import errors
+from sgdph_fx.checks import check_optimizer
 from sgdph_fx.config import Config
 from sgdph_fx.decouple import restore
 from sgdph_fx.optim import SGDPH
@@ -16,6 +17,7 @@ __all__ = [
     "Prepared",
     "Report",
     "analyze",
+    "check_optimizer",
     "errors",
     "param_groups",
     "prepare",

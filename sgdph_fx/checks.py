@@ -18,6 +18,7 @@ from sgdph_fx.errors import (
     NothingToTrainError,
     RewriteError,
     ScriptedModelError,
+    StaleOptimizerError,
     UninitializedModelError,
 )
 from sgdph_fx.filters import compose, decompose
@@ -25,6 +26,7 @@ from sgdph_fx.plan import Plan
 from sgdph_fx.trace import Run, mode, untouched
 
 __all__ = [
+    "check_optimizer",
     "outputs_of",
     "require_equal_outputs",
     "require_exact_rewrite",
@@ -92,6 +94,32 @@ def unwrapped(model: nn.Module, inplace: bool = False) -> nn.Module:
             return model
 
 
+def check_optimizer(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """Check that ``optimizer`` holds the trainable parameters of ``model``, all of them and no others.
+
+    An optimizer that was made before :func:`sgdph_fx.prepare` holds weights that are no longer there, or, after
+    ``inplace=True``, lacks the gains; it would train on without a word.
+
+    Raises:
+        StaleOptimizerError: if it lacks one, or holds one that is not the model's; the message names them.
+    """
+    held = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    own = {id(p): name for name, p in model.named_parameters()}
+    lacking = [name for name, p in model.named_parameters() if p.requires_grad and id(p) not in held]
+    strangers = len(held - own.keys())
+    if lacking or strangers:
+        raise StaleOptimizerError(
+            f"This {type(optimizer).__name__} does not fit the model: it lacks {_some(lacking) or 'none'} of its "
+            f"trainable parameters, and holds {strangers} that are not the model's. Make the optimizer after "
+            "`prepare`, from the `param_groups` that it returns."
+        )
+
+
+def _some(names: list[str]) -> str:
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(names[:3]) + more
+
+
 def require_trainable(model: nn.Module) -> None:
     """Raises :class:`NothingToTrainError` if no parameter requires a gradient."""
     total = sum(1 for _ in model.parameters())
@@ -112,9 +140,8 @@ def require_finite(model: nn.Module) -> None:
         if not parameter.is_meta and not bool(parameter.isfinite().all())
     ]
     if bad:
-        more = f" and {len(bad) - 3} more" if len(bad) > 3 else ""
         raise NonFiniteWeightError(
-            f"Not finite: {', '.join(bad[:3])}{more}. Such weights have no direction and gain, and cannot be trained "
+            f"Not finite: {_some(bad)}. Such weights have no direction and gain, and cannot be trained "
             "from. Load a sound checkpoint, or initialise them anew."
         )
 

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sgdph_fx import analyze, prepare
+from sgdph_fx import SGDPH, analyze, check_optimizer, prepare
 from sgdph_fx.errors import (
     NonFiniteWeightError,
     NotAModuleError,
@@ -19,6 +19,7 @@ from sgdph_fx.errors import (
     RewriteError,
     ScriptedModelError,
     SgdphError,
+    StaleOptimizerError,
     TraceError,
     UncopyableModelError,
     UninitializedModelError,
@@ -61,6 +62,23 @@ def test_bad_models(build: Callable[[], Any], error: type[SgdphError], message: 
     model = build()
     with pytest.raises(error, match=message):
         prepare(model, inplace=True)
+
+
+def test_optimizer_built_before_prepare() -> None:
+    model = net()
+    early = torch.optim.SGD(model.parameters(), lr=0.1)
+    prepared, groups, _ = prepare(model)
+    with pytest.raises(
+        StaleOptimizerError, match=r"lacks 0\.weight, 0\.bias, 3\.weight and 4 more .* holds 6 that are not"
+    ):
+        check_optimizer(prepared, early)
+    prepare(model, inplace=True)
+    with pytest.raises(StaleOptimizerError, match=r"lacks 4\.gain of its trainable parameters, and holds 0"):
+        check_optimizer(model, early)
+    check_optimizer(prepared, torch.optim.SGD(groups, lr=0.1))
+    optimizer = SGDPH(list(net().parameters()), lr=0.1)
+    with pytest.raises(StaleOptimizerError):
+        optimizer.backward(prepared(torch.rand(2, 3, 6, 6)).sum())
 
 
 def test_no_convolution_is_fine() -> None:

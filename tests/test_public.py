@@ -10,6 +10,7 @@ PUBLIC = [
     "Prepared",
     "Report",
     "analyze",
+    "check_optimizer",
     "errors",
     "param_groups",
     "prepare",
