@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from typing import Any
 
@@ -154,7 +155,7 @@ class Stateful(nn.Module):
         self.calls += 1
         self.count += 1
         self.cache = x
-        self.fresh = F.dropout(x)
+        self.fresh = F.dropout(x) + np.random.rand() + random.random()
         return self.norm(self.conv(x))
 
 
@@ -166,7 +167,7 @@ def test_analyze_changes_nothing(inputs: Tensor | None) -> None:
     state = {k: v.clone() for k, v in model.state_dict().items()}
     attributes = {id(m): dict(m.__dict__) for m in model.modules()}
     gradients = [p.grad for p in model.parameters()]
-    rng, numpy_rng = torch.get_rng_state(), np.random.get_state()[1].copy()
+    rng, numpy_rng, python_rng = torch.get_rng_state(), np.random.get_state(), random.getstate()
 
     analyze(model, inputs)
 
@@ -175,7 +176,8 @@ def test_analyze_changes_nothing(inputs: Tensor | None) -> None:
     assert [m.training for m in (model, model.conv, model.norm)] == [True, True, False]
     assert all(p.grad is g for p, g in zip(model.parameters(), gradients, strict=True))
     assert torch.equal(torch.get_rng_state(), rng)
-    assert (np.random.get_state()[1] == numpy_rng).all()
+    assert np.random.get_state()[2:] == numpy_rng[2:]
+    assert random.getstate() == python_rng
 
 
 def test_a_failing_analysis_changes_nothing_either() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import operator
 import random
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -20,17 +21,15 @@ def untouched(model: nn.Module) -> Iterator[None]:
     """Puts back, on leaving, all that running ``model`` may change.
 
     That is: the train/eval flag of every module, buffers (their identity and their numbers), gradients,
-    attributes set during the run, hooks, and the state of torch's and Python's random number generators.
+    attributes set during the run, hooks, and the state of torch's, NumPy's and Python's random number generators.
     """
     attributes = [(module, _attributes(module)) for module in model.modules()]
     buffers = [(b, b.clone()) for m, _ in attributes for b in m._buffers.values() if b is not None]
     gradients = [(p, p.grad) for m, _ in attributes for p in m._parameters.values() if p is not None]
-    python_rng = random.getstate()
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(), _forked_generators():
         try:
             yield
         finally:
-            random.setstate(python_rng)
             for module, saved in attributes:
                 _restore_attributes(module, saved)
             with torch.no_grad():
@@ -39,6 +38,19 @@ def untouched(model: nn.Module) -> Iterator[None]:
                         buffer.copy_(value)
             for parameter, gradient in gradients:
                 parameter.grad = gradient
+
+
+@contextmanager
+def _forked_generators() -> Iterator[None]:
+    """Puts back the global generators of Python and, if the person's code imported it, of NumPy."""
+    numpy = sys.modules.get("numpy")
+    python_state, numpy_state = random.getstate(), numpy.random.get_state() if numpy else None
+    try:
+        yield
+    finally:
+        random.setstate(python_state)
+        if numpy:
+            numpy.random.set_state(numpy_state)
 
 
 @contextmanager
