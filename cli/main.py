@@ -14,9 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from sgdph_fx.config import Action, Config, Policy
+from sgdph_fx.errors import TraceError
 from sgdph_fx.pipeline import Prepared, prepare
 
 from .errors import EXIT_CODES, explain
+from .guess import guesses
 from .inputs import Shape, example_input, parse_shape
 from .load import load_model
 from .output import FILES, write
@@ -133,7 +135,29 @@ def convert(target: str, shapes: tuple[Shape, ...], weights: Path | None, config
     model = load_model(target)
     if weights is not None:
         load_weights(model, weights)
-    return prepare(model, _example_inputs(shapes, model) or None, config=config, inplace=True)
+    given = _example_inputs(shapes, model) or None
+    try:
+        return prepare(model, given, config=config, inplace=True)
+    except TraceError as error:
+        if given is not None:
+            raise
+        return _prepare_on_a_guess(model, config, error)
+
+
+def _prepare_on_a_guess(model: nn.Module, config: Config, error: TraceError) -> Prepared:
+    """Without --input, a model that cannot be traced is run on inputs that it seems to take."""
+    tried = []
+    for guess in guesses(model):
+        with contextlib.suppress(TraceError):
+            prepared = prepare(model, guess.inputs, config=config, inplace=True)
+            click.echo(
+                f"Without --input the model cannot be traced, so it was run on {guess.what}.", err=True
+            )
+            return prepared
+        tried.append(guess.what)
+    if not tried:
+        raise error
+    raise TraceError(f"{error} It does not run on guessed inputs either ({'; '.join(tried)}).") from error
 
 
 def _example_inputs(shapes: tuple[Shape, ...], model: nn.Module) -> tuple[Tensor, ...]:
