@@ -9,6 +9,7 @@ import pytest
 
 from sgdph_fx.cli.errors import EXIT_CODES
 from sgdph_fx.cli.main import main
+from sgdph_fx.rules.modules import MODULES
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -43,3 +44,17 @@ def test_the_table_of_options_is_complete() -> None:
 def test_links_to_files_lead_somewhere(document: Path) -> None:
     targets = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", document.read_text(encoding="utf-8"))
     assert [target for target in targets if not (document.parent / target).exists()] == []
+
+
+def test_the_how_tos_run_from_top_to_bottom() -> None:
+    """Their own assertions hold; `MODULES` is put back, as the page registers a norm."""
+    before = dict(MODULES)
+    blocks = re.findall(
+        r"```python\n(.*?)```", (ROOT / "docs" / "howto.md").read_text(encoding="utf-8"), re.DOTALL
+    )
+    assert len(blocks) >= 5
+    try:
+        exec("\n".join(blocks), {"__name__": "howto"})
+    finally:
+        MODULES.clear()
+        MODULES.update(before)
