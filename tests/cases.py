@@ -120,6 +120,19 @@ def _with_position(m: nn.Module, x: Tensor) -> Tensor:
     return m.norm(y + torch.ones(1, y.shape[1], 8))
 
 
+def _pool_over_channels(m: nn.Module, x: Tensor) -> Tensor:
+    """Channels are last, where the pooling goes."""
+    return m.norm(F.max_pool2d(m.conv(x).permute(0, 2, 3, 1), 3, 1, 1))
+
+
+def _pool_over_space(m: nn.Module, x: Tensor) -> Tensor:
+    return m.norm(F.max_pool1d(m.conv(x).flatten(2), 2))
+
+
+def _resize_over_channels(m: nn.Module, x: Tensor) -> Tensor:
+    return m.norm(F.interpolate(m.conv(x).permute(0, 2, 3, 1), size=(8, 8)))
+
+
 def _functional_norm(m: nn.Module, x: Tensor) -> Tensor:
     return F.batch_norm(m.conv(x), None, None, training=True)
 
@@ -218,6 +231,22 @@ CASES: list[Case] = [
     Case(
         "tokens plus position into layer norm",
         lambda: Written(_with_position, conv=conv(), norm=nn.LayerNorm(8)),
+        CONV,
+    ),
+    Case(
+        "pooling over the channels",
+        lambda: Written(_pool_over_channels, conv=conv(), norm=nn.LayerNorm(8)),
+        CONV,
+    ),
+    Case(
+        "pooling over flattened space",
+        lambda: Written(_pool_over_space, conv=conv(), norm=nn.BatchNorm1d(8)),
+        NONE,
+        direct=CONV,
+    ),
+    Case(
+        "resizing over the channels",
+        lambda: Written(_resize_over_channels, conv=conv(), norm=nn.LayerNorm(8)),
         CONV,
     ),
     Case("functional norm", lambda: Written(_functional_norm, conv=conv()), NONE),

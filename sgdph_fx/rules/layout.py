@@ -18,9 +18,11 @@ __all__ = [
     "concatenate",
     "flatten",
     "index",
+    "over_last",
     "permute",
     "reduce",
     "reshaped",
+    "resize",
     "same",
     "somewhere",
     "squeeze",
@@ -57,8 +59,23 @@ Move = Callable[[Layout, Argument], Layout | None]
 
 
 def same(layout: Layout, arg: Argument) -> Layout:
-    """Elementwise operations, pooling, padding, resizing: channels stay where they are."""
+    """Elementwise operations, padding: channels stay where they are."""
     return layout
+
+
+def resize(layout: Layout, arg: Argument) -> Layout | None:
+    """Resizing, which goes over all dimensions but the first two."""
+    return layout if layout.channel in (0, 1, None) else None
+
+
+def over_last(dims: int) -> Move:
+    """Pooling over the last ``dims`` dimensions, which combines channels where they lie there."""
+
+    def move(layout: Layout, arg: Argument) -> Layout | None:
+        outside = layout.channel is None or layout.channel < layout.dim(-dims)
+        return layout if outside else None
+
+    return move
 
 
 def somewhere(layout: Layout, arg: Argument) -> Layout:
