@@ -12,6 +12,12 @@ settings.register_profile("ci", max_examples=40, derandomize=True, **_COMMON)
 settings.register_profile("nightly", max_examples=1000, print_blob=True, **_COMMON)
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Without a profile on the command line it is ``ci``, which hypothesis does not know in time by itself."""
+    if not config.getoption("--hypothesis-profile"):
+        settings.load_profile("ci")
+
+
 @pytest.fixture(autouse=True, scope="session")
 def _steady() -> Iterator[None]:
     with single_threaded():
