@@ -1,9 +1,10 @@
-"""Numerical truth about a convolution: does scaling its filters change what the model computes "
-"in training?"""
+"""Numerical truth about a convolution: does scaling its filters change what the model computes in training?"""
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +18,8 @@ __all__ = ["absorbs", "convolutions"]
 _EPS = 1e-20
 _SEED = 7
 
+Inputs = tuple[Tensor, ...] | Callable[[nn.Module], Any]
+
 
 def convolutions(model: nn.Module) -> list[str]:
     """Names of the model's convolution modules."""
@@ -24,7 +27,7 @@ def convolutions(model: nn.Module) -> list[str]:
 
 
 @torch.no_grad()
-def absorbs(model: nn.Module, name: str, inputs: tuple[Tensor, ...], tolerance: float = 1e-9) -> bool:
+def absorbs(model: nn.Module, name: str, inputs: Inputs, tolerance: float = 1e-9) -> bool:
     """Whether a positive gain on each output filter of ``name`` leaves the training-mode output unchanged.
 
     The model is copied, set to float64 and training mode, its norms' eps made negligible. Gains are powers
@@ -34,13 +37,13 @@ def absorbs(model: nn.Module, name: str, inputs: tuple[Tensor, ...], tolerance: 
     Args:
         model: Any model; it is left as it is.
         name: Name of a convolution module. Its bias is scaled along.
-        inputs: Positional arguments, converted to float64. They should leave the deepest batch norm more
-            than two values for each channel: of two values a batch norm keeps only the order.
+        inputs: Positional arguments, converted to float64, or a callable that runs a float64 model. They
+            should leave the deepest batch norm more than two values for each channel: of two values a batch norm
+            keeps only the order.
         tolerance: Largest relative difference, in the largest norm, that counts as none.
     """
     truth = copy.deepcopy(model).double().train()
     _make_telling(truth)
-    inputs = tuple(x.double() for x in inputs)
     before = _run(truth, inputs)
     module = truth.get_submodule(name)
     assert isinstance(module, _ConvNd)
@@ -64,11 +67,11 @@ def _make_telling(model: nn.Module) -> None:
             parameter.add_(noise, alpha=0.3)
 
 
-def _run(model: nn.Module, inputs: tuple[Tensor, ...]) -> list[Tensor]:
+def _run(model: nn.Module, inputs: Inputs) -> list[Tensor]:
     torch.manual_seed(_SEED)
-    # In-place operations must not reach the caller's tensors.
-    output = model(*(x.clone() for x in inputs))
-    return [leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor)]
+    # Copies, as in-place operations must not reach the caller's tensors.
+    output = inputs(model) if callable(inputs) else model(*(x.to(torch.float64, copy=True) for x in inputs))
+    return [leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor) and leaf.is_floating_point()]
 
 
 def _scale_filters(convolution: _ConvNd) -> None:
