@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
 __all__ = ["absorbs", "convolutions"]
@@ -70,8 +71,25 @@ def _make_telling(model: nn.Module) -> None:
 def _run(model: nn.Module, inputs: Inputs) -> list[Tensor]:
     torch.manual_seed(_SEED)
     # Copies, as in-place operations must not reach the caller's tensors.
-    output = inputs(model) if callable(inputs) else model(*(x.to(torch.float64, copy=True) for x in inputs))
+    copies = () if callable(inputs) else tuple(x.to(torch.float64, copy=True) for x in inputs)
+    with _AllInDouble():
+        output = inputs(model) if callable(inputs) else model(*copies)
     return [leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor) and leaf.is_floating_point()]
+
+
+class _AllInDouble(TorchFunctionMode):
+    """``x.float()`` and ``x.to(torch.float32)`` mean float64: a model that computes a step so would round there."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if not (args and isinstance(args[0], Tensor)):
+            return func(*args, **(kwargs or {}))
+        func = torch.Tensor.double if func is torch.Tensor.float else func
+        named = {key: _doubled(value) for key, value in (kwargs or {}).items()}
+        return func(*map(_doubled, args), **named)
+
+
+def _doubled(value: Any) -> Any:
+    return torch.float64 if value is torch.float32 else value
 
 
 def _scale_filters(convolution: _ConvNd) -> None:

@@ -63,19 +63,29 @@ def _target(size: int) -> dict[str, Tensor]:
     return {"boxes": boxes, "labels": torch.tensor([1, 1]), "masks": masks, "keypoints": keypoints}
 
 
+_SMALL = {"min_size": 96, "max_size": 96}
+# With random weights no score is high: without a threshold of 0 a detector would return nothing to compare.
+_FEW_BOXES = {
+    "box_score_thresh": 0.0,
+    "box_detections_per_img": 20,
+    "rpn_post_nms_top_n_train": 40,
+    "rpn_post_nms_top_n_test": 40,
+    "rpn_score_thresh": 0.0,
+}
+
 # First match by name counts: what the builder is told, and the inputs.
 _TABLE: tuple[tuple[str, dict[str, Any], _Inputs], ...] = (
-    ("ssd300", {}, _scenes(300)),
-    ("ssdlite", {}, _scenes(320)),
-    ("rcnn", {"min_size": 96, "max_size": 96}, _scenes(96)),
-    ("retinanet", {"min_size": 96, "max_size": 96}, _scenes(96)),
-    ("fcos", {"min_size": 96, "max_size": 96}, _scenes(96)),
+    ("ssd300", {"score_thresh": 0.0}, _scenes(300)),
+    ("ssdlite", {"score_thresh": 0.0}, _scenes(320)),
+    ("rcnn", {**_SMALL, **_FEW_BOXES}, _scenes(96)),
+    ("retinanet", {**_SMALL, "score_thresh": 0.0}, _scenes(96)),
+    ("fcos", {**_SMALL, "score_thresh": 0.0}, _scenes(96)),
     ("raft", {}, _pairs(128)),
     ("inception", {}, _images(3, 299, 299)),
-    ("vit_h_14", {"image_size": 56}, _images(3, 56, 56)),
-    ("vit_", {"image_size": 64}, _images(3, 64, 64)),
     ("maxvit", {}, _images(3, 224, 224)),
     ("mvit", {"spatial_size": (64, 64), "temporal_size": 4}, _images(3, 4, 64, 64)),
+    ("vit_h_14", {"image_size": 56}, _images(3, 56, 56)),
+    ("vit_", {"image_size": 64}, _images(3, 64, 64)),
     ("swin3d", {}, _images(3, 4, 64, 64)),
     ("s3d", {}, _images(3, 14, 224, 224)),
     ("r3d", {}, _images(3, 4, 64, 64)),
