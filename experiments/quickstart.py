@@ -36,7 +36,8 @@ class Comparison:
     Args:
         network: A key of :data:`experiments.networks.NETWORKS`.
         share: Its width as a share of the width asked for.
-        settings: System → its learning rate and weight decay, found by :mod:`experiments.tune`.
+        settings: System → its learning rate and weight decay, found by :mod:`experiments.tune`; the page
+            docs/quickstart.md holds the grid.
     """
 
     network: str
@@ -54,8 +55,8 @@ class Comparison:
 
 
 COMPARISONS = (
-    Comparison("vgg11", 1, {"sgdm": (0.01, 5e-4), "sgd-ph": (0.01, 1e-3)}),
-    Comparison("resnet18", 1 / 2, {"sgdm": (0.1, 5e-4), "sgd-ph": (0.01, 5e-3)}),
+    Comparison("vgg11", 1, {"sgdm": (0.03, 5e-4), "sgdm-wn": (0.03, 5e-4), "sgd-ph": (0.03, 5e-4)}),
+    Comparison("resnet18", 1 / 2, {"sgdm": (0.1, 5e-4), "sgd-ph": (0.1, 5e-3)}),
 )
 
 

@@ -1,10 +1,28 @@
 """sgdph-fx: make any PyTorch model ready for SGD with Partial Hessian, and train it so."""
 
 from sgdph_fx import errors
+from sgdph_fx.checks import check_optimizer
 from sgdph_fx.config import Config
 from sgdph_fx.decouple import restore
 from sgdph_fx.optim import SGDPH
 from sgdph_fx.pipeline import Prepared, analyze, param_groups, prepare
 from sgdph_fx.plan import Plan
+from sgdph_fx.report import Report
+from sgdph_fx.rules.register import register_conv, register_norm, register_transparent
 
-__all__ = ["SGDPH", "Config", "Plan", "Prepared", "analyze", "errors", "param_groups", "prepare", "restore"]
+__all__ = [
+    "SGDPH",
+    "Config",
+    "Plan",
+    "Prepared",
+    "Report",
+    "analyze",
+    "check_optimizer",
+    "errors",
+    "param_groups",
+    "prepare",
+    "register_conv",
+    "register_norm",
+    "register_transparent",
+    "restore",
+]

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 import torch.utils._pytree as pytree
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.nn.parameter import is_lazy
 
 from sgdph_fx.decouple import restore
 from sgdph_fx.errors import (
+    ModelError,
     NonFiniteWeightError,
     NotAModuleError,
     NothingToTrainError,
     RewriteError,
     ScriptedModelError,
+    StaleOptimizerError,
     UninitializedModelError,
 )
 from sgdph_fx.filters import compose, decompose
@@ -21,12 +26,14 @@ from sgdph_fx.plan import Plan
 from sgdph_fx.trace import Run, mode, untouched
 
 __all__ = [
+    "check_optimizer",
     "outputs_of",
     "require_equal_outputs",
     "require_exact_rewrite",
     "require_finite",
     "require_module",
     "require_trainable",
+    "unwrapped",
 ]
 
 
@@ -49,15 +56,68 @@ def require_module(model: object) -> nn.Module:
         )
     if not isinstance(model, nn.Module):
         raise NotAModuleError(f"A torch.nn.Module is needed; this is a {type(model).__name__}.")
-    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
-        if is_lazy(tensor):
-            owner = name.rpartition(".")[0]
-            kind = type(model.get_submodule(owner)).__name__
-            raise UninitializedModelError(
-                f"{owner or 'The model'} ({kind}) is lazy and has no shape yet: its {name.rpartition('.')[2]} is "
-                "uninitialized. Run the model once on an input, then prepare it."
-            )
+    for owner, module in model.named_modules():
+        for name, tensor in (*module._parameters.items(), *module._buffers.items()):
+            if is_lazy(tensor):
+                raise UninitializedModelError(
+                    f"{owner or 'The model'} ({type(module).__name__}) is lazy and has no shape yet: its {name} is "
+                    "uninitialized. Run the model once on an input, then prepare it."
+                )
     return model
+
+
+def unwrapped(model: nn.Module, inplace: bool = False) -> nn.Module:
+    """The model inside ``DataParallel`` or ``torch.compile``, however deep; a model that is not wrapped, itself.
+
+    Raises:
+        ModelError: for a wrapper that a rewriting would break: a sharded model, or, in place, one under
+            ``DistributedDataParallel``, which has its own list of parameters.
+    """
+    while True:
+        kind = type(model).__name__
+        # By name: importing the compiler and the sharding for this would cost more than all the rest.
+        kinds = {ancestor.__name__ for ancestor in type(model).__mro__}
+        if isinstance(model, DistributedDataParallel) and inplace:
+            raise ModelError(
+                f"This model is wrapped in {kind}, which would not know the new gains and never average their "
+                "gradients over ranks. Prepare the model first, then wrap it."
+            )
+        if kinds & {"FullyShardedDataParallel", "FSDPModule"}:
+            raise ModelError(
+                f"This model is sharded ({kind}): its filters are spread over ranks. Prepare it first, then shard it."
+            )
+        if isinstance(model, nn.DataParallel | DistributedDataParallel):
+            model = model.module
+        elif "OptimizedModule" in kinds:
+            model = cast(nn.Module, model._orig_mod)
+        else:
+            return model
+
+
+def check_optimizer(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """Check that ``optimizer`` holds the trainable parameters of ``model``, all of them and no others.
+
+    An optimizer that was made before :func:`sgdph_fx.prepare` holds weights that are no longer there, or, after
+    ``inplace=True``, lacks the gains; it would train on without a word.
+
+    Raises:
+        StaleOptimizerError: if it lacks one, or holds one that is not the model's; the message names them.
+    """
+    held = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    own = {id(p): name for name, p in model.named_parameters()}
+    lacking = [name for name, p in model.named_parameters() if p.requires_grad and id(p) not in held]
+    strangers = len(held - own.keys())
+    if lacking or strangers:
+        raise StaleOptimizerError(
+            f"This {type(optimizer).__name__} does not fit the model: it lacks {_some(lacking) or 'none'} of its "
+            f"trainable parameters, and holds {strangers} that are not the model's. Make the optimizer after "
+            "`prepare`, from the `param_groups` that it returns."
+        )
+
+
+def _some(names: list[str]) -> str:
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(names[:3]) + more
 
 
 def require_trainable(model: nn.Module) -> None:
@@ -80,9 +140,8 @@ def require_finite(model: nn.Module) -> None:
         if not parameter.is_meta and not bool(parameter.isfinite().all())
     ]
     if bad:
-        more = f" and {len(bad) - 3} more" if len(bad) > 3 else ""
         raise NonFiniteWeightError(
-            f"Not finite: {', '.join(bad[:3])}{more}. Such weights have no direction and gain, and cannot be trained "
+            f"Not finite: {_some(bad)}. Such weights have no direction and gain, and cannot be trained "
             "from. Load a sound checkpoint, or initialise them anew."
         )
 

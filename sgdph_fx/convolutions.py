@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from torch import fx, nn
@@ -40,30 +40,42 @@ def convolution_rows(
             for a convolution that training never calls, and a difference becomes a hint.
         policy: When a convolution counts as normalized.
     """
-    calls: dict[str, list[_Call]] = {}
+    names = _names_of(model)
+    registered = {row.name: row for row in _registered(flows[0].modules, names)}
+    calls: dict[str, list[_Call]] = {name: [] for name in registered}
     for flow in flows:
-        for call in _calls(model, flow, policy):
+        for call in _calls(flow, names, policy, registered):
             calls.setdefault(call.row.name, []).append(call)
-    for row in _registered(model):
-        calls.setdefault(row.name, [])
-    uncalled = {row.name: row for row in _registered(model)}
-    decided = [_decide(name, calls[name], uncalled.get(name)) for name in _in_module_order(model, calls)]
+    order = _in_module_order(flows[0].modules, calls)
+    decided = [_decide(name, calls[name], registered.get(name)) for name in order]
     rows = _share([row for row, _ in decided])
     return tuple(rows), tuple(hint for _, hints in decided for hint in hints)
 
 
-def _calls(model: nn.Module, flow: Flow, policy: Policy) -> Iterator[_Call]:
-    names = dict(model.named_parameters(remove_duplicate=False))
-    first = {id(p): name for name, p in model.named_parameters()}
+@dataclass(frozen=True, slots=True)
+class _Names:
+    """The parameters by each of their names, and the first name of each by its id."""
+
+    parameters: dict[str, nn.Parameter]
+    first: dict[int, str]
+
+
+def _names_of(model: nn.Module) -> _Names:
+    parameters = dict(model.named_parameters(remove_duplicate=False))
+    first: dict[int, str] = {}
+    for name, parameter in parameters.items():
+        first.setdefault(id(parameter), name)
+    return _Names(parameters, first)
+
+
+def _calls(
+    flow: Flow, names: _Names, policy: Policy, registered: Mapping[str, ConvolutionRow]
+) -> Iterator[_Call]:
     for _, attributes in flow.graph.nodes(data=True):
         node, rule = attributes["node"], attributes["rule"]
         if not isinstance(rule, Conv):
             continue
-        row = (
-            _module_row(str(node.target), flow.modules[str(node.target)], rule, first)
-            if node.op == "call_module"
-            else _functional_row(node, rule, names, first)
-        )
+        row = registered[str(node.target)] if node.op == "call_module" else _functional_row(node, rule, names)
         if row is not None:
             row = replace(row, source=node.meta.get("source"))
             judgement = judge(flow, walk(flow, node), policy)
@@ -79,22 +91,22 @@ def _bias(flow: Flow, node: fx.Node, rule: Conv) -> str | None:
     return f"{node.target}.{rule.bias}" if node.target else rule.bias
 
 
-def _registered(model: nn.Module) -> Iterator[ConvolutionRow]:
-    first = {id(p): name for name, p in model.named_parameters()}
-    for name, module in model.named_modules():
+def _registered(modules: Mapping[str, nn.Module], names: _Names) -> Iterator[ConvolutionRow]:
+    for name, module in modules.items():
         rule = rule_of(module)
         if isinstance(rule, Conv):
-            yield _module_row(name, module, rule, first)
+            yield _module_row(name, module, rule, names)
 
 
-def _module_row(name: str, module: nn.Module, rule: Conv, first: dict[int, str]) -> ConvolutionRow:
+def _module_row(name: str, module: nn.Module, rule: Conv, names: _Names) -> ConvolutionRow:
     weight = module._parameters.get(rule.weight)
     shape = getattr(module, rule.weight).shape if weight is None else weight.shape
     fallback = f"{name}.{rule.weight}" if name else rule.weight
+    obstacle = _obstacle(module, rule) or _frozen(weight)
     return ConvolutionRow(
         name=name,
         kind=_plain_class(module).__name__,
-        weight=first.get(id(weight), fallback),
+        weight=names.first.get(id(weight), fallback),
         shape=tuple(shape),
         out_channels=int(getattr(module, "out_channels", _outputs(shape, rule, 1))),
         transposed=rule.transposed,
@@ -102,30 +114,45 @@ def _module_row(name: str, module: nn.Module, rule: Conv, first: dict[int, str])
         verdict="bare",
         norm=None,
         via=(),
-        reason="",
-        decouple=_can_be_decoupled(weight),
+        reason=obstacle,
+        decouple=not obstacle,
     )
 
 
-def _can_be_decoupled(weight: nn.Parameter | None) -> bool:
-    return weight is not None and weight.requires_grad and weight.is_floating_point()
+def _obstacle(module: nn.Module, rule: Conv) -> str:
+    """Why a convolution module is left as it is, bare or not; empty if it can be decoupled."""
+    if isinstance(module, Decoupled):
+        return "decoupled already"
+    if rule.gain is not None:
+        return f"it carries a gain of its own, {rule.gain}"
+    if rule.standardized:
+        return "it normalizes its weight itself, so a gain on that would change nothing"
+    if module._parameters.get(rule.weight) is None:
+        return "its weight is computed by a reparameterization, which is left as it is"
+    return ""
 
 
-def _functional_row(
-    node: fx.Node, rule: Conv, names: dict[str, nn.Parameter], first: dict[int, str]
-) -> ConvolutionRow | None:
+def _frozen(weight: nn.Parameter | None) -> str:
+    trains = weight is not None and weight.requires_grad and weight.is_floating_point()
+    return "" if trains else "its weight is frozen, so it is left as it is"
+
+
+def _functional_row(node: fx.Node, rule: Conv, names: _Names) -> ConvolutionRow | None:
     """None for a fixed kernel (a buffer, or one that is computed): it is no convolution of ours."""
     arg = argument_reader(node)
     source = arg(*OPERANDS[operation_name(node)].weight, None)
-    if not (isinstance(source, fx.Node) and source.op == "get_attr" and str(source.target) in names):
+    if not (
+        isinstance(source, fx.Node) and source.op == "get_attr" and str(source.target) in names.parameters
+    ):
         return None
-    parameter = names[str(source.target)]
+    parameter = names.parameters[str(source.target)]
     groups = arg(6, "groups", 1)
     groups = groups if isinstance(groups, int) else 1
+    obstacle = _frozen(parameter)
     return ConvolutionRow(
         name=str(source.target).removesuffix("weight").removesuffix(".") or str(source.target),
         kind=operation_name(node),
-        weight=first[id(parameter)],
+        weight=names.first[id(parameter)],
         shape=tuple(parameter.shape),
         out_channels=_outputs(parameter.shape, rule, groups),
         transposed=rule.transposed,
@@ -133,8 +160,8 @@ def _functional_row(
         verdict="bare",
         norm=None,
         via=(),
-        reason="",
-        decouple=_can_be_decoupled(parameter),
+        reason=obstacle,
+        decouple=not obstacle,
     )
 
 
@@ -146,8 +173,8 @@ def _plain_class(module: nn.Module) -> type[nn.Module]:
     return module.plain_class if isinstance(module, Decoupled) else type(module)
 
 
-def _in_module_order(model: nn.Module, calls: dict[str, list[_Call]]) -> list[str]:
-    rank = {name: position for position, (name, _) in enumerate(model.named_modules())}
+def _in_module_order(modules: Mapping[str, nn.Module], calls: dict[str, list[_Call]]) -> list[str]:
+    rank = {name: position for position, name in enumerate(modules)}
 
     def place(name: str) -> int:
         while name not in rank:
@@ -170,12 +197,13 @@ def _decide(
         return replace(uncalled, reason=reason, decouple=False), [hint]
     call = next((c for c in chosen if c.judgement.verdict == "bare"), chosen[0])
     judgement = call.judgement
+    kept = judgement.verdict == "bare" and call.row.reason
     row = replace(
         call.row,
         verdict=judgement.verdict,
         norm=judgement.norm,
         via=judgement.via,
-        reason=_reason(call, chosen),
+        reason=_reason(call, chosen) + (f"; {call.row.reason}" if kept else ""),
         decouple=call.row.decouple and judgement.verdict == "bare" and bool(training),
     )
     return row, [*_mode_hints(name, call, training, evaluation), *_bias_hints(call, training)]

@@ -13,6 +13,7 @@ from sgdph_fx.checks import (
     require_finite,
     require_module,
     require_trainable,
+    unwrapped,
 )
 from sgdph_fx.config import Config
 from sgdph_fx.convolutions import convolution_rows
@@ -24,7 +25,15 @@ from sgdph_fx.plan import Plan
 from sgdph_fx.report import Check, Report
 from sgdph_fx.rows import Hint
 from sgdph_fx.tags import parameter_rows
-from sgdph_fx.trace import ExampleInputs, Trace, runner, trace_by_recording, trace_symbolically, untouched
+from sgdph_fx.trace import (
+    ExampleInputs,
+    Trace,
+    runner,
+    trace_by_recording,
+    trace_symbolically,
+    untouched,
+    without_collection,
+)
 
 __all__ = ["Prepared", "analyze", "param_groups", "prepare"]
 
@@ -60,14 +69,16 @@ def analyze(
         The plan.
 
     Raises:
-        ModelError: if ``model`` is no module, is TorchScript, or has a lazy layer without a shape.
+        ModelError: if ``model`` is no module, is TorchScript, is sharded, or has a lazy layer without a shape.
         TraceError: if it cannot be traced, or does not run on the inputs; the message names the line.
         ConfigError: if a rule matches nothing.
     """
-    model = require_module(model)
-    config = config or Config()
-    with untouched(model):
-        traces, hints = _trace(model, example_inputs)
+    inner = unwrapped(require_module(model))
+    hints = [] if inner is model else [_unwrapping(model, inner)]
+    model, config = inner, config or Config()
+    with without_collection(), untouched(model):
+        traces, more = _trace(model, example_inputs)
+        hints += more
         flows = [flow_of(trace, model) for trace in traces]
         return _decide(model, traces[0], flows, config, hints)
 
@@ -85,7 +96,8 @@ def prepare(
     order. A model that is prepared already comes back with its groups.
 
     Args:
-        model: The model.
+        model: The model. ``DataParallel``, ``DistributedDataParallel`` and ``torch.compile`` are taken off, and
+            a hint says so.
         example_inputs: As for :func:`analyze`.
         config: The policy, and rules for single names.
         inplace: Rewrite ``model`` itself. An optimizer made before does not know the new gains: make it after.
@@ -99,10 +111,10 @@ def prepare(
         RewriteError: if the rewritten weights, or with inputs the outputs, differ from the originals.
         In every case the model is as it was.
     """
-    model = require_module(model)
+    wrapper, model = model, unwrapped(require_module(model), inplace)
     require_trainable(model)
     require_finite(model)
-    plan = analyze(model, example_inputs, config=config)
+    plan = analyze(wrapper, example_inputs, config=config)
     check = Check("weights computed from direction and gain", require_exact_rewrite(model, plan))
     if example_inputs is None:
         prepared = plan.apply(model, inplace=inplace)
@@ -136,7 +148,15 @@ def param_groups(
     """
     if isinstance(model, Prepared):
         return groups_of(model.report.plan, model.model)
-    return groups_of(analyze(model, example_inputs, config=config).without_rewriting(), model)
+    return groups_of(analyze(model, example_inputs, config=config).without_rewriting(), unwrapped(model))
+
+
+def _unwrapping(wrapper: nn.Module, inner: nn.Module) -> Hint:
+    kind = type(wrapper).__name__
+    message = (
+        f"the {type(inner).__name__} inside {kind} was taken, and is what is returned; wrap it again to train"
+    )
+    return Hint("unwrapped", "", message)
 
 
 def _decide(model: nn.Module, trace: Trace, flows: list[Flow], config: Config, hints: list[Hint]) -> Plan:
@@ -157,7 +177,10 @@ def _decide(model: nn.Module, trace: Trace, flows: list[Flow], config: Config, h
 def _trace(model: nn.Module, example_inputs: ExampleInputs | None) -> tuple[list[Trace], list[Hint]]:
     """Training mode first, which decides, then evaluation."""
     if example_inputs is None:
-        return [trace_symbolically(model, training) for training in (True, False)], []
+        training_trace = trace_symbolically(model, True)
+        if training_trace.either_mode:
+            return [training_trace], []
+        return [training_trace, trace_symbolically(model, False)], []
     run = runner(example_inputs)
     try:
         training = [trace_by_recording(model, run, True)]

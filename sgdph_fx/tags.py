@@ -11,12 +11,14 @@ from dataclasses import dataclass
 from typing import Literal
 
 from torch import fx, nn
+from torch.nn.utils.parametrizations import _WeightNorm
+from torch.nn.utils.parametrize import ParametrizationList
 
 from sgdph_fx.decouple import Decoupled
 from sgdph_fx.filters import decoupled_names
 from sgdph_fx.flow import Flow
 from sgdph_fx.rows import ConvolutionRow, ParameterRow, Role
-from sgdph_fx.rules.kinds import Conv, Linear, Norm, Rule, Transparent
+from sgdph_fx.rules.kinds import Affine, Conv, Linear, Norm, Rule, Transparent
 from sgdph_fx.rules.modules import rule_of
 from sgdph_fx.rules.operations import OPERANDS, argument_reader, operation_name
 from sgdph_fx.verdicts import name_of
@@ -49,12 +51,12 @@ def parameter_rows(
         flows: Its flow graphs, which show how parameters without a known owner are used.
     """
     by_weight = {row.weight: row for row in reversed(convolutions)}
-    uses = _uses(flows)
+    uses, modules = _uses(flows), flows[0].modules
     rows: list[ParameterRow] = []
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
-        owner = model.get_submodule(name.rpartition(".")[0])
+        owner = modules[name.rpartition(".")[0]]
         kind = (owner.plain_class if isinstance(owner, Decoupled) else type(owner)).__name__
         row = by_weight.get(name)
         if row is not None and row.decouple:
@@ -77,7 +79,8 @@ def _tag(
     name: str, parameter: nn.Parameter, owner: nn.Module, uses: Sequence[_Tag], row: ConvolutionRow | None
 ) -> _Tag:
     leaf = name.rpartition(".")[2]
-    if isinstance(owner, Decoupled) and (own := _own_gain(owner, leaf)):
+    own = _own_gain(owner, leaf) if isinstance(owner, Decoupled) else _weight_norm(owner, leaf)
+    if own is not None:
         return own
     known = _by_owner(rule_of(owner), leaf, parameter, type(owner).__name__, row)
     if known is not None:
@@ -98,6 +101,20 @@ def _own_gain(owner: Decoupled, leaf: str) -> _Tag | None:
     return None
 
 
+def _weight_norm(owner: nn.Module, leaf: str) -> _Tag | None:
+    """torch's own weight normalization, parametrized (original0, original1) or by hook (weight_g, weight_v)."""
+    stem = leaf[:-2]
+    by_hook = (
+        leaf[-2:] in ("_g", "_v") and f"{stem}_g" in owner._parameters and f"{stem}_v" in owner._parameters
+    )
+    parametrized = isinstance(owner, ParametrizationList) and isinstance(owner[0], _WeightNorm)
+    if by_hook or parametrized:
+        if leaf.endswith(("_g", "0")):
+            return _Tag(2, "gain", "second-order: gain of a weight normalization, whatever its shape")
+        return _Tag(1, "direction", "first-order: direction of a weight normalization")
+    return None
+
+
 def _by_owner(
     rule: Rule | None, leaf: str, parameter: nn.Parameter, kind: str, row: ConvolutionRow | None
 ) -> _Tag | None:
@@ -111,11 +128,22 @@ def _by_owner(
         return _Tag(1, "weight", f"first-order: weight of {kind}")
     if isinstance(rule, Linear) and leaf in rule.biases:
         return _Tag(2, "bias", f"second-order: bias of {kind}, one number for each output feature")
+    if isinstance(rule, Conv) and leaf == rule.gain:
+        return _Tag(2, "gain", f"second-order: gain that {kind} carries, one number for each output channel")
+    if isinstance(rule, Affine) and leaf in (*rule.weights, *rule.biases):
+        return _affine_tag("layer_scale" if leaf in rule.weights else "bias", kind)
+    if isinstance(rule, Transparent) and leaf == rule.weight and rule.role == "layer_scale":
+        return _affine_tag("layer_scale", kind)
     if isinstance(rule, Transparent) and leaf == rule.weight:
         return _Tag(
             2, "activation", f"second-order: slope of {kind}, one number for each channel it is given for"
         )
     return None
+
+
+def _affine_tag(role: Literal["layer_scale", "bias"], kind: str) -> _Tag:
+    does = "multiplies" if role == "layer_scale" else "shifts"
+    return _Tag(2, role, f"second-order: {kind} {does} each channel by one number")
 
 
 def _norm_tag(role: Literal["norm.weight", "norm.bias"], parameter: nn.Parameter, kind: str) -> _Tag:

@@ -108,7 +108,9 @@ def _groups_are_channels(flow: Flow, node: fx.Node) -> bool:
 
 def _normalized_dims(flow: Flow, node: fx.Node) -> int | None:
     if node.op == "call_module":
-        shape = getattr(flow.modules[str(node.target)], "normalized_shape", None)
+        module = flow.modules[str(node.target)]
+        # Subclasses are known to permute before they normalize, so nothing is proved for them.
+        shape = module.normalized_shape if type(module) in (nn.LayerNorm, nn.RMSNorm) else None
     else:
         shape = argument_reader(node)(1, "normalized_shape", None)
     return len(shape) if isinstance(shape, list | tuple) else None

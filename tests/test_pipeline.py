@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sgdph_fx import analyze, prepare
+from sgdph_fx import SGDPH, analyze, check_optimizer, prepare
 from sgdph_fx.errors import (
     NonFiniteWeightError,
     NotAModuleError,
@@ -19,6 +20,7 @@ from sgdph_fx.errors import (
     RewriteError,
     ScriptedModelError,
     SgdphError,
+    StaleOptimizerError,
     TraceError,
     UncopyableModelError,
     UninitializedModelError,
@@ -61,6 +63,23 @@ def test_bad_models(build: Callable[[], Any], error: type[SgdphError], message: 
     model = build()
     with pytest.raises(error, match=message):
         prepare(model, inplace=True)
+
+
+def test_optimizer_built_before_prepare() -> None:
+    model = net()
+    early = torch.optim.SGD(model.parameters(), lr=0.1)
+    prepared, groups, _ = prepare(model)
+    with pytest.raises(
+        StaleOptimizerError, match=r"lacks 0\.weight, 0\.bias, 3\.weight and 4 more .* holds 6 that are not"
+    ):
+        check_optimizer(prepared, early)
+    prepare(model, inplace=True)
+    with pytest.raises(StaleOptimizerError, match=r"lacks 4\.gain of its trainable parameters, and holds 0"):
+        check_optimizer(model, early)
+    check_optimizer(prepared, torch.optim.SGD(groups, lr=0.1))
+    optimizer = SGDPH(list(net().parameters()), lr=0.1)
+    with pytest.raises(StaleOptimizerError):
+        optimizer.backward(prepared(torch.rand(2, 3, 6, 6)).sum())
 
 
 def test_no_convolution_is_fine() -> None:
@@ -136,7 +155,7 @@ class Stateful(nn.Module):
         self.calls += 1
         self.count += 1
         self.cache = x
-        self.fresh = F.dropout(x)
+        self.fresh = F.dropout(x) + np.random.rand() + random.random()
         return self.norm(self.conv(x))
 
 
@@ -148,7 +167,7 @@ def test_analyze_changes_nothing(inputs: Tensor | None) -> None:
     state = {k: v.clone() for k, v in model.state_dict().items()}
     attributes = {id(m): dict(m.__dict__) for m in model.modules()}
     gradients = [p.grad for p in model.parameters()]
-    rng, numpy_rng = torch.get_rng_state(), np.random.get_state()[1].copy()
+    rng, numpy_rng, python_rng = torch.get_rng_state(), np.random.get_state(), random.getstate()
 
     analyze(model, inputs)
 
@@ -157,7 +176,8 @@ def test_analyze_changes_nothing(inputs: Tensor | None) -> None:
     assert [m.training for m in (model, model.conv, model.norm)] == [True, True, False]
     assert all(p.grad is g for p, g in zip(model.parameters(), gradients, strict=True))
     assert torch.equal(torch.get_rng_state(), rng)
-    assert (np.random.get_state()[1] == numpy_rng).all()
+    assert np.random.get_state()[2:] == numpy_rng[2:]
+    assert random.getstate() == python_rng
 
 
 def test_a_failing_analysis_changes_nothing_either() -> None:

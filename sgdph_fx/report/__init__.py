@@ -1,13 +1,6 @@
-from dataclasses import dataclass
+"""Tell a person what was decided about a model, and why."""
 
+from sgdph_fx.report.report import Report
+from sgdph_fx.report.summary import Check, Summary
 
-@dataclass(frozen=True)
-class Check:
-    what: str
-    max_relative_difference: float
-
-
-@dataclass(frozen=True)
-class Report:
-    plan: object
-    check: object
+__all__ = ["Check", "Report", "Summary"]

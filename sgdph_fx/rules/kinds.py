@@ -7,19 +7,30 @@ from typing import Literal
 
 from sgdph_fx.rules.layout import Move, same
 
-__all__ = ["Conv", "Linear", "Mixing", "Norm", "Rule", "Statistics", "Transparent"]
+__all__ = ["Affine", "Conv", "Linear", "Mixing", "Norm", "Rule", "Statistics", "Transparent"]
 
 Statistics = Literal["batch", "instance", "group", "layer", "rms", "frozen"]
 
 
 @dataclass(frozen=True, slots=True)
 class Conv:
-    """A convolution over ``dims`` spatial dimensions; ``weight`` and ``bias`` name its parameters."""
+    """A convolution.
+
+    Args:
+        dims: Number of spatial dimensions.
+        transposed: Whether it is a transposed one.
+        weight: Name of its weight.
+        bias: Name of its bias.
+        gain: Name of a gain that it carries already.
+        standardized: Whether it normalizes its weight itself, so that a gain on the weight would change nothing.
+    """
 
     dims: int
     transposed: bool = False
     weight: str = "weight"
     bias: str = "bias"
+    gain: str | None = None
+    standardized: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,12 +59,14 @@ class Transparent:
     Args:
         move: Where it leaves the channels.
         shape_only: Whether it changes no number, only where numbers stand.
-        weight: Name of a channel-wise parameter that it carries (PReLU's slope).
+        weight: Name of a channel-wise parameter that it carries (PReLU's slope, a LayerScale's factor).
+        role: What that parameter is.
     """
 
     move: Move = same
     shape_only: bool = False
     weight: str | None = None
+    role: Literal["activation", "layer_scale"] = "activation"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +78,16 @@ class Linear:
 
 
 @dataclass(frozen=True, slots=True)
+class Affine:
+    """A module that scales or shifts each channel by one number, and does more than that: ends the walk."""
+
+    weights: tuple[str, ...] = ("weight",)
+    biases: tuple[str, ...] = ("bias",)
+
+
+@dataclass(frozen=True, slots=True)
 class Mixing:
     """Any other operation: channels meet in it, or a gain does not commute with it."""
 
 
-Rule = Conv | Norm | Transparent | Linear | Mixing
+Rule = Conv | Norm | Transparent | Linear | Affine | Mixing

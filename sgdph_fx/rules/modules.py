@@ -12,6 +12,7 @@ from torchvision.models.convnext import LayerNorm2d
 
 from sgdph_fx.rules import layout
 from sgdph_fx.rules.kinds import Conv, Linear, Mixing, Norm, Rule, Transparent
+from sgdph_fx.rules.named import NAMED
 
 __all__ = ["MODULES", "is_leaf", "rule_of"]
 
@@ -109,6 +110,8 @@ def rule_of(module: nn.Module) -> Rule | None:
     for ancestor in type(module).__mro__:
         if ancestor in MODULES:
             return MODULES[ancestor]
+        if (name := f"{ancestor.__module__}.{ancestor.__qualname__}") in NAMED:
+            return NAMED[name]
     of_torch = type(module).__module__.startswith("torch.nn.modules")
     return Mixing() if of_torch and not isinstance(module, _CONTAINERS) else None
 
@@ -120,4 +123,6 @@ def is_leaf(module: nn.Module) -> bool:
     into: its own ``F.conv2d`` call shows, and so does what it does next.
     """
     rule = rule_of(module)
-    return rule is not None and not (isinstance(rule, Conv) and any(True for _ in module.children()))
+    if rule is None or not isinstance(rule, Conv):
+        return rule is not None
+    return all(name == "parametrizations" for name, _ in module.named_children())

@@ -3,7 +3,7 @@
 from sgdph_fx.trace.graph import Trace
 from sgdph_fx.trace.inputs import ExampleInputs, Run, runner
 from sgdph_fx.trace.recorded import trace_by_recording
-from sgdph_fx.trace.state import mode, untouched
+from sgdph_fx.trace.state import mode, untouched, without_collection
 from sgdph_fx.trace.symbolic import trace_symbolically
 
 __all__ = [
@@ -15,4 +15,5 @@ __all__ = [
     "trace_by_recording",
     "trace_symbolically",
     "untouched",
+    "without_collection",
 ]

@@ -26,8 +26,10 @@ class Trace:
         graph: The operations in the order in which they run.
         way: ``"symbolic"`` or ``"recorded"``.
         training: Whether the model was in training mode.
+        either_mode: Whether the other mode would have given the same graph, because nothing that was run asks.
     """
 
     graph: fx.Graph
     way: Literal["symbolic", "recorded"]
     training: bool
+    either_mode: bool = False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import operator
 import weakref
 from collections.abc import Callable, Iterator, Mapping
@@ -21,6 +22,9 @@ from sgdph_fx.trace.source import calling_line, failing_line
 from sgdph_fx.trace.state import mode
 
 __all__ = ["trace_by_recording"]
+
+_PLAIN = (int, float, str, slice, type(None), type(Ellipsis))
+_SEQUENCES = (list, tuple)
 
 
 def trace_by_recording(model: nn.Module, run: Run, training: bool) -> Trace:
@@ -76,31 +80,30 @@ class _Recorder(TorchFunctionMode):
     def call(self, module: nn.Module, call: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         if self._depth or module not in self._paths or not is_leaf(module):
             return call(module, *args, **kwargs)
-        nodes = self.as_nodes(args), self.as_nodes(kwargs)
+        # What is written down is not looked at either: reading a shape is a torch function, too.
         self._depth += 1
         try:
+            nodes = self.as_nodes(args), self.as_nodes(kwargs)
             result = call(module, *args, **kwargs)
+            node = self._write("call_module", self._paths[module], *nodes, result)
+            node.meta["frozen"] = not module.training
         finally:
             self._depth -= 1
-        node = self._write("call_module", self._paths[module], *nodes, result)
-        node.meta["frozen"] = not module.training
         return result
 
     def as_nodes(self, value: Any) -> Any:
         """``value`` with each tensor replaced by the node that made it."""
         if isinstance(value, Tensor):
             return self._node_of(value)
-        if isinstance(value, list | tuple):
+        if isinstance(value, _PLAIN):
+            return value
+        if isinstance(value, _SEQUENCES):
             return tuple(self.as_nodes(v) for v in value)
         if isinstance(value, Mapping):
             return {str(k): self.as_nodes(v) for k, v in value.items()}
         if dataclasses.is_dataclass(value) and not isinstance(value, type):
             return tuple(self.as_nodes(getattr(value, f.name)) for f in dataclasses.fields(value))
-        return (
-            value
-            if isinstance(value, int | float | str | bool | slice | None) or value is Ellipsis
-            else str(value)
-        )
+        return str(value)
 
     def _write(self, kind: str, target: Any, args: Any, kwargs: Any, result: Any) -> fx.Node:
         node = self.graph.create_node(kind, target, args, kwargs)
@@ -148,6 +151,7 @@ def _module_calls_seen_by(recorder: _Recorder) -> Iterator[None]:
         nn.Module.__call__ = original  # type: ignore[method-assign]
 
 
+@functools.cache
 def _as_target(func: Any) -> tuple[str, Any, tuple[Any, ...]]:
     """A torch function as the node kind and target that torch.fx would write."""
     name = getattr(func, "__name__", "")
@@ -164,12 +168,14 @@ def _as_target(func: Any) -> tuple[str, Any, tuple[Any, ...]]:
 def _holds_tensor(value: Any) -> bool:
     if isinstance(value, Tensor):
         return True
+    if isinstance(value, _PLAIN):
+        return False
     items = value.values() if isinstance(value, Mapping) else _sequence(value)
     return any(_holds_tensor(v) for v in items)
 
 
 def _sequence(value: Any) -> tuple[Any, ...]:
-    if isinstance(value, list | tuple):
+    if isinstance(value, _SEQUENCES):
         return tuple(value)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return tuple(getattr(value, f.name) for f in dataclasses.fields(value))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import linecache
 import os
 import sys
@@ -21,7 +22,7 @@ def calling_line() -> str | None:
     frame: types.FrameType | None = sys._getframe(1)
     while frame is not None:
         name = frame.f_code.co_filename
-        if not name.startswith(_INTERNAL) and not name.startswith("<"):
+        if _is_the_persons(name):
             return f"{_short(name)}:{frame.f_lineno}"
         frame = frame.f_back
     return None
@@ -33,13 +34,19 @@ def failing_line(error: BaseException) -> str | None:
     step = error.__traceback__
     while step is not None:
         name = step.tb_frame.f_code.co_filename
-        if not name.startswith(_INTERNAL) and not name.startswith("<"):
+        if _is_the_persons(name):
             text = linecache.getline(name, step.tb_lineno).strip()
             found = f"{_short(name)}:{step.tb_lineno}" + (f": `{text}`" if text else "")
         step = step.tb_next
     return found
 
 
+@functools.cache
+def _is_the_persons(filename: str) -> bool:
+    return not filename.startswith((*_INTERNAL, "<"))
+
+
+@functools.cache
 def _short(filename: str) -> str:
     """The last two parts: enough to find the file, and the same on every machine."""
     return "/".join(Path(filename).parts[-2:])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable
 from typing import Any
@@ -12,7 +13,7 @@ from sgdph_fx.errors import TraceError
 from sgdph_fx.rules.modules import is_leaf
 from sgdph_fx.trace.graph import Trace
 from sgdph_fx.trace.source import calling_line, failing_line
-from sgdph_fx.trace.state import mode
+from sgdph_fx.trace.state import mode, modes_differ, reads_of_training
 
 __all__ = ["trace_symbolically"]
 
@@ -27,26 +28,31 @@ def trace_symbolically(model: nn.Module, training: bool) -> Trace:
         TraceError: if the model's control flow depends on data; the message names the line.
     """
     with mode(model, training):
+        differ = modes_differ(model)
         try:
-            graph = _Tracer(model).trace(model)
+            with reads_of_training() as readers:
+                graph = _Tracer().trace(model)
         except Exception as error:
             raise TraceError(_explain(model, error)) from error
-    return Trace(graph, "symbolic", training)
+    return Trace(graph, "symbolic", training, either_mode=not differ and not readers)
 
 
 class _Tracer(fx.Tracer):
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self) -> None:
         super().__init__(autowrap_functions=_wrapped_functions())
-        self._paths: dict[nn.Module, str] = {module: name for name, module in model.named_modules()}
-        self._names = {id(p): name for name, p in model.named_parameters()}
+
+    @functools.cached_property
+    def _names(self) -> dict[int, str]:
+        return {id(p): name for name, p in self.root.named_parameters()}
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return is_leaf(m)
 
     def path_of_module(self, mod: nn.Module) -> str:
-        if mod not in self._paths:
+        path = self.submodule_paths.get(mod) if self.submodule_paths else None
+        if path is None:
             raise NameError(f"a {type(mod).__name__} that is called is not registered as a submodule")
-        return self._paths[mod]
+        return path
 
     def create_args_for_root(
         self, root_fn: Any, is_module: bool, concrete_args: Any = None
@@ -64,16 +70,22 @@ class _Tracer(fx.Tracer):
             parameter_proxy_cache[name] = self.create_proxy("get_attr", name, (), {})
         return parameter_proxy_cache[name]
 
+    def create_arg(self, a: Any) -> Any:
+        return a.node if type(a) is fx.Proxy else super().create_arg(a)
+
     def create_node(self, kind: str, target: Any, *args: Any, **kwargs: Any) -> fx.Node:
-        node = super().create_node(kind, target, *args, **kwargs)
+        # Not torch.fx's own way there, which copies the stack of modules into each node.
+        node = self.graph.create_node(kind, target, *args, **kwargs)
         if kind != "placeholder":
             node.meta["source"] = calling_line()
         return node
 
     def call_module(self, m: nn.Module, forward: Callable[..., Any], args: Any, kwargs: Any) -> Any:
-        result = super().call_module(m, forward, args, kwargs)
-        if is_leaf(m):
-            result.node.meta["frozen"] = not m.training
+        path = self.path_of_module(m)
+        if not is_leaf(m):
+            return forward(*args, **kwargs)
+        result = self.create_proxy("call_module", path, args, kwargs)
+        result.node.meta["frozen"] = not m.__dict__["training"]
         return result
 
 

@@ -1,13 +1,16 @@
-"""The experiments are no part of the installed package: they are found in the checkout."""
+"""One thread for each of these tests: their networks are small, and the machine may be shared."""
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
+from collections.abc import Iterator
 
+import pytest
 import torch
 
-# Appended, not put first: an installed sgdph_fx must win over the checkout's, which lacks `sgdph_fx.cli`.
-sys.path.append(str(Path(__file__).parents[2]))
 
-torch.set_num_threads(1)
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)

@@ -11,16 +11,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from made_files import (
+
+from experiments.data import DATASETS, Dataset, MissingDataError, load, split
+from experiments.formats import DamagedDataError, Images
+from tests.experiments.made_files import (
     Batches,
     python2_batch,
     write_cifar10_binary,
     write_cifar10_pickled,
     write_fashion_mnist,
 )
-
-from experiments.data import DATASETS, Dataset, MissingDataError, load, split
-from experiments.formats import DamagedDataError, Images
 
 
 @pytest.mark.parametrize("write", [write_cifar10_binary, write_cifar10_pickled])

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from made_files import write_cifar10_binary
 
 from experiments import quickstart, tune
 from experiments.curves import figure
 from experiments.records import Run
 from experiments.training import Epoch, Recipe
+from tests.experiments.made_files import write_cifar10_binary
 
 
 def _run(tmp_path: Path, *more: str) -> str:

@@ -1,0 +1,3 @@
+"""The command line, installed as ``sgdph_fx.cli``."""
+
+__all__: list[str] = []

@@ -1,0 +1,105 @@
+"""What in a module could be the model that was meant."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import textwrap
+import typing
+from collections.abc import Iterator
+from dataclasses import dataclass
+from types import FunctionType, ModuleType
+from typing import Any
+
+from torch import nn
+
+__all__ = ["Candidate", "find_candidates", "needed_arguments"]
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """Something that is a model or makes one without arguments."""
+
+    name: str
+    kind: str
+    value: Any
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.kind})"
+
+
+def find_candidates(module: ModuleType) -> tuple[Candidate, ...]:
+    """The models that ``module`` itself defines, in the order of definition, each under its first name.
+
+    Nothing is called to find out, as any function might start a training: a function counts if its
+    annotation says ``nn.Module``, or if it has none and returns something.
+    """
+    imported = _imported_names(module)
+    seen: dict[int, Candidate] = {}
+    for name, value in vars(module).items():
+        kind = None if name in imported or name.startswith("_") else _kind(value, module)
+        if kind is not None:
+            seen.setdefault(id(value), Candidate(name, kind, value))
+    return tuple(seen.values())
+
+
+def needed_arguments(value: Any) -> tuple[str, ...]:
+    """Names of the arguments without which ``value`` cannot be called."""
+    try:
+        parameters = inspect.signature(value).parameters.values()
+    except (TypeError, ValueError):
+        return ()
+    optional = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    return tuple(p.name for p in parameters if p.default is p.empty and p.kind not in optional)
+
+
+def _kind(value: Any, module: ModuleType) -> str | None:
+    if isinstance(value, nn.Module):
+        return "object"
+    if getattr(value, "__module__", None) != module.__name__ or needed_arguments(value):
+        return None
+    if isinstance(value, type) and issubclass(value, nn.Module):
+        return "class"
+    if isinstance(value, FunctionType) and _may_return_model(value):
+        return "function"
+    return None
+
+
+def _may_return_model(function: FunctionType) -> bool:
+    try:
+        returned = typing.get_type_hints(function).get("return", Any)
+    except Exception:
+        returned = Any  # an annotation that cannot be resolved says nothing
+    if returned is Any:
+        return _returns_something(function)
+    return isinstance(returned, type) and issubclass(returned, nn.Module)
+
+
+def _returns_something(function: FunctionType) -> bool:
+    try:
+        tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
+    except (OSError, SyntaxError, TypeError):
+        return False
+    return any(
+        not (isinstance(value, ast.Constant) and value.value is None) for value in _returned(tree.body[0])
+    )
+
+
+def _returned(node: ast.AST) -> Iterator[ast.expr]:
+    """What the function itself returns, not the functions and classes inside it."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.Return) and child.value is not None:
+            yield child.value
+        elif not isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Lambda):
+            yield from _returned(child)
+
+
+def _imported_names(module: ModuleType) -> frozenset[str]:
+    try:
+        tree = ast.parse(inspect.getsource(module))
+    except (OSError, SyntaxError, TypeError):
+        return frozenset()
+    imports = (node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom))
+    return frozenset(
+        (alias.asname or alias.name.partition(".")[0]) for node in imports for alias in node.names
+    )

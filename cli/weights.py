@@ -1,0 +1,107 @@
+"""Load saved weights into the model, or say why they don't fit."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from .errors import WeightsError
+
+__all__ = ["load_weights"]
+
+# Keys under which training scripts save the weights beside an epoch and an optimizer's state.
+NESTS = ("state_dict", "model_state_dict", "model")
+DATA_PARALLEL_PREFIX = "module."
+SHOWN = 5
+
+
+def load_weights(model: nn.Module, path: Path) -> None:
+    """Load ``path``, safetensors or what ``torch.save`` wrote, into ``model``; nothing may be left over.
+
+    Raises:
+        WeightsError: if the file cannot be read as tensors alone, or if a key is missing, unexpected or of
+            another shape.
+    """
+    state = _without_wrapper(_read(path), model)
+    differences = [*_differences(state, model)]
+    if differences:
+        raise WeightsError(
+            f"The weights in {path} don't fit the model: {'; '.join(differences)}.{_hint(state)}"
+        )
+    try:
+        model.load_state_dict(state)
+    except Exception as error:
+        message = " ".join(str(error).split())
+        raise WeightsError(f"The weights in {path} don't fit the model: {message}") from error
+
+
+def _read(path: Path) -> Mapping[str, Any]:
+    is_safetensors = path.suffix == ".safetensors"
+    read: Callable[[Path], Any] = safetensors.torch.load_file if is_safetensors else _torch_load
+    try:
+        content = read(path)
+    except pickle.UnpicklingError as error:
+        raise WeightsError(
+            f"{path} holds more than tensors, or is no file of torch.save. Only tensors are loaded, as "
+            "anything else could run code: save model.state_dict(), not the model itself."
+        ) from error
+    except (SafetensorError, OSError, RuntimeError, EOFError, ValueError) as error:
+        kind = "safetensors" if is_safetensors else "torch.save"
+        raise WeightsError(f"{path} could not be read as a file of {kind}: {error}") from error
+    return _tensors(content, path)
+
+
+def _torch_load(path: Path) -> Any:
+    return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def _tensors(content: Any, path: Path) -> Mapping[str, Any]:
+    if not isinstance(content, Mapping):
+        raise WeightsError(f"{path} holds a {type(content).__name__}, no state_dict.")
+    nested = [content[key] for key in NESTS if isinstance(content.get(key), Mapping)]
+    return nested[0] if nested else content
+
+
+def _without_wrapper(state: Mapping[str, Any], model: nn.Module) -> Mapping[str, Any]:
+    expected = model.state_dict().keys()
+    wrapped = state.keys() - expected and all(key.startswith(DATA_PARALLEL_PREFIX) for key in state)
+    return {key.removeprefix(DATA_PARALLEL_PREFIX): state[key] for key in state} if wrapped else state
+
+
+def _differences(state: Mapping[str, Any], model: nn.Module) -> Iterable[str]:
+    expected = model.state_dict()
+    missing = [key for key in expected if key not in state]
+    unexpected = [key for key in state if key not in expected]
+    reshaped = [
+        f"{key} is {_shape(state[key])} where the model has {_shape(value)}"
+        for key, value in expected.items()
+        if key in state and _shape(state[key]) != _shape(value)
+    ]
+    if missing:
+        yield f"missing {_some(missing)}"
+    if unexpected:
+        yield f"unexpected {_some(unexpected)}"
+    if reshaped:
+        yield _some(reshaped)
+
+
+def _shape(value: Any) -> str:
+    return "x".join(map(str, value.shape)) or "scalar" if isinstance(value, Tensor) else type(value).__name__
+
+
+def _some(names: list[str]) -> str:
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(names[:SHOWN]) + more
+
+
+def _hint(state: Mapping[str, Any]) -> str:
+    if any(key.endswith("direction") for key in state):
+        return " These look like converted weights: restore() that model, and save its state_dict."
+    return ""

@@ -1,0 +1,36 @@
+"""The report as GitHub-flavoured Markdown, to keep beside the code."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+
+from sgdph_fx.report.tables import Document, Table
+
+__all__ = ["markdown"]
+
+SPECIAL = re.compile(r"([\\`*_\[\]<>|])")
+
+
+def markdown(document: Document) -> str:
+    """Headline, then a section with a table for each of the document's tables."""
+    headline = "\n".join(f"- {_escape(sentence)}" for sentence in document.headline)
+    sections = ("\n".join(_lines(table)) for table in document.tables)
+    return "\n\n".join(["# SGD with Partial Hessian", headline, *sections]) + "\n"
+
+
+def _lines(table: Table) -> Iterator[str]:
+    yield f"## {table.title} ({len(table.rows):,})"
+    yield ""
+    yield _row(table.columns)
+    yield _row(["---"] * len(table.columns))
+    for row in table.rows:
+        yield _row([_escape(cell) for cell in row])
+
+
+def _row(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _escape(text: str) -> str:
+    return SPECIAL.sub(r"\\\1", text)

@@ -1,0 +1,78 @@
+"""The report: a plan with its counts, in words, as tables, and in every format."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any, TextIO
+
+from sgdph_fx.plan import Plan
+from sgdph_fx.report import html, markdown, terminal
+from sgdph_fx.report.summary import Check, Summary, headline, summarize
+from sgdph_fx.report.tables import Document, tables
+
+__all__ = ["Report"]
+
+VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What was decided about a model, and why.
+
+    ``print(report)`` shows it; a notebook and rich show it too.
+
+    Args:
+        plan: The decision.
+        check: How far the prepared model is from the original; None where that was not measured.
+    """
+
+    plan: Plan
+    check: Check | None = None
+
+    @property
+    def summary(self) -> Summary:
+        """The counts behind the headline."""
+        return summarize(self.plan)
+
+    @property
+    def headline(self) -> str:
+        """The report in a few sentences."""
+        return " ".join(self._document().headline)
+
+    def to_json(self) -> str:
+        """Indented ASCII JSON: ``version``, ``headline``, ``summary``, ``check``, and ``plan`` as saved."""
+        summary = self.summary
+        data = {
+            "version": VERSION,
+            "headline": self.headline,
+            "summary": {**asdict(summary), "second_order_share": summary.second_order_share},
+            "check": None if self.check is None else asdict(self.check),
+            "plan": json.loads(self.plan.to_json()),
+        }
+        return json.dumps(data, indent=2) + "\n"
+
+    def to_markdown(self) -> str:
+        """GitHub-flavoured Markdown: the headline and all tables."""
+        return markdown.markdown(self._document())
+
+    def show(self, file: TextIO | None = None) -> None:
+        """Write the report to ``file``, standard output by default.
+
+        On a terminal it is laid out in the terminal's width, with colour unless ``NO_COLOR`` is set;
+        elsewhere each row is one line, whole and without colour.
+        """
+        terminal.show(self._document(), file)
+
+    def _document(self) -> Document:
+        return Document(headline(self.plan, self.summary, self.check), tables(self.plan))
+
+    def __str__(self) -> str:
+        return terminal.text(self._document())
+
+    def __rich_console__(self, console: Any, options: Any) -> Iterator[Any]:
+        yield from terminal.render(self._document(), options.max_width)
+
+    def _repr_html_(self) -> str:
+        return html.html(self._document())

@@ -1,0 +1,61 @@
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+import pytest
+from click.testing import CliRunner, Result
+
+from sgdph_fx.cli.main import main
+
+NET = '''
+import torch
+from torch import nn
+
+
+class Net(nn.Module):
+    """One convolution of either verdict: stem is followed by a batch norm, head by nothing."""
+
+    def __init__(self, classes: int = 3) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 4, 3, bias=False)
+        self.norm = nn.BatchNorm2d(4)
+        self.head = nn.Conv2d(4, classes, 1)
+
+    def forward(self, x):
+        return self.head(torch.relu(self.norm(self.stem(x)))).mean((2, 3))
+'''
+
+
+class Convert(Protocol):
+    def __call__(self, *arguments: str | Path) -> Result: ...
+
+
+@pytest.fixture
+def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
+    """Write a Python file into a folder of its own, the current one; ``sys.path`` is put back after."""
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.chdir(tmp_path)
+
+    def write(source: str, name: str = "net.py") -> Path:
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(source, encoding="utf-8")
+        return path
+
+    return write
+
+
+@pytest.fixture
+def net(write: Callable[..., Path]) -> Path:
+    return write(NET)
+
+
+@pytest.fixture
+def convert() -> Convert:
+    """Run ``sgdph-convert`` in this process."""
+
+    def convert(*arguments: str | Path) -> Result:
+        return CliRunner().invoke(main, [str(argument) for argument in arguments], prog_name="sgdph-convert")
+
+    return convert

@@ -1,0 +1,109 @@
+"""Loading weights. Needs no tracing."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from sgdph_fx.cli.errors import WeightsError
+from sgdph_fx.cli.weights import load_weights
+
+State = dict[str, Tensor]
+
+
+def net() -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Linear(4, 2))
+
+
+def saved_by_torch(content: Any, path: Path) -> Path:
+    torch.save(content, path)
+    return path
+
+
+def saved_by_safetensors(content: State, path: Path) -> Path:
+    path = path.with_suffix(".safetensors")
+    safetensors.torch.save_file(content, path)
+    return path
+
+
+def equal(left: State, right: State) -> bool:
+    return left.keys() == right.keys() and all(torch.equal(left[key], right[key]) for key in left)
+
+
+def refused(model: nn.Module, path: Path) -> str:
+    with pytest.raises(WeightsError) as caught:
+        load_weights(model, path)
+    assert caught.value.exit_code == 5
+    return str(caught.value.message)
+
+
+@pytest.mark.parametrize("save", [saved_by_torch, saved_by_safetensors])
+def test_both_formats_are_loaded(save: Callable[[Any, Path], Path], tmp_path: Path) -> None:
+    source, target = net(), net()
+    load_weights(target, save(source.state_dict(), tmp_path / "weights.pt"))
+    assert equal(target.state_dict(), source.state_dict())
+
+
+@pytest.mark.parametrize("nest", ["state_dict", "model_state_dict", "model"])
+def test_a_training_checkpoint_is_looked_into(nest: str, tmp_path: Path) -> None:
+    source, target = net(), net()
+    content = {"epoch": 3, nest: source.state_dict(), "optimizer": {"state": {}}}
+    load_weights(target, saved_by_torch(content, tmp_path / "checkpoint.pth"))
+    assert equal(target.state_dict(), source.state_dict())
+
+
+def test_the_prefix_of_data_parallel_is_taken_off(tmp_path: Path) -> None:
+    source, target = net(), net()
+    load_weights(target, saved_by_torch(nn.DataParallel(source).state_dict(), tmp_path / "ddp.pt"))
+    assert equal(target.state_dict(), source.state_dict())
+
+
+def test_a_model_with_a_child_named_module_keeps_its_prefix(tmp_path: Path) -> None:
+    source, target = nn.DataParallel(net()), nn.DataParallel(net())
+    load_weights(target, saved_by_torch(source.state_dict(), tmp_path / "own.pt"))
+    assert equal(target.state_dict(), source.state_dict())
+
+
+def test_missing_unexpected_and_reshaped_keys_are_named(tmp_path: Path) -> None:
+    state = net().state_dict()
+    del state["1.bias"]
+    state["2.scale"] = torch.zeros(2)
+    state["0.weight"] = torch.zeros(4, 3, 5, 5)
+    message = refused(net(), saved_by_torch(state, tmp_path / "other.pt"))
+    assert message == (
+        f"The weights in {tmp_path / 'other.pt'} don't fit the model: missing 1.bias; unexpected 2.scale; "
+        "0.weight is 4x3x5x5 where the model has 4x3x3x3."
+    )
+
+
+def test_a_long_list_is_cut_with_its_length(tmp_path: Path) -> None:
+    message = refused(nn.Linear(1, 1), saved_by_torch(net().state_dict(), tmp_path / "other.pt"))
+    # Five buffers and parameters of the norm, two of the convolution, two of the linear layer: 9.
+    assert "missing weight, bias;" in message
+    assert "unexpected 0.weight, 0.bias, 1.weight, 1.bias, 1.running_mean and 4 more" in message
+
+
+def test_converted_weights_are_recognised(tmp_path: Path) -> None:
+    state = net().state_dict()
+    state["0.direction"], state["0.gain"] = state.pop("0.weight"), torch.ones(4)
+    assert "These look like converted weights" in refused(net(), saved_by_torch(state, tmp_path / "c.pt"))
+
+
+def test_a_pickled_model_is_not_run(tmp_path: Path) -> None:
+    message = refused(net(), saved_by_torch(net(), tmp_path / "whole.pt"))
+    assert "Only tensors are loaded" in message
+
+
+@pytest.mark.parametrize("name", ["noise.pt", "noise.safetensors", "empty.pt", "empty.safetensors"])
+def test_a_file_of_another_kind_is_refused(name: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    path.write_bytes(b"" if "empty" in name else b"noise, not weights" * 50)
+    assert str(path) in refused(net(), path)
+
+
+def test_a_list_is_no_state_dict(tmp_path: Path) -> None:
+    assert "holds a list, no state_dict" in refused(net(), saved_by_torch([torch.ones(1)], tmp_path / "l.pt"))

@@ -1,0 +1,18 @@
+"""The two sizes of the search: ``ci``, the same few dozen examples in every run, and ``nightly``."""
+
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+from tests.zoo.case import single_threaded
+
+_COMMON = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
+settings.register_profile("ci", max_examples=40, derandomize=True, **_COMMON)
+settings.register_profile("nightly", max_examples=1000, print_blob=True, **_COMMON)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _steady() -> Iterator[None]:
+    with single_threaded():
+        yield
