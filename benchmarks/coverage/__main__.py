@@ -20,14 +20,27 @@ __all__ = ["main"]
 @click.command(help="Read, prepare and restore every model of the zoos, and log what is found.")
 @click.option("--zoo", "name", type=click.Choice([*ZOOS, "all"]), default="all", show_default=True)
 @click.option("--only", default="*", show_default=True, help="Only models of which the name fits this glob.")
-@click.option("--out", type=click.Path(path_type=Path), default=Path("runs/coverage.jsonl"), show_default=True)
-@click.option("--oracle", type=click.IntRange(0), default=0, help="Convolutions of each model to ask the oracle about.")
+@click.option(
+    "--out", type=click.Path(path_type=Path), default=Path("runs/coverage.jsonl"), show_default=True
+)
+@click.option(
+    "--oracle", type=click.IntRange(0), default=0, help="Convolutions of each model to ask the oracle about."
+)
 @click.option("--seconds", type=float, default=900, show_default=True, help="Time limit for a model.")
 @click.option("--gigabytes", type=float, default=12, show_default=True, help="Memory limit for a model.")
 @click.option("--again", is_flag=True, help="Measure models with problems anew, too.")
-@click.option("--render", type=click.Path(path_type=Path, exists=True), help="Write this log as a page instead.")
+@click.option(
+    "--render", type=click.Path(path_type=Path, exists=True), help="Write this log as a page instead."
+)
 def main(
-    name: str, only: str, out: Path, oracle: int, seconds: float, gigabytes: float, again: bool, render: Path | None
+    name: str,
+    only: str,
+    out: Path,
+    oracle: int,
+    seconds: float,
+    gigabytes: float,
+    again: bool,
+    render: Path | None,
 ) -> None:
     """Measure; models of which ``out`` holds a row are not measured again."""
     if render is not None:

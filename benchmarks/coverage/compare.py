@@ -99,9 +99,9 @@ def convolution_calls(model: nn.Module, sample: Sample) -> tuple[int, int]:
     return counter.count, sum(isinstance(rule, Conv) for rule in rules)
 
 
-class _Counter(TorchDispatchMode):
+class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.count = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

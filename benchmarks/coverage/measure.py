@@ -10,9 +10,16 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import fx, nn
+from torch import Tensor, fx, nn
 
-from benchmarks.coverage.compare import convolution_calls, differences, distance, ill_grouped, outputs_of, says_nothing
+from benchmarks.coverage.compare import (
+    convolution_calls,
+    differences,
+    distance,
+    ill_grouped,
+    outputs_of,
+    says_nothing,
+)
 from benchmarks.coverage.row import Reading, Row
 from benchmarks.coverage.sample import Sample
 from benchmarks.coverage.state import stirred, watched
@@ -22,7 +29,7 @@ from sgdph_fx.errors import TraceError
 __all__ = ["rows_of"]
 
 # Repeated while this lasts, at most so often: small models are noisy, large ones are not.
-_SECONDS, _TIMES = 1.5, 5
+_SECONDS, _TIMES = 0.8, 5
 
 # Of two values a batch norm keeps only the order, so that the oracle needs more.
 _BATCH, _LARGER_BATCH = 2, 4
@@ -180,8 +187,12 @@ def _changed(before: dict[str, Any], model: nn.Module) -> Iterator[str]:
         yield "its keys or their order"
     for name, (shape, total) in before.items():
         value = after.get(name)
-        if value is not None and (value.shape != shape or not torch.allclose(value.double().sum(), total, 1e-5, 1e-5, True)):
+        if value is not None and not _is(value, shape, total):
             yield name
+
+
+def _is(value: Tensor, shape: torch.Size, total: Tensor) -> bool:
+    return value.shape == shape and torch.allclose(value.double().sum(), total, 1e-5, 1e-5, equal_nan=True)
 
 
 def _told(error: Exception) -> str:

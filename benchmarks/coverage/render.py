@@ -36,7 +36,7 @@ _SUMMARY: tuple[tuple[str, Callable[[Sequence[Row]], str]], ...] = (
     ("restored", lambda rows: _count(rows, lambda r: r.restored is not None)),
     ("equal", lambda rows: _count(rows, lambda r: r.equal and not r.state)),
     ("groups", lambda rows: _count(rows, lambda r: r.groups == ())),
-    ("all seen", lambda rows: _count(rows, lambda r: r.convolutions_run is not None and r.convolutions_run == r.convolutions_seen)),
+    ("all seen", lambda rows: _count(rows, _all_seen)),
     ("without a problem", lambda rows: _count(rows, lambda r: not r.problems)),
     ("analyze ÷ fx, median", lambda rows: _median(rows, _against_fx)),
     ("analyze ÷ forward, median", lambda rows: _median(rows, _against_forward)),
@@ -49,12 +49,12 @@ _SUMMARY: tuple[tuple[str, Callable[[Sequence[Row]], str]], ...] = (
 _COLUMNS: tuple[tuple[str, Callable[[Row], str]], ...] = (
     ("model", lambda r: f"{r.zoo}: {r.model}"),
     ("inputs", lambda r: r.inputs or "–"),
-    ("way in", lambda r: " + ".join(w for w, read in (("symbolic", r.symbolic), ("recorded", r.recorded)) if read) or "none"),
+    ("way in", lambda r: _ways(r)),
     ("bare", lambda r: _of(r, lambda reading: reading.bare)),
     ("normalized", lambda r: _of(r, lambda reading: reading.normalized)),
     ("second-order", lambda r: _of(r, lambda reading: reading.second_order)),
     ("seen", lambda r: "–" if r.convolutions_run is None else f"{r.convolutions_seen}/{r.convolutions_run}"),
-    ("equal", lambda r: "–" if r.restored is None else ("yes" if r.equal and not r.state else "no") + (" (silent)" if r.silent else "")),
+    ("equal", lambda r: _equal(r)),
     ("groups", lambda r: "–" if r.groups is None else "no" if r.groups else "yes"),
     ("oracle", lambda r: _oracle(r)),
     ("fx, ms", lambda r: _ms(r.fx_seconds)),
@@ -67,11 +67,13 @@ _COLUMNS: tuple[tuple[str, Callable[[Row], str]], ...] = (
 def page(rows: Sequence[Row]) -> str:
     """The page: a summary by zoo, what went wrong and why, what the oracle differs in, and the whole table."""
     rows = sorted(rows, key=lambda row: (not row.problems, row.zoo, row.model))
-    return "\n".join([_PREFACE, *_summary(rows), "", *_problems(rows), *_differences(rows), *_table(rows), ""])
+    return "\n".join(
+        [_PREFACE, *_summary(rows), "", *_problems(rows), *_differences(rows), *_table(rows), ""]
+    )
 
 
 def _summary(rows: Sequence[Row]) -> Iterator[str]:
-    zoos = {zoo: [row for row in rows if row.zoo == zoo] for zoo in dict.fromkeys(row.zoo for row in sorted(rows, key=_zoo))}
+    zoos = {zoo: [row for row in rows if row.zoo == zoo] for zoo in sorted({row.zoo for row in rows})}
     groups = {**zoos, "all": list(rows)}
     yield _line(["", *groups])
     yield _line(["---", *["---:"] * len(groups)])
@@ -115,10 +117,6 @@ def _plain(text: str) -> str:
     return text.replace("|", "\\|").replace("<", "&lt;")
 
 
-def _zoo(row: Row) -> str:
-    return row.zoo
-
-
 def _count(rows: Sequence[Row], holds: Callable[[Row], bool]) -> str:
     return str(sum(map(holds, rows)))
 
@@ -139,6 +137,21 @@ def _against_fx(row: Row) -> float | None:
 
 def _against_forward(row: Row) -> float | None:
     return row.recorded.seconds / row.forward_seconds if row.recorded and row.forward_seconds else None
+
+
+def _all_seen(row: Row) -> bool:
+    return row.convolutions_run is not None and row.convolutions_run == row.convolutions_seen
+
+
+def _ways(row: Row) -> str:
+    ways = {"symbolic": row.symbolic, "recorded": row.recorded}
+    return " + ".join(way for way, reading in ways.items() if reading) or "none"
+
+
+def _equal(row: Row) -> str:
+    if row.restored is None:
+        return "–"
+    return ("yes" if row.equal and not row.state else "no") + (" (silent)" if row.silent else "")
 
 
 def _of(row: Row, count: Callable[[Reading], int]) -> str:

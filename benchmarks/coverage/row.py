@@ -71,7 +71,7 @@ class Row:
         prepared: How far outputs are after ``prepare``, max |y' - y| / max |y|, in evaluation mode.
         restored: The same after ``restore``.
         silent: Whether the outputs are no number but one and the same, so that equality says little.
-        state: What differs between the ``state_dict`` before and after; empty if it is the same to rounding.
+        state: What differs between the ``state_dict`` before and after, in keys, shapes or the sum of a tensor.
         groups: What is wrong with the parameter groups; empty if each trainable parameter is in exactly one.
         oracle: See :class:`Oracle`.
         seconds: Time of it all.
@@ -106,7 +106,7 @@ class Row:
     @property
     def equal(self) -> bool:
         """Whether outputs are the same after ``prepare`` and after ``restore``, to rounding."""
-        return None not in (self.prepared, self.restored) and max(self.prepared, self.restored) <= 1e-5  # type: ignore[type-var, operator]
+        return all(d is not None and d <= 1e-5 for d in (self.prepared, self.restored))
 
     @property
     def problems(self) -> tuple[str, ...]:

@@ -36,13 +36,15 @@ def watched(model: nn.Module) -> Iterator[list[str]]:
     changes: list[str] = []
     yield changes
     after = _snapshot(model)
-    changes.extend(sorted(key for key in before.keys() | after.keys() if not _same(before.get(key), after.get(key))))
+    changes.extend(
+        sorted(key for key in before.keys() | after.keys() if not _same(before.get(key), after.get(key)))
+    )
 
 
 def _snapshot(model: nn.Module) -> dict[str, Any]:
     found: dict[str, Any] = {
         "random": random.getstate(),
-        "numpy.random": [*map(np.array, np.random.get_state()[1:])],
+        "numpy.random": [*map(np.array, tuple(np.random.get_state())[1:])],
         "torch.random": torch.get_rng_state(),
     }
     found |= {name: (id(p), p._version, p.grad is None) for name, p in model.named_parameters()}

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+import random
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
@@ -69,6 +71,9 @@ def _make_telling(model: nn.Module) -> None:
 
 
 def _run(model: nn.Module, inputs: Inputs) -> list[Tensor]:
+    # Models of speech mask with NumPy's random numbers.
+    random.seed(_SEED)
+    np.random.seed(_SEED)
     torch.manual_seed(_SEED)
     # Copies, as in-place operations must not reach the caller's tensors.
     copies = () if callable(inputs) else tuple(x.to(torch.float64, copy=True) for x in inputs)

@@ -12,7 +12,7 @@ from benchmarks.coverage.sample import Sample, first_that_runs, noise
 
 __all__ = ["names", "sample"]
 
-_SIZES = (64, 96, 128, 192, 224, 256)
+_SIZES = (64, 84, 96, 128, 168, 192, 224, 256)
 
 
 def names() -> list[str]:
@@ -21,7 +21,7 @@ def names() -> list[str]:
 
 def sample(name: str, batch: int) -> Sample:
     model = timm.create_model(name, pretrained=False)
-    config: Mapping[str, Any] = model.default_cfg
+    config: Mapping[str, Any] = vars(model)["default_cfg"]
     channels, size, _ = config.get("input_size", (3, 224, 224))
-    sizes = (size,) if config.get("fixed_input_size") else tuple(s for s in _SIZES if s < size) + (size,)
+    sizes = (size,) if config.get("fixed_input_size") else (*(s for s in _SIZES if s < size), size)
     return first_that_runs(lambda s: Sample(model, (noise(batch, channels, s, s),)), sizes)

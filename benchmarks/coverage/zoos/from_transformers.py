@@ -30,7 +30,7 @@ def sample(name: str, batch: int) -> Sample:
 def _built(config: Mapping[str, Any]) -> dict[str, Any]:
     """The configuration's arguments; a pair of a class and arguments is a configuration within it."""
     return {
-        key: getattr(transformers, value[0])(**value[1]) if key.endswith("config") and isinstance(value, tuple) else value
+        key: getattr(transformers, value[0])(**value[1]) if key == "backbone_config" else value
         for key, value in config.items()
     }
 
@@ -67,10 +67,31 @@ _WIDTH = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "
 _WORDS = {**_WIDTH, "vocab_size": 64, "max_position_embeddings": 32}
 _PATCHES = {**_WIDTH, "image_size": 32, "patch_size": 8}
 _STAGES = {"hidden_sizes": [8, 16, 24, 32], "depths": [1, 1, 1, 1]}
-_WINDOWS = {"image_size": 32, "patch_size": 2, "embed_dim": 16, "depths": [1, 2], "num_heads": [2, 2], "window_size": 4}
+_WINDOWS = {
+    "image_size": 32,
+    "patch_size": 2,
+    "embed_dim": 16,
+    "depths": [1, 2],
+    "num_heads": [2, 2],
+    "window_size": 4,
+}
 _PYRAMID = {"num_encoder_blocks": 2, "depths": [1, 1], "sr_ratios": [2, 1], "hidden_sizes": [8, 16]}
 _HEADS = {"num_attention_heads": [1, 2], "patch_sizes": [7, 3], "strides": [4, 2], "decoder_hidden_size": 16}
-_RESNET = {"embedding_size": 8, "hidden_sizes": [8, 16, 24, 32], "depths": [1, 1, 1, 1], "layer_type": "basic"}
+_RESNET = {
+    "embedding_size": 8,
+    "hidden_sizes": [8, 16, 24, 32],
+    "depths": [1, 1, 1, 1],
+    "layer_type": "basic",
+}
+_CONVNEXT = {**_STAGES, "out_features": ["stage1", "stage2", "stage3", "stage4"]}
+_ENCODEC = {
+    "num_filters": 4,
+    "hidden_size": 16,
+    "codebook_dim": 16,
+    "codebook_size": 32,
+    "num_lstm_layers": 1,
+}
+_EFFICIENTNET = {"width_coefficient": 0.25, "depth_coefficient": 0.25, "hidden_dim": 320}
 _AUDIO = {
     **_WIDTH,
     "vocab_size": 32,
@@ -122,7 +143,12 @@ _TABLE: dict[str, tuple[Mapping[str, Any], _Inputs]] = {
     "DeiT ForImageClassification": (_PATCHES, _images()),
     "Dinov2 ForImageClassification": (_PATCHES, _images()),
     "ViTMAE ForPreTraining": (
-        {**_PATCHES, "decoder_hidden_size": 16, "decoder_num_hidden_layers": 1, "decoder_num_attention_heads": 2},
+        {
+            **_PATCHES,
+            "decoder_hidden_size": 16,
+            "decoder_num_hidden_layers": 1,
+            "decoder_num_attention_heads": 2,
+        },
         _images(),
     ),
     "Swin ForImageClassification": (_WINDOWS, _images()),
@@ -186,36 +212,53 @@ _TABLE: dict[str, tuple[Mapping[str, Any], _Inputs]] = {
         _images(64),
     ),
     "Cvt ForImageClassification": (
-        {"embed_dim": [8, 16, 32], "num_heads": [1, 2, 2], "depth": [1, 1, 1], "drop_path_rate": [0.0, 0.0, 0.1]},
+        {"embed_dim": [8, 16, 32], "num_heads": [1, 2, 2], "depth": [1, 2, 3]},
         _images(64),
     ),
     "FocalNet ForImageClassification": (
-        {"image_size": 32, "embed_dim": 16, "depths": [1, 1], "focal_levels": [2, 2], "focal_windows": [3, 3]},
+        {
+            "image_size": 32,
+            "embed_dim": 16,
+            "depths": [1, 1],
+            "focal_levels": [2, 2],
+            "focal_windows": [3, 3],
+        },
         _images(),
     ),
-    "EfficientNet ForImageClassification": ({"width_coefficient": 0.25, "depth_coefficient": 0.25, "hidden_dim": 320}, _images(64)),
+    "EfficientNet ForImageClassification": (_EFFICIENTNET, _images(64)),
     "MobileNetV1 ForImageClassification": ({"depth_multiplier": 0.25}, _images(64)),
     "MobileNetV2 ForImageClassification": ({"depth_multiplier": 0.25}, _images(64)),
     "UperNet ForSemanticSegmentation": (
         {
-            "backbone_config": ("ConvNextConfig", {**_STAGES, "out_features": ["stage1", "stage2", "stage3", "stage4"]}),
+            "backbone_config": ("ConvNextConfig", _CONVNEXT),
             "hidden_size": 16,
             "auxiliary_in_channels": 24,
             "auxiliary_channels": 16,
         },
         _images(64),
     ),
-    "Encodec Model": ({"num_filters": 4, "hidden_size": 16, "codebook_dim": 16, "codebook_size": 32, "num_lstm_layers": 1},
-                lambda batch: {"input_values": noise(batch, 1, 1280)}),
+    "Encodec Model": (_ENCODEC, lambda batch: {"input_values": noise(batch, 1, 1280)}),
     "SpeechT5HifiGan": ({}, lambda batch: {"spectrogram": noise(batch, 8, 80)}),
     "Vits Model": (
-        {**_WIDTH, "vocab_size": 64, "hidden_size": 32, "ffn_dim": 48, "flow_size": 32, "upsample_initial_channel": 32},
+        {
+            **_WIDTH,
+            "vocab_size": 64,
+            "hidden_size": 32,
+            "ffn_dim": 48,
+            "flow_size": 32,
+            "upsample_initial_channel": 32,
+        },
         _tokens,
     ),
-    "Mamba ForCausalLM": ({"vocab_size": 64, "hidden_size": 32, "state_size": 4, "num_hidden_layers": 2},
-                          lambda batch: {"input_ids": _ids(batch), "use_cache": False}),
+    "Mamba ForCausalLM": (
+        {"vocab_size": 64, "hidden_size": 32, "state_size": 4, "num_hidden_layers": 2},
+        lambda batch: {"input_ids": _ids(batch), "use_cache": False},
+    ),
     "Bert ForSequenceClassification": (_WORDS, _tokens),
-    "GPT2 LMHeadModel": ({"vocab_size": 64, "n_positions": 32, "n_embd": 32, "n_layer": 2, "n_head": 2}, _tokens),
+    "GPT2 LMHeadModel": (
+        {"vocab_size": 64, "n_positions": 32, "n_embd": 32, "n_layer": 2, "n_head": 2},
+        _tokens,
+    ),
     "T5 ForConditionalGeneration": (
         {"vocab_size": 64, "d_model": 32, "d_kv": 16, "d_ff": 48, "num_layers": 2, "num_heads": 2},
         _prompted,
