@@ -1,13 +1,17 @@
-"""Numerical truth about a convolution: does scaling its filters change what the model computes "
-"in training?"""
+"""Numerical truth about a convolution: does scaling its filters change what the model computes in training?"""
 
 from __future__ import annotations
 
 import copy
+import random
+from collections.abc import Callable
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
 __all__ = ["absorbs", "convolutions"]
@@ -17,6 +21,8 @@ __all__ = ["absorbs", "convolutions"]
 _EPS = 1e-20
 _SEED = 7
 
+Inputs = tuple[Tensor, ...] | Callable[[nn.Module], Any]
+
 
 def convolutions(model: nn.Module) -> list[str]:
     """Names of the model's convolution modules."""
@@ -24,7 +30,7 @@ def convolutions(model: nn.Module) -> list[str]:
 
 
 @torch.no_grad()
-def absorbs(model: nn.Module, name: str, inputs: tuple[Tensor, ...], tolerance: float = 1e-9) -> bool:
+def absorbs(model: nn.Module, name: str, inputs: Inputs, tolerance: float = 1e-9) -> bool:
     """Whether a positive gain on each output filter of ``name`` leaves the training-mode output unchanged.
 
     The model is copied, set to float64 and training mode, its norms' eps made negligible. Gains are powers
@@ -34,13 +40,13 @@ def absorbs(model: nn.Module, name: str, inputs: tuple[Tensor, ...], tolerance: 
     Args:
         model: Any model; it is left as it is.
         name: Name of a convolution module. Its bias is scaled along.
-        inputs: Positional arguments, converted to float64. They should leave the deepest batch norm more
-            than two values for each channel: of two values a batch norm keeps only the order.
+        inputs: Positional arguments, converted to float64, or a callable that runs a float64 model. They
+            should leave the deepest batch norm more than two values for each channel: of two values a batch norm
+            keeps only the order.
         tolerance: Largest relative difference, in the largest norm, that counts as none.
     """
     truth = copy.deepcopy(model).double().train()
     _make_telling(truth)
-    inputs = tuple(x.double() for x in inputs)
     before = _run(truth, inputs)
     module = truth.get_submodule(name)
     assert isinstance(module, _ConvNd)
@@ -64,11 +70,31 @@ def _make_telling(model: nn.Module) -> None:
             parameter.add_(noise, alpha=0.3)
 
 
-def _run(model: nn.Module, inputs: tuple[Tensor, ...]) -> list[Tensor]:
+def _run(model: nn.Module, inputs: Inputs) -> list[Tensor]:
+    # Models of speech mask with NumPy's random numbers.
+    random.seed(_SEED)
+    np.random.seed(_SEED)
     torch.manual_seed(_SEED)
-    # In-place operations must not reach the caller's tensors.
-    output = model(*(x.clone() for x in inputs))
-    return [leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor)]
+    # Copies, as in-place operations must not reach the caller's tensors.
+    copies = () if callable(inputs) else tuple(x.to(torch.float64, copy=True) for x in inputs)
+    with _AllInDouble():
+        output = inputs(model) if callable(inputs) else model(*copies)
+    return [leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor) and leaf.is_floating_point()]
+
+
+class _AllInDouble(TorchFunctionMode):
+    """``x.float()`` and ``x.to(torch.float32)`` mean float64: a model that computes a step so would round there."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if not (args and isinstance(args[0], Tensor)):
+            return func(*args, **(kwargs or {}))
+        func = torch.Tensor.double if func is torch.Tensor.float else func
+        named = {key: _doubled(value) for key, value in (kwargs or {}).items()}
+        return func(*map(_doubled, args), **named)
+
+
+def _doubled(value: Any) -> Any:
+    return torch.float64 if value is torch.float32 else value
 
 
 def _scale_filters(convolution: _ConvNd) -> None:

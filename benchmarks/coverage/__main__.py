@@ -1,0 +1,79 @@
+"""The command: measure what is not measured yet, or render what is."""
+
+from __future__ import annotations
+
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from benchmarks.coverage.children import Limits, measured
+from benchmarks.coverage.render import page
+from benchmarks.coverage.row import Log
+from benchmarks.coverage.zoos import ZOOS, zoo
+
+__all__ = ["main"]
+
+
+@click.command(help="Read, prepare and restore every model of the zoos, and log what is found.")
+@click.option("--zoo", "name", type=click.Choice([*ZOOS, "all"]), default="all", show_default=True)
+@click.option("--only", default="*", show_default=True, help="Only models of which the name fits this glob.")
+@click.option(
+    "--out", type=click.Path(path_type=Path), default=Path("runs/coverage.jsonl"), show_default=True
+)
+@click.option(
+    "--oracle", type=click.IntRange(0), default=0, help="Convolutions of each model to ask the oracle about."
+)
+@click.option("--seconds", type=float, default=900, show_default=True, help="Time limit for a model.")
+@click.option("--gigabytes", type=float, default=12, show_default=True, help="Memory limit for a model.")
+@click.option("--again", is_flag=True, help="Measure models with problems anew, too.")
+@click.option(
+    "--render", type=click.Path(path_type=Path, exists=True), help="Write this log as a page instead."
+)
+def main(
+    name: str,
+    only: str,
+    out: Path,
+    oracle: int,
+    seconds: float,
+    gigabytes: float,
+    again: bool,
+    render: Path | None,
+) -> None:
+    """Measure; models of which ``out`` holds a row are not measured again."""
+    if render is not None:
+        click.echo(page(list(Log(render).rows().values())), nl=False)
+        return
+    out.parent.mkdir(parents=True, exist_ok=True)
+    log = Log(out)
+    done = {key for key, row in log.rows().items() if not (again and row.problems)}
+    asked = [
+        (each, model)
+        for each in (ZOOS if name == "all" else (name,))
+        for model in zoo(each).names()
+        if fnmatchcase(model, only)
+    ]
+    _measure([key for key in asked if key not in done], log, Limits(seconds, gigabytes), oracle)
+    rows = [row for key, row in log.rows().items() if key in set(asked)]
+    bad = sum(bool(row.problems) for row in rows)
+    click.echo(f"{len(rows)} models in {out}, {len(rows) - bad} without a problem, {bad} with one.")
+
+
+def _measure(todo: list[tuple[str, str]], log: Log, limits: Limits, oracle: int) -> None:
+    console = Console()
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+        bar = progress.add_task("", total=len(todo))
+        for name, model in todo:
+            progress.update(bar, description=f"{name} {model}")
+            row = measured(name, model, limits, oracle)
+            log.append(row)
+            if row.problems:
+                progress.console.print(f"{name} {model}: {'; '.join(row.problems)}", markup=False)
+            progress.advance(bar)
+
+
+if __name__ == "__main__":
+    main()

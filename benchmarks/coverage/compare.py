@@ -1,0 +1,109 @@
+"""What is held against what: outputs, plans, groups, and calls of convolutions."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from benchmarks.coverage.sample import Sample, leaves_of
+from sgdph_fx import Plan, Prepared
+from sgdph_fx.flow import flow_of
+from sgdph_fx.rules.kinds import Conv
+from sgdph_fx.trace import trace_by_recording
+
+__all__ = ["convolution_calls", "differences", "distance", "ill_grouped", "outputs_of", "says_nothing"]
+
+_CONVOLUTIONS = frozenset(
+    {
+        torch.ops.aten.convolution.default,
+        torch.ops.aten._convolution.default,
+        torch.ops.aten.convolution_overrideable.default,
+        torch.ops.aten.mkldnn_convolution.default,
+        torch.ops.aten.cudnn_convolution.default,
+    }
+)
+
+
+def outputs_of(model: nn.Module, sample: Sample) -> list[Tensor]:
+    """All tensors that ``model`` returns in evaluation mode, with the same random numbers at each call."""
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)
+    return [leaf.detach().clone() for leaf in leaves_of(sample(model.eval()))]
+
+
+def distance(after: Sequence[Tensor], before: Sequence[Tensor]) -> float:
+    """The largest of max |y' - y| / max |y| over all outputs; infinite for another number or shape of outputs."""
+    if [a.shape for a in after] != [b.shape for b in before]:
+        return float("inf")
+    return max(map(_distance, after, before), default=0.0)
+
+
+def _distance(after: Tensor, before: Tensor) -> float:
+    if not before.numel():
+        return 0.0
+    after, before = after.double(), before.double()
+    if not torch.equal(after.isfinite(), before.isfinite()):
+        return float("inf")
+    after, before = after.nan_to_num(0, 0, 0), before.nan_to_num(0, 0, 0)
+    return float((after - before).abs().max() / before.abs().max().clamp_min(1e-30))
+
+
+def says_nothing(outputs: Sequence[Tensor]) -> bool:
+    """Whether no output has two different finite numbers."""
+    return not any(len(set(leaf[leaf.isfinite()].flatten()[:1000].tolist())) > 1 for leaf in outputs)
+
+
+def differences(symbolic: Plan, recorded: Plan) -> Iterator[str]:
+    """Where two plans of one model decide differently."""
+    yield from _unequal(
+        {c.name: c.verdict for c in symbolic.convolutions}, {c.name: c.verdict for c in recorded.convolutions}
+    )
+    yield from _unequal(
+        {p.name: f"{p.order} {p.role}" for p in symbolic.parameters},
+        {p.name: f"{p.order} {p.role}" for p in recorded.parameters},
+    )
+
+
+def _unequal(symbolic: dict[str, str], recorded: dict[str, str]) -> Iterator[str]:
+    for name in {**symbolic, **recorded}:
+        pair = symbolic.get(name, "missing"), recorded.get(name, "missing")
+        if pair[0] != pair[1]:
+            yield f"{name}: {pair[0]} / {pair[1]}"
+
+
+def ill_grouped(prepared: Prepared) -> Iterator[str]:
+    """Parameters that are not in exactly one group, if they are trainable, or in none, if not."""
+    counts = Counter(id(p) for group in prepared.param_groups for p in group["params"])
+    for name, parameter in prepared.model.named_parameters():
+        if counts.pop(id(parameter), 0) != int(parameter.requires_grad):
+            yield name
+    if counts:
+        yield f"{len(counts)} that are not the model's"
+
+
+def convolution_calls(model: nn.Module, sample: Sample) -> tuple[int, int]:
+    """How many convolutions one run in training mode dispatches, and how many the trace of that run shows."""
+    counter = _Counter()
+    with counter:
+        trace = trace_by_recording(model, sample, training=True)
+    flow = flow_of(trace, model)
+    rules = [attributes["rule"] for _, attributes in flow.graph.nodes(data=True)]
+    return counter.count, sum(isinstance(rule, Conv) for rule in rules)
+
+
+class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += func in _CONVOLUTIONS
+        return func(*args, **(kwargs or {}))
