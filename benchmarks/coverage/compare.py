@@ -18,7 +18,15 @@ from sgdph_fx.flow import flow_of
 from sgdph_fx.rules.kinds import Conv
 from sgdph_fx.trace import trace_by_recording
 
-__all__ = ["convolution_calls", "differences", "distance", "ill_grouped", "outputs_of", "says_nothing"]
+__all__ = [
+    "convolution_calls",
+    "differences",
+    "distance",
+    "ill_grouped",
+    "outputs_of",
+    "overlooked",
+    "says_nothing",
+]
 
 _CONVOLUTIONS = frozenset(
     {
@@ -97,6 +105,37 @@ def convolution_calls(model: nn.Module, sample: Sample) -> tuple[int, int]:
     flow = flow_of(trace, model)
     rules = [attributes["rule"] for _, attributes in flow.graph.nodes(data=True)]
     return counter.count, sum(isinstance(rule, Conv) for rule in rules)
+
+
+def overlooked(plan: Plan, model: nn.Module, sample: Sample) -> Iterator[str]:
+    """Convolutions that the plan says training never calls, although a gradient by their parameters reaches there.
+
+    The graph that autograd builds tells which parameters a training run uses, without a look at the trace.
+    """
+    model.train()
+    with torch.enable_grad():
+        reached = _reached(leaves_of(sample.run(model)))
+    for hint in plan.hints:
+        if hint.code in ("never-called", "not-in-training"):
+            owner = model.get_submodule(hint.where)
+            if any(id(p) in reached for p in owner.parameters()):
+                yield hint.where
+
+
+def _reached(outputs: Sequence[Tensor]) -> set[int]:
+    """Identities of the tensors without a history of their own that ``outputs`` were computed from."""
+    waiting = [output.grad_fn for output in outputs]
+    seen = set(waiting)
+    leaves = set()
+    while waiting:
+        function = waiting.pop()
+        if function is None:
+            continue
+        leaves.add(id(getattr(function, "variable", None)))
+        fresh = {before for before, _ in function.next_functions} - seen
+        seen |= fresh
+        waiting.extend(fresh)
+    return leaves
 
 
 class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]

@@ -18,6 +18,7 @@ from benchmarks.coverage.compare import (
     distance,
     ill_grouped,
     outputs_of,
+    overlooked,
     says_nothing,
 )
 from benchmarks.coverage.row import Reading, Row
@@ -113,8 +114,10 @@ def _agreement(bench: _Bench) -> dict[str, Any]:
 
 
 def _convolutions(bench: _Bench) -> dict[str, Any]:
-    run, seen = convolution_calls(bench.sample.model, bench.sample)
-    return {"convolutions_run": run, "convolutions_seen": seen}
+    sample = bench.sample
+    run, seen = convolution_calls(sample.model, sample)
+    missed = tuple(overlooked(bench.recorded, sample.model, sample)) if bench.recorded else ()
+    return {"convolutions_run": run, "convolutions_seen": seen, "overlooked": missed}
 
 
 def _round_trip(bench: _Bench) -> dict[str, Any]:

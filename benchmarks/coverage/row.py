@@ -68,6 +68,7 @@ class Row:
         disturbed: What ``analyze`` left changed in the model or in the random number generators.
         convolutions_run: Calls of a convolution that one run in training mode dispatches.
         convolutions_seen: Those that the recorded trace of the same run shows.
+        overlooked: Convolutions that ``analyze`` says training never calls, although a gradient reaches them.
         prepared: How far outputs are after ``prepare``, max |y' - y| / max |y|, in evaluation mode.
         restored: The same after ``restore``.
         silent: Whether the outputs are no number but one and the same, so that equality says little.
@@ -94,6 +95,7 @@ class Row:
     disturbed: tuple[str, ...] | None = None
     convolutions_run: int | None = None
     convolutions_seen: int | None = None
+    overlooked: tuple[str, ...] | None = None
     prepared: float | None = None
     restored: float | None = None
     silent: bool | None = None
@@ -126,6 +128,7 @@ def _problems(row: Row) -> Iterator[str]:
         ("analyze leaves changed", row.disturbed),
         ("the state dict changes", row.state),
         ("groups", row.groups),
+        ("used in training, but taken for never called", row.overlooked),
         ("called normalized but no gain is absorbed", row.oracle.unsound if row.oracle else ()),
     ):
         if found:

@@ -29,11 +29,15 @@ class Sample:
     in_training: Mapping[str, Any] = field(default_factory=dict)
 
     def __call__(self, model: nn.Module) -> Any:
-        """What ``model`` returns, without gradients; it gets copies, inputs of its own floating dtype."""
+        """What ``model`` returns, without gradients."""
+        with torch.no_grad():
+            return self.run(model)
+
+    def run(self, model: nn.Module) -> Any:
+        """What ``model`` returns; it gets copies, inputs of its own floating dtype."""
         dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
         targets = _copy(self.in_training, torch.float32) if model.training else {}
-        with torch.no_grad():
-            return model(*_copy(self.args, dtype), **_copy(self.kwargs, dtype), **targets)
+        return model(*_copy(self.args, dtype), **_copy(self.kwargs, dtype), **targets)
 
     @property
     def shapes(self) -> str:

@@ -11,13 +11,14 @@ import torch
 from torch import nn
 
 from benchmarks.coverage.children import Limits, measured
-from benchmarks.coverage.compare import convolution_calls, distance
+from benchmarks.coverage.compare import convolution_calls, distance, overlooked
 from benchmarks.coverage.measure import rows_of
 from benchmarks.coverage.render import page
 from benchmarks.coverage.row import Log, Oracle, Reading, Row
 from benchmarks.coverage.sample import Sample, noise
 from benchmarks.coverage.state import watched
 from benchmarks.coverage.zoos import from_timm, from_torchvision, zoo
+from sgdph_fx import analyze
 from tests.zoo.case import single_threaded
 
 _SLICE = (
@@ -76,6 +77,22 @@ class _Hidden(nn.Module):
 
 def test_a_hidden_convolution_is_counted() -> None:
     assert convolution_calls(_Hidden(), Sample(nn.Identity(), (noise(1, 3, 8, 8),))) == (2, 1)
+
+
+class _Uncalled(nn.Module):
+    """Two convolutions that are never called as modules; the weight of one is used."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.used, self.idle = nn.Conv2d(3, 3, 1), nn.Conv2d(3, 3, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.einsum("bchw,dc->bdhw", x, self.used.weight[:, :, 0, 0])
+
+
+def test_a_convolution_that_is_used_unseen_is_found() -> None:
+    model, sample = _Uncalled(), Sample(nn.Identity(), (noise(1, 3, 8, 8),))
+    assert list(overlooked(analyze(model, sample), model, sample)) == ["used"]
 
 
 def test_a_run_that_leaves_something_changed_is_found() -> None:
