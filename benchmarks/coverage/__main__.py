@@ -71,7 +71,9 @@ def _measure(todo: list[tuple[str, str]], log: Log, limits: Limits, oracle: int)
             row = measured(name, model, limits, oracle)
             log.append(row)
             if row.problems:
-                progress.console.print(f"{name} {model}: {'; '.join(row.problems)}", markup=False)
+                progress.console.print(
+                    f"{name} {model}: {'; '.join(row.problems)}", markup=False, soft_wrap=True
+                )
             progress.advance(bar)
 
 
