@@ -1,6 +1,18 @@
 """Exact second-order information about single parameters: Hessian-vector products, and probes of them."""
 
 from sgdph_fx.curvature.hvp import block_product, differentiable_gradient
-from sgdph_fx.curvature.probes import PROBES, Probe, Product, ones
+from sgdph_fx.curvature.lean import Coverage, backward_with_product, lean_coverage
+from sgdph_fx.curvature.probes import PROBES, Probe, ProbeName, Product, generator_at
 
-__all__ = ["PROBES", "Probe", "Product", "block_product", "differentiable_gradient", "ones"]
+__all__ = [
+    "PROBES",
+    "Coverage",
+    "Probe",
+    "ProbeName",
+    "Product",
+    "backward_with_product",
+    "block_product",
+    "differentiable_gradient",
+    "generator_at",
+    "lean_coverage",
+]

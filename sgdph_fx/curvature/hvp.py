@@ -15,7 +15,12 @@ from sgdph_fx.curvature.graph import nodes
 from sgdph_fx.curvature.probes import Product
 from sgdph_fx.errors import NoCurvatureError
 
-__all__ = ["block_product", "differentiable_gradient"]
+__all__ = [
+    "block_product",
+    "differentiable_gradient",
+    "missing_derivatives_explained",
+    "no_second_derivative",
+]
 
 # How torch words, in several places, that an operation has a first derivative and no second one.
 ONCE_ONLY = (
@@ -44,7 +49,7 @@ def differentiable_gradient(loss: Tensor, parameter: Tensor) -> Tensor | None:
     """
     if not parameter.requires_grad:
         return None
-    with _missing_derivatives_explained():
+    with missing_derivatives_explained():
         (gradient,) = torch.autograd.grad(loss, parameter, create_graph=True, allow_unused=True)
     return gradient
 
@@ -65,12 +70,12 @@ def block_product(gradient: Tensor, parameter: Tensor) -> Product:
     """
     # autograd walks around such a function when asked for one input, and would return a part of the product.
     if any(type(node).__name__ == "Error" for node in nodes(gradient)):
-        raise _no_second_derivative("a custom function is marked with @once_differentiable")
+        raise no_second_derivative("a custom function is marked with @once_differentiable")
 
     def product(v: Tensor) -> Tensor:
         if not gradient.requires_grad:
             return torch.zeros_like(parameter, requires_grad=False)
-        with _missing_derivatives_explained():
+        with missing_derivatives_explained():
             (column,) = torch.autograd.grad(
                 gradient, parameter, grad_outputs=v, retain_graph=True, allow_unused=True
             )
@@ -80,17 +85,23 @@ def block_product(gradient: Tensor, parameter: Tensor) -> Product:
 
 
 @contextmanager
-def _missing_derivatives_explained() -> Iterator[None]:
+def missing_derivatives_explained() -> Iterator[None]:
+    """Turn torch's complaints that an operation has no second derivative into one that says what to do.
+
+    Raises:
+        NoCurvatureError: in place of any of them.
+    """
     try:
         yield
     except RuntimeError as error:
         text = str(error)
         if not any(mark in text for mark in ONCE_ONLY):
             raise
-        raise _no_second_derivative(text.splitlines()[0]) from error
+        raise no_second_derivative(text.splitlines()[0]) from error
 
 
-def _no_second_derivative(found: str) -> NoCurvatureError:
+def no_second_derivative(found: str) -> NoCurvatureError:
+    """The error for an operation that has none, ``found`` being what gave it away."""
     return NoCurvatureError(
         "An operation between the loss and the parameter whose Hessian is due has no second derivative "
         f"({found}). Run the forward pass with an implementation that has one: the module uncompiled, "

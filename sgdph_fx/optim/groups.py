@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.optim.sgd import sgd
 
+from sgdph_fx.curvature.probes import PROBES
 from sgdph_fx.optim.pending import Pending
 from sgdph_fx.optim.schedule import Schedule
 from sgdph_fx.optim.update import Coefficients, descend, refresh
@@ -25,13 +26,11 @@ def take_in(pending: Pending, groups: Sequence[Group], state: State) -> None:
     if pending.hessian is None:
         return
     group = next(g for g in groups if any(p is pending.parameter for p in g["params"]))
-    refresh(
-        _average(pending.parameter, group, state),
-        pending.hessian,
-        alpha=group["hessian_momentum"],
-        eps=group["eps"],
-        variant=VARIANTS[group["variant"]],
-    )
+    variant, hessian = VARIANTS[group["variant"]], pending.hessian
+    if not PROBES[group["probe"]].averaged_signed:
+        hessian = variant.rectify(hessian, group["eps"])
+    average = _average(pending.parameter, group, state)
+    refresh(average, hessian, alpha=group["hessian_momentum"], variant=variant)
 
 
 def move(group: Group, state: State, schedule: Schedule, t: int) -> None:
@@ -40,7 +39,7 @@ def move(group: Group, state: State, schedule: Schedule, t: int) -> None:
     newton = [p for p in present if group["order"] == 2 and p is not schedule.spared]
     plain = [p for p in present if group["order"] == 1 or p is schedule.spared]
     if newton:
-        _descend(newton, group, state, schedule.cycles_begun(t), [_average(p, group, state) for p in newton])
+        _descend(newton, group, state, schedule.cycles_begun(t), _rectified(newton, group, state))
     if plain and VARIANTS[group["variant"]].decay_first_order_gradient:
         _torch_sgd(plain, group, state)
     elif plain:
@@ -81,10 +80,20 @@ def _torch_sgd(params: list[Tensor], group: Group, state: State) -> None:
             state[parameter]["momentum_buffer"] = momentum
 
 
+def _rectified(params: list[Tensor], group: Group, state: State) -> list[Tensor]:
+    """M^H of each; where signed estimates are averaged, (4) of the average."""
+    averages = [_average(p, group, state) for p in params]
+    if not PROBES[group["probe"]].averaged_signed:
+        return averages
+    variant = VARIANTS[group["variant"]]
+    return [variant.rectify(average, group["eps"]) for average in averages]
+
+
 def _average(parameter: Tensor, group: Group, state: State) -> Tensor:
     own = state[parameter]
     if "hessian_average" not in own:
-        start = VARIANTS[group["variant"]].initial_average(group["eps"])
+        signed = PROBES[group["probe"]].averaged_signed
+        start = 0.0 if signed else VARIANTS[group["variant"]].initial_average(group["eps"])
         own["hessian_average"] = torch.full_like(parameter, start, requires_grad=False)
     average: Tensor = own["hessian_average"]
     return average

@@ -6,14 +6,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from sgdph_fx.curvature.hvp import block_product, differentiable_gradient
-from sgdph_fx.curvature.probes import PROBES
+from sgdph_fx.curvature.lean import backward_with_product
+from sgdph_fx.curvature.probes import PROBES, Probe, generator_at
 from sgdph_fx.errors import NoCurvatureError
 from sgdph_fx.optim.validation import name_of
 
-__all__ = ["Pending", "from_gradient", "from_loss", "release_graphs"]
+__all__ = ["Due", "Pending", "from_gradient", "from_loss", "release_graphs"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -38,20 +40,49 @@ class Pending:
         return Pending(self.parameter, self.hessian + other.hessian)
 
 
-def from_loss(loss: Tensor, parameter: Tensor) -> Pending:
-    """Differentiate ``loss`` twice by one parameter; no ``.grad`` is touched, its graph is kept."""
-    gradient = differentiable_gradient(loss, parameter)
-    if gradient is None:
+@dataclass(frozen=True, slots=True)
+class Due:
+    """The parameter whose Hessian a step refreshes, and how it is probed there."""
+
+    parameter: Tensor
+    probe: Probe
+    generator: torch.Generator
+
+    @classmethod
+    def of(cls, parameter: Tensor, groups: Sequence[Mapping[str, Any]], t: int) -> Due:
+        """As the group of the parameter says, at step t."""
+        group = next(g for g in groups if any(p is parameter for p in g["params"]))
+        return cls(parameter, PROBES[group["probe"]], generator_at(group["seed"], t))
+
+
+def from_loss(loss: Tensor, due: Due) -> Pending:
+    """``loss.backward()``, and the due Hessian beside it."""
+    parameter, probe = due.parameter, due.probe
+    if not parameter.requires_grad:
+        loss.backward()  # type: ignore[no-untyped-call]
         return Pending(parameter, None)
-    return Pending(parameter, PROBES["ones"](block_product(gradient, parameter), parameter))
+    if probe.single:
+        v = next(probe.vectors(parameter, due.generator))
+        column = backward_with_product(loss, parameter, v)
+        return Pending(parameter, None if column is None else probe.read(v, column))
+    gradient = differentiable_gradient(loss, parameter)
+    found = None if gradient is None else _estimate(gradient, due)
+    loss.backward()  # type: ignore[no-untyped-call]
+    return Pending(parameter, found)
 
 
-def from_gradient(parameter: Tensor, groups: Sequence[Mapping[str, Any]]) -> Pending:
-    """Differentiate ``parameter.grad``, which ``loss.backward(create_graph=True)`` left with its graph.
+def _estimate(gradient: Tensor, due: Due) -> Tensor:
+    product = block_product(gradient, due.parameter)
+    return due.probe.estimate(product, due.parameter, due.generator)
+
+
+def from_gradient(due: Due, groups: Sequence[Mapping[str, Any]]) -> Pending:
+    """Differentiate the due ``parameter.grad``, which ``loss.backward(create_graph=True)`` left with its graph.
 
     Raises:
         NoCurvatureError: if no gradient of the groups carries a graph.
     """
+    parameter = due.parameter
     gradient = parameter.grad
     if gradient is None or not parameter.requires_grad:
         return Pending(parameter, None)
@@ -62,7 +93,7 @@ def from_gradient(parameter: Tensor, groups: Sequence[Mapping[str, Any]]) -> Pen
             "carry no graph to differentiate again, so nothing has been changed. Either call "
             "`optimizer.backward(loss)` in place of `loss.backward()`, or `loss.backward(create_graph=True)`."
         )
-    return Pending(parameter, PROBES["ones"](block_product(gradient, parameter), parameter))
+    return Pending(parameter, _estimate(gradient, due))
 
 
 def release_graphs(groups: Sequence[Mapping[str, Any]]) -> None:

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import Optimizer, ParamsT
 
+from sgdph_fx.curvature.probes import ProbeName
 from sgdph_fx.optim.groups import move, take_in
-from sgdph_fx.optim.pending import Pending, from_gradient, from_loss, release_graphs
+from sgdph_fx.optim.pending import Due, Pending, from_gradient, from_loss, release_graphs
 from sgdph_fx.optim.schedule import Schedule
 from sgdph_fx.optim.validation import (
     check_group,
@@ -41,7 +42,7 @@ class SGDPH(Optimizer):
 
     where (4) and (5) run for **one** second-order parameter, in turn and in registration order (section
     3.3), and :math:`v` is the vector of ones (3). A cycle takes M steps, M the number of second-order
-    parameters.
+    parameters; with ``hessian_interval=k`` it takes k M, and the steps between are plain SGD's in price.
 
     So it is printed, and ``variant="paper"`` does it. The code that made the paper's tables does something
     else, ``variant="authors"``:
@@ -62,14 +63,10 @@ class SGDPH(Optimizer):
     decay, first-order              added to D                    inside M^G, as torch's SGD does
     =============================== ============================= ===========================================
 
-    Ours differs from the authors' code: α and β are two numbers; the decay of first-order parameters is
-    added to the gradient before M^G, not to M^G after (the same but for rounding; torch's order, so that
-    without a second-order group the steps are ``torch.optim.SGD``'s to the bit); the last parameter's
-    Hessian, which the code computes and never uses, is not computed; a parameter is second-order by its
-    group, not by its shape; one without a gradient keeps its place in the cycle.
+    :mod:`sgdph_fx.optim.variants` lists the few places where ours differs from the authors' code.
 
-    Two ways to call it give equal results, the first for less: only what lies above the due parameter is
-    differentiated twice::
+    Two ways to call it give equal results, the first for less: tangents pass only what lies above the due
+    parameter (:mod:`sgdph_fx.curvature.lean`), and no graph of a gradient is made::
 
         optimizer.backward(loss)                    loss.backward(create_graph=True)
         optimizer.step()                            optimizer.step()
@@ -87,6 +84,13 @@ class SGDPH(Optimizer):
         weight_decay: η.
         eps: ε, of the rectification. The paper's: 1e-4.
         variant: ``"authors"`` or ``"paper"``, one for all groups.
+        probe: How diag(H) is read. ``"ones"``: (3), the block's row sums. ``"rademacher"``: z∘(Hz), z random
+            signs, at the same price; M^H then averages it with its sign, and (4) is taken of the average
+            instead. ``"exact"``: one product for each number of the parameter.
+        hessian_interval: k, one for all groups: a Hessian is refreshed at steps 1, k + 1, 2k + 1, ...
+        max_preconditioner: The most that the factor on M^G in D may be, everything in it; 1 keeps
+            second-order steps within SGD's, also where H is nothing but rounding. None for no bound.
+        seed: Decides the signs z together with the step's number, alike on all processes.
         maximize: Climb instead of descend.
         foreach: torch's multi-tensor calls, or a plain loop with the same bits; None lets torch choose.
 
@@ -114,6 +118,10 @@ class SGDPH(Optimizer):
         weight_decay: float = 0.0,
         eps: float = 1e-4,
         variant: VariantName = "authors",
+        probe: ProbeName = "ones",
+        hessian_interval: int = 1,
+        max_preconditioner: float | None = None,
+        seed: int = 0,
         maximize: bool = False,
         foreach: bool | None = None,
     ) -> None:
@@ -126,12 +134,16 @@ class SGDPH(Optimizer):
             "weight_decay": weight_decay,
             "eps": eps,
             "variant": variant,
+            "probe": probe,
+            "hessian_interval": hessian_interval,
+            "max_preconditioner": max_preconditioner,
+            "seed": seed,
             "maximize": maximize,
             "foreach": foreach,
             "order": 1,
             "step": 0,
         }
-        check_hyperparameters(defaults, variant, "SGDPH")
+        check_hyperparameters(defaults, defaults, "SGDPH")
         super().__init__(params, defaults)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
@@ -144,7 +156,9 @@ class SGDPH(Optimizer):
         check_is_group(param_group, number)
         taken = self.param_groups[0]["step"] if self.param_groups else 0
         values = {**self.defaults, **param_group, "step": taken}
-        check_hyperparameters(values, self.defaults["variant"], f"param_groups[{number}]")
+        check_hyperparameters(
+            values, self.param_groups[0] if number else self.defaults, f"param_groups[{number}]"
+        )
         super().add_param_group(values)
         try:
             check_group(values, number, self.param_groups[:-1])
@@ -161,8 +175,9 @@ class SGDPH(Optimizer):
         """Add the gradients of ``loss`` to ``.grad`` as ``loss.backward()`` does, and find the due Hessian.
 
         Call it several times before :meth:`step` to sum over micro-batches: the Hessian is summed like the
-        gradients. The graph of ``loss`` is freed and no ``.grad`` carries one. Hooks between the loss and the
-        due parameter run once more than under ``loss.backward()``.
+        gradients. The graph of ``loss`` is freed and no ``.grad`` carries one; they are ``loss.backward()``'s
+        to the bit, and every hook runs as in it. A hook that changes a gradient on its way is not differentiated:
+        for that call ``loss.backward(create_graph=True)``.
 
         Args:
             loss: One real number with its graph, of any dtype and device.
@@ -177,11 +192,14 @@ class SGDPH(Optimizer):
         check_loss(loss)
         check_reached(loss, self.param_groups)
         due = self.due
-        found = None if due is None else from_loss(loss, due)
+        if due is None:
+            self._pending = None
+            loss.backward()  # type: ignore[no-untyped-call]
+            return
         # A sum goes on only as long as the gradient that it belongs to.
-        goes_on = due is not None and due.grad is not None
-        loss.backward()  # type: ignore[no-untyped-call]
-        self._pending = found.plus(self._pending) if found and goes_on else found
+        earlier = self._pending if due.grad is not None else None
+        found = from_loss(loss, Due.of(due, self.param_groups, self._steps_taken + 1))
+        self._pending = found.plus(earlier)
 
     @overload
     def step(self, closure: None = None) -> None: ...
@@ -247,11 +265,13 @@ class SGDPH(Optimizer):
 
     def _schedule(self) -> Schedule:
         # Made anew each time: wrappers put other tensors into the groups.
-        return Schedule.of(self.param_groups, spare_last=VARIANTS[self.defaults["variant"]].spare_last)
+        spare_last = VARIANTS[self.defaults["variant"]].spare_last
+        interval = self.param_groups[0]["hessian_interval"]
+        return Schedule.of(self.param_groups, spare_last=spare_last, interval=interval)
 
     def _found(self, due: Tensor | None) -> Pending | None:
         if due is None:
             return None
         if self._pending is not None and self._pending.parameter is due:
             return self._pending
-        return from_gradient(due, self.param_groups)
+        return from_gradient(Due.of(due, self.param_groups, self._steps_taken + 1), self.param_groups)

@@ -30,6 +30,7 @@ class Coefficients:
         first: Weight of the gradient in the momentum that it starts.
         scale: τ_SO times the variant's correction.
         damping: What is added to the average Hessian before it is inverted.
+        floor: What that sum is raised to, so that scale / floor is the largest factor; 0 for none.
         weight_decay: η.
         lr: τ.
         maximize: Whether the gradient's sign is turned.
@@ -40,6 +41,7 @@ class Coefficients:
     first: float
     scale: float
     damping: float
+    floor: float
     weight_decay: float
     lr: float
     maximize: bool
@@ -48,23 +50,25 @@ class Coefficients:
     def of(cls, group: dict[str, Any], variant: Variant, cycles_begun: int) -> Coefficients:
         """Those of one group at a step in the given Hessian cycle."""
         keep, take, first = variant.gradient_weights(group["momentum"])
-        correction = variant.correction(group["hessian_momentum"], cycles_begun)
+        scale = group["second_order_lr"] * variant.correction(group["hessian_momentum"], cycles_begun)
+        cap = group["max_preconditioner"]
         return cls(
             keep=keep,
             take=take,
             first=first,
-            scale=group["second_order_lr"] * correction,
+            scale=scale,
             damping=variant.damping(group["eps"]),
+            floor=0.0 if cap is None else scale / cap,
             weight_decay=group["weight_decay"],
             lr=float(group["lr"]),
             maximize=group["maximize"],
         )
 
 
-def refresh(average: Tensor, hessian: Tensor, *, alpha: float, eps: float, variant: Variant) -> None:
-    """Take a new Hessian diagonal into M^H, in place: (4) and (5)."""
+def refresh(average: Tensor, hessian: Tensor, *, alpha: float, variant: Variant) -> None:
+    """Take a new Hessian diagonal, rectified by (4) unless that is left for later, into M^H in place: (5)."""
     old, new = variant.hessian_weights(alpha)
-    average.mul_(old).add_(variant.rectify(hessian, eps), alpha=new)
+    average.mul_(old).add_(hessian, alpha=new)
 
 
 def descend(
@@ -116,7 +120,10 @@ def _descend_one(
         momentum.mul_(c.keep).add_(gradient, alpha=c.take)
     direction = momentum
     if average is not None:
-        direction = momentum.div(average.add(c.damping)).mul_(c.scale)
+        divisor = average.add(c.damping)
+        if c.floor != 0:
+            divisor.clamp_min_(c.floor)
+        direction = momentum.div(divisor).mul_(c.scale)
     if c.weight_decay != 0:
         direction = direction.add(parameter, alpha=c.weight_decay)
     parameter.add_(direction, alpha=-c.lr)
@@ -130,7 +137,10 @@ def _descend_many(tensors: list[list[Tensor]], fresh: list[bool], c: Coefficient
     _accumulate_many(momenta, grads, fresh, c)
     direction = momenta
     if averages:
-        direction = list(torch._foreach_div(momenta, torch._foreach_add(averages[0], c.damping)))
+        divisor = torch._foreach_add(averages[0], c.damping)
+        if c.floor != 0:
+            torch._foreach_clamp_min_(divisor, c.floor)
+        direction = list(torch._foreach_div(momenta, divisor))
         torch._foreach_mul_(direction, c.scale)
     if c.weight_decay != 0:
         direction = list(torch._foreach_add(direction, params, alpha=c.weight_decay))

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from sgdph_fx.curvature.graph import leaves
+from sgdph_fx.curvature.probes import PROBES
 from sgdph_fx.errors import OptimizerError, StaleOptimizerError
 from sgdph_fx.optim.variants import VARIANTS
 
@@ -48,19 +49,33 @@ def name_of(parameter: Tensor, groups: Iterable[Mapping[str, Any]]) -> str:
     )
 
 
-def check_hyperparameters(values: Mapping[str, Any], variant: str, where: str) -> None:
+def check_hyperparameters(values: Mapping[str, Any], common: Mapping[str, Any], where: str) -> None:
     """Refuse numbers under which the algorithm means nothing.
+
+    Args:
+        values: The hyper-parameters of one group.
+        common: What all groups must share.
+        where: The group's name in messages.
 
     Raises:
         OptimizerError: naming the hyper-parameter, its value, and the range.
     """
-    if variant not in VARIANTS:
-        raise OptimizerError(f"variant={variant!r} is not known; choose one of {_listed(VARIANTS)}.")
-    if values["variant"] != variant:
-        raise OptimizerError(
-            f"{where} asks for variant={values['variant']!r}, the optimizer is of variant {variant!r}. The "
-            "variant decides how all groups share one Hessian cycle: pass it to SGDPH, and to no group."
-        )
+    variant = common["variant"]
+    for key, known in (("variant", VARIANTS), ("probe", PROBES)):
+        asked = common[key] if key == "variant" else values[key]
+        if not isinstance(asked, str) or asked not in known:
+            raise OptimizerError(f"{key}={asked!r} is not known; choose one of {_listed(known)}.")
+    for key in ("variant", "hessian_interval"):
+        if values[key] != common[key]:
+            raise OptimizerError(
+                f"{where} asks for {key}={values[key]!r}, the optimizer is of {key} {common[key]!r}. It "
+                "decides how all groups share one Hessian cycle: pass it to SGDPH, and to no group."
+            )
+    for key, least in (("hessian_interval", 1), ("seed", 0)):
+        whole = type(values[key]) is int and values[key] >= least
+        _require(key, values[key], whole, f"a whole number ≥ {least}", where)
+    cap = values["max_preconditioner"]
+    _require("max_preconditioner", cap, cap is None or _number(cap) > 0, "a number > 0, or None", where)
     for key in _NON_NEGATIVE:
         _require(key, values[key], _number(values[key], tensor=key == "lr") >= 0, "a number ≥ 0", where)
     _require("eps", values["eps"], _number(values["eps"]) > 0, "a number > 0", where)
@@ -185,7 +200,7 @@ def check_saved_groups(saved: Any, groups: Sequence[Mapping[str, Any]]) -> None:
             raise OptimizerError(
                 "This state was saved by another optimizer: it holds no 'order' and no 'step'."
             )
-        for key in ("order", "variant"):
+        for key in ("order", "variant", "probe"):
             if theirs[key] != ours[key]:
                 raise OptimizerError(
                     f"param_groups[{number}] was saved with {key}={theirs[key]!r} and has {ours[key]!r} "

@@ -2,6 +2,12 @@
 
 The symbols: α the Hessian's momentum, β the gradient's, ε the rectification, M^H the average of rectified
 Hessians (5), M^G the momentum (6), D = τ_SO M^G / M^H the direction, M the number of second-order parameters.
+
+Where "authors" differs from the authors' code: α and β are two numbers; the decay of first-order parameters is added
+to the gradient before M^G, not to M^G after (the same but for rounding; torch's order, so that without a
+second-order group the steps are ``torch.optim.SGD``'s to the bit); the last parameter's Hessian, which the code
+computes and never uses, is not computed; a parameter is second-order by its group, not by its shape; one without a
+gradient keeps its place in the cycle; with ``hessian_interval=k`` a cycle takes k M steps, and n = ⌊t / (k M)⌋ + 1.
 """
 
 from __future__ import annotations

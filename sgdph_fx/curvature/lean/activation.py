@@ -1,0 +1,89 @@
+"""Operations on each number by itself, y = f(x): the Jacobian is diagonal, so ẏ = f'(x) ẋ is what passes back."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import Node
+
+from sgdph_fx.curvature.lean.fallback import apply, torch_pull
+from sgdph_fx.curvature.lean.shape import linear, pull_linear
+from sgdph_fx.curvature.lean.visit import LINEAR, NONLINEAR, Rule, Tensors, Turn, Visit, saved, total
+
+__all__ = ["RULES"]
+
+
+def _push(visit: Visit) -> Tensors:
+    return apply(visit.node, visit.tangents[:1])[:1]
+
+
+def _smooth(second_derivative: Callable[[Node], Tensor | None]) -> Rule:
+    """The rule of a function with a curvature: ġ by x is f'(x) ġ + f''(x) ẋ g."""
+
+    def pull(turn: Turn) -> Tensors:
+        (g,), (dg,), (dx,) = turn.g, turn.dg, turn.tangents
+        second = second_derivative(turn.node)
+        if second is None:
+            return torch_pull(turn)
+        passed = None if dg is None else apply(turn.node, [dg])[0]
+        return [total(passed, None if g is None or dx is None else second.mul_(dx).mul_(g))]
+
+    return Rule(_push, pull, NONLINEAR)
+
+
+def _gelu(node: Node) -> Tensor | None:
+    if saved(node, "approximate") != "none":
+        return None
+    x: Tensor = saved(node, "self")
+    square = x * x
+    return (square * -0.5).exp_().mul_(square.neg_().add_(2)).mul_(1 / math.sqrt(2 * math.pi))
+
+
+def _silu(node: Node) -> Tensor:
+    x: Tensor = saved(node, "self")
+    s = torch.sigmoid(x)
+    return s * (1 - s) * (2 + x * (1 - 2 * s))
+
+
+def _sigmoid(node: Node) -> Tensor:
+    y: Tensor = saved(node, "result")
+    return y * (1 - y) * (1 - 2 * y)
+
+
+def _tanh(node: Node) -> Tensor:
+    y: Tensor = saved(node, "result")
+    return -2 * y * (1 - y * y)
+
+
+def _exp(node: Node) -> Tensor:
+    y: Tensor = saved(node, "result")
+    return y.clone()
+
+
+_PIECEWISE_LINEAR = Rule(_push, pull_linear, LINEAR)
+
+_SCALED = (
+    *("AddBackward1", "SubBackward1", "MulBackward1", "DivBackward1", "NegBackward0"),
+    *(
+        "ReluBackward0",
+        "LeakyReluBackward0",
+        "LeakyReluBackward1",
+        "HardtanhBackward0",
+        "HardsigmoidBackward0",
+    ),
+    *("ThresholdBackward0", "NativeDropoutBackward0", "TriuBackward0", "TrilBackward0"),
+)
+
+RULES: Mapping[str, Rule] = {
+    **dict.fromkeys(_SCALED, _PIECEWISE_LINEAR),
+    "ExpBackward0": _smooth(_exp),
+    "GeluBackward0": _smooth(_gelu),
+    "MaskedFillBackward0": linear(lambda node, t: t.masked_fill(saved(node, "mask"), 0)),
+    "SigmoidBackward0": _smooth(_sigmoid),
+    "SiluBackward0": _smooth(_silu),
+    "TanhBackward0": _smooth(_tanh),
+}
+"""By node."""

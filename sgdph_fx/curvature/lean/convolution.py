@@ -1,0 +1,68 @@
+"""Convolutions of one to three dimensions, transposed and grouped as well: bilinear in input and weight."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import Node
+
+from sgdph_fx.curvature.lean.visit import BILINEAR, Rule, Tensors, Turn, Visit, saved, saved_ints, total
+
+__all__ = ["RULES"]
+
+
+def _push(visit: Visit) -> Tensors:
+    node = visit.node
+    dx, dw, db = visit.tangents
+    return [
+        total(
+            None if dx is None else _convolve(node, dx, saved(node, "weight")),
+            None if dw is None else _convolve(node, saved(node, "input"), dw),
+            None if db is None else db.view(-1, *[1] * len(saved_ints(node, "stride"))),
+        )
+    ]
+
+
+def _pull(turn: Turn) -> Tensors:
+    (g,), (dg,) = turn.g, turn.dg
+    dx, dw, _ = turn.tangents
+    by_x, by_w, by_b = turn.active
+    node = turn.node
+    x, w = saved(node, "input"), saved(node, "weight")
+    found: list[Tensor | None] = [None, None, None]
+    if dg is not None:
+        found = _transpose(node, dg, x, w, [by_x, by_w, by_b])
+    if g is not None and by_x and dw is not None:
+        found[0] = total(found[0], _transpose(node, g, x, dw, [True, False, False])[0])
+    if g is not None and by_w and dx is not None:
+        found[1] = total(found[1], _transpose(node, g, dx, w, [False, True, False])[1])
+    return found
+
+
+def _geometry(node: Node) -> tuple[Any, ...]:
+    return (
+        saved_ints(node, "stride"),
+        saved_ints(node, "padding"),
+        saved_ints(node, "dilation"),
+        saved(node, "transposed"),
+        saved_ints(node, "output_padding"),
+        saved(node, "groups"),
+    )
+
+
+def _convolve(node: Node, x: Tensor, weight: Tensor) -> Tensor:
+    return torch.convolution(x, weight, None, *_geometry(node))
+
+
+def _transpose(node: Node, g: Tensor, x: Tensor, weight: Tensor, wanted: list[bool]) -> list[Tensor | None]:
+    """What of the three gradients is wanted, and no more: by input, weight and bias."""
+    sizes = saved(node, "bias_sym_sizes_opt") or [g.shape[1]]
+    backward: Any = torch.ops.aten.convolution_backward.default
+    return list(backward(g, x, weight, sizes, *_geometry(node), wanted))
+
+
+RULES: Mapping[str, Rule] = {"ConvolutionBackward0": Rule(_push, _pull, BILINEAR)}
+"""By node."""

@@ -1,0 +1,48 @@
+"""Every operation that has a rule of its own, by the name of its node in autograd's graph."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch.autograd.graph import Node
+
+from sgdph_fx.curvature.lean import (
+    activation,
+    arithmetic,
+    attention,
+    batch_norm,
+    convolution,
+    group_norm,
+    layer_norm,
+    matmul,
+    pooling,
+    reduction,
+    shape,
+    softmax,
+)
+from sgdph_fx.curvature.lean.fallback import FALLBACK
+from sgdph_fx.curvature.lean.visit import Rule
+
+__all__ = ["RULES", "rule_of"]
+
+RULES: Mapping[str, Rule] = {
+    **activation.RULES,
+    **arithmetic.RULES,
+    **attention.RULES,
+    **batch_norm.RULES,
+    **convolution.RULES,
+    **group_norm.RULES,
+    **layer_norm.RULES,
+    **matmul.RULES,
+    **pooling.RULES,
+    **reduction.RULES,
+    **shape.RULES,
+    **softmax.RULES,
+}
+"""Names as of torch's C++ nodes, overload number included."""
+
+
+def rule_of(node: Node) -> Rule:
+    """The rule for an operation; :data:`FALLBACK`, torch's own second derivative, where it has none."""
+    # A Python function may bear any name; its backward is its own.
+    return RULES.get(type(node).__name__, FALLBACK) if callable(node) else FALLBACK

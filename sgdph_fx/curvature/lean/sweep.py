@@ -1,0 +1,150 @@
+"""loss.backward() and a Hessian-vector product, in one forward sweep of tangents and one backward pass.
+
+Forward over reverse: the tangents ẋ of all that depends on the due parameter are pushed from it up to the loss,
+operation by operation, along the graph that the forward pass left. Then ``loss.backward()`` runs as it always
+does; beside each of those operations, as soon as autograd is done with it, the tangent ġ of its gradient is
+pulled down. What arrives at the parameter is Hv. Nothing below the parameter is differentiated twice, no gradient of
+a weight is taken that Hv does not need, and no graph of a gradient is ever built.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import Node
+
+from sgdph_fx.curvature.hvp import block_product, differentiable_gradient
+from sgdph_fx.curvature.lean.path import path, saved_as_it_is, source
+from sgdph_fx.curvature.lean.rules import rule_of
+from sgdph_fx.curvature.lean.visit import Edge, Tensors, Turn, Visit, as_gradient
+
+__all__ = ["backward_with_product"]
+
+
+def backward_with_product(loss: Tensor, parameter: Tensor, v: Tensor) -> Tensor | None:
+    """``loss.backward()``, and Hv of one parameter's block beside it.
+
+    Args:
+        loss: One number with its graph, which is freed.
+        parameter: A leaf p of any shape that requires a gradient.
+        v: Of the shape, dtype and device of p.
+
+    Returns:
+        Hv, without a graph, of the shape, dtype and device of p; None where the loss does not depend on p.
+        Every ``.grad`` is what ``loss.backward()`` leaves, to the bit, and each hook runs once, as in it; where
+        activations between p and the loss are checkpointed or offloaded, torch's double backward does it all.
+
+    Raises:
+        NoCurvatureError: if an operation between p and the loss has no second derivative. No ``.grad`` has
+            been written then, unless the operation hides it from its derivative by the gradient.
+    """
+    start, nodes = source(parameter), path(loss, parameter)
+    if not all(saved_as_it_is(node) for node in nodes):
+        return _by_torch(loss, parameter, v)
+    with torch.no_grad():
+        visits = _push(nodes, start, v)
+    pulled = _Pull(visits)
+    try:
+        loss.backward()  # type: ignore[no-untyped-call]
+    finally:
+        pulled.stop()
+    if not visits:
+        return torch.zeros_like(parameter, requires_grad=False) if loss is parameter else None
+    column = pulled.tangents.get(start)
+    return torch.zeros_like(parameter, requires_grad=False) if column is None else column
+
+
+def _by_torch(loss: Tensor, parameter: Tensor, v: Tensor) -> Tensor | None:
+    gradient = differentiable_gradient(loss, parameter)
+    column = None if gradient is None else block_product(gradient, parameter)(v)
+    loss.backward()  # type: ignore[no-untyped-call]
+    return column
+
+
+def _push(nodes: Mapping[Node, tuple[bool, ...]], start: Edge, v: Tensor) -> list[Visit]:
+    tangents: dict[Edge, Tensor] = {start: v}
+    waiting = _consumers(nodes)
+    visits = []
+    for node, active in nodes.items():
+        edges = node.next_functions
+        visit = Visit(node, rule_of(node), active, [tangents.get(edge) for edge in edges])
+        for number, tangent in enumerate(_conforming(node, visit.rule.push(visit))):
+            if tangent is not None:
+                tangents[node, number] = tangent
+        if sum(active) < visit.rule.bends:
+            visit.tangents = [None] * len(edges)
+        for edge in edges:
+            waiting[edge] = waiting.get(edge, 0) - 1
+            if waiting[edge] == 0:
+                tangents.pop(edge, None)
+        visits.append(visit)
+    return visits
+
+
+def _consumers(nodes: Mapping[Node, tuple[bool, ...]]) -> dict[Edge, int]:
+    """How many inputs each value is."""
+    counts: dict[Edge, int] = {}
+    for node in nodes:
+        for edge in node.next_functions:
+            counts[edge] = counts.get(edge, 0) + 1
+    return counts
+
+
+class _Pull:
+    """The tangents of the gradients, beside a running backward pass."""
+
+    def __init__(self, visits: list[Visit]) -> None:
+        self.tangents: dict[Edge, Tensor] = {}
+        self._visits = {visit.node: visit for visit in visits}
+        # A rule may run autograd itself, over operations that have their own turn still to come.
+        self._busy = False
+        self._handles = [visit.node.register_hook(self._hook(visit.node)) for visit in visits]
+
+    def stop(self) -> None:
+        for handle in self._handles:
+            handle.remove()
+        self._visits.clear()
+
+    def _hook(self, node: Node) -> Any:
+        return lambda by_inputs, g: self._turn(node, by_inputs, g)
+
+    def _turn(self, node: Node, by_inputs: Tensors, g: Tensors) -> None:
+        if self._busy:
+            return
+        visit = self._visits.pop(node)
+        dg = [self.tangents.pop((node, number), None) for number in range(len(g))]
+        if visit.rule.bends > sum(visit.active) and all(t is None for t in dg):
+            return
+        self._busy = True
+        try:
+            with torch.no_grad(), _no_autocast(g):
+                found = visit.rule.pull(Turn(visit, g, dg, by_inputs))
+        finally:
+            self._busy = False
+        self._add(visit, found)
+
+    def _add(self, visit: Visit, found: Tensors) -> None:
+        for edge, active, tangent in zip(visit.node.next_functions, visit.active, found, strict=False):
+            child, number = edge
+            if child is None or tangent is None or not active:
+                continue
+            tangent = as_gradient(edge, tangent)
+            held = self.tangents.get((child, number))
+            self.tangents[child, number] = tangent if held is None else held + tangent
+
+
+def _conforming(node: Node, tangents: Tensors) -> Tensors:
+    """ẏ as the outputs are: operations that broadcast leave it to be spread, or to be of another dtype."""
+    declared = node._input_metadata
+    return [
+        t if t is None else t.expand(tuple(d.shape)).to(d.dtype)
+        for t, d in zip(tangents, declared, strict=False)
+    ]
+
+
+def _no_autocast(tensors: Tensors) -> torch.autocast:
+    device = next((t.device.type for t in tensors if t is not None), "cpu")
+    return torch.autocast(device, enabled=False)

@@ -1,0 +1,148 @@
+"""What a rule for one operation is: how tangents pass through it, forward and backward.
+
+Symbols, for an operation y = f(x) with inputs x, and a direction v of the due parameter along which all is
+differentiated: ẋ = ∂x/∂v and ẏ are tangents, g = ∂L/∂y the gradient that autograd brings, ġ = ∂g/∂v its tangent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from torch import Tensor
+from torch.autograd.graph import Node
+
+__all__ = [
+    "BILINEAR",
+    "LINEAR",
+    "NONLINEAR",
+    "Edge",
+    "Rule",
+    "Tensors",
+    "Turn",
+    "Visit",
+    "as_gradient",
+    "output_shape",
+    "saved",
+    "saved_int",
+    "saved_ints",
+    "total",
+]
+
+Edge: TypeAlias = "tuple[Node | None, int]"
+"""One value of the graph: the operation that made it (None for a constant), and which of its outputs it is."""
+
+Tensors: TypeAlias = Sequence[Tensor | None]
+"""One for each input or output of an operation; None is a zero."""
+
+# From how many inputs that depend on the due parameter on an operation's backward depends on the tangents.
+NONLINEAR, BILINEAR, LINEAR = 1, 2, 1 << 30
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """How tangents pass one operation.
+
+    Args:
+        push: ẋ of the inputs ↦ ẏ of the outputs.
+        pull: One turn in the backward pass ↦ the tangents of the gradients by the inputs.
+        bends: ``NONLINEAR``, ``BILINEAR`` or ``LINEAR``: decides whether ẋ is kept for ``pull``.
+    """
+
+    push: Callable[[Visit], Tensors]
+    pull: Callable[[Turn], Tensors]
+    bends: int
+
+
+@dataclass(slots=True, eq=False)
+class Visit:
+    """One operation between the due parameter and the loss.
+
+    Args:
+        node: The operation's node in autograd's graph.
+        rule: How tangents pass it.
+        active: For each input, whether it depends on the due parameter.
+        tangents: ẋ of each input.
+        memo: What ``push`` likes to leave for ``pull``.
+    """
+
+    node: Node
+    rule: Rule
+    active: tuple[bool, ...]
+    tangents: Tensors
+    memo: Any = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Turn:
+    """The same operation when the backward pass has just done it.
+
+    Args:
+        visit: What the forward sweep left.
+        g: ∂L/∂y of each output.
+        dg: ġ of each output.
+        by_inputs: What autograd found, ∂L/∂x of each input.
+    """
+
+    visit: Visit
+    g: Tensors
+    dg: Tensors
+    by_inputs: Tensors
+
+    @property
+    def node(self) -> Node:
+        """The operation's node."""
+        return self.visit.node
+
+    @property
+    def active(self) -> tuple[bool, ...]:
+        """For each input, whether its ġ is asked for."""
+        return self.visit.active
+
+    @property
+    def tangents(self) -> Tensors:
+        """ẋ of each input."""
+        return self.visit.tangents
+
+
+def saved(node: Node, name: str) -> Any:
+    """What the forward pass saved under ``name``."""
+    return getattr(node, f"_saved_{name}")
+
+
+def saved_int(node: Node, name: str) -> int:
+    """A saved integer; autograd shows a negative one as a large unsigned one."""
+    return _signed(saved(node, name))
+
+
+def saved_ints(node: Node, name: str) -> list[int]:
+    """As :func:`saved_int`, of a list; empty where nothing was given."""
+    return [_signed(value) for value in saved(node, name) or ()]
+
+
+def output_shape(node: Node, number: int = 0) -> tuple[int, ...]:
+    """The shape of an output of the operation."""
+    shape: tuple[int, ...] = node._input_metadata[number].shape
+    return tuple(shape)
+
+
+def as_gradient(edge: Edge, tangent: Tensor) -> Tensor:
+    """ġ of a value, as the engine would make it: operations that broadcast leave the sum over it."""
+    node, number = edge
+    if node is None:
+        return tangent
+    declared = node._input_metadata[number]
+    if tangent.shape != declared.shape:
+        tangent = tangent.sum_to_size(tuple(declared.shape))
+    return tangent.to(declared.dtype)
+
+
+def total(*terms: Tensor | None) -> Tensor | None:
+    """The sum of what is there."""
+    present = [term for term in terms if term is not None]
+    return sum(present[1:], start=present[0]) if present else None
+
+
+def _signed(value: int) -> int:
+    return value - (1 << 64) if value >= 1 << 63 else value
