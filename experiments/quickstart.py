@@ -164,7 +164,7 @@ def _wall(epoch: Epoch) -> float:
 
 def _table(summary: Mapping[str, Any]) -> Table:
     table = Table(title=f"{summary['network']}, width {summary['width']}, {summary['epochs']} epochs")
-    for heading in ("", "test accuracy (%)", "test loss", "training loss", "processor time (s)"):
+    for heading in ("", "accuracy (%)", "test loss", "training loss", "cpu (s)"):
         table.add_column(heading, justify="right" if heading else "left")
     for system, outcome in summary["systems"].items():
         numbers = ("test_accuracy", "test_loss", "train_loss", "cpu_seconds")

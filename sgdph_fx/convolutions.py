@@ -11,9 +11,10 @@ from sgdph_fx.config import Policy
 from sgdph_fx.decouple import Decoupled
 from sgdph_fx.flow import Flow, walk
 from sgdph_fx.rows import ConvolutionRow, Hint
+from sgdph_fx.rules.calls import argument_reader, operation_name
 from sgdph_fx.rules.kinds import Conv
 from sgdph_fx.rules.modules import rule_of
-from sgdph_fx.rules.operations import OPERANDS, argument_reader, operation_name
+from sgdph_fx.rules.operations import OPERANDS
 from sgdph_fx.verdicts import Judgement, judge
 
 __all__ = ["convolution_rows"]

@@ -15,18 +15,18 @@ import networkx as nx
 from torch import fx, nn
 
 from sgdph_fx.rules import layout as moves
-from sgdph_fx.rules.kinds import Conv, Mixing, Norm, Rule, Transparent
-from sgdph_fx.rules.layout import UNKNOWN, Argument, Layout
-from sgdph_fx.rules.modules import rule_of
-from sgdph_fx.rules.operations import (
+from sgdph_fx.rules.calls import (
     LIKE_ANOTHER,
     METADATA,
     SEVERAL_RESULTS,
     argument_reader,
     is_in_place,
     operation_name,
-    rule_of_operation,
 )
+from sgdph_fx.rules.kinds import Conv, Mixing, Norm, Rule, Transparent
+from sgdph_fx.rules.layout import UNKNOWN, Argument, Layout
+from sgdph_fx.rules.modules import rule_of
+from sgdph_fx.rules.operations import rule_of_operation
 from sgdph_fx.trace import Trace
 
 __all__ = ["Ending", "Flow", "flow_of", "walk"]

@@ -18,9 +18,10 @@ from sgdph_fx.decouple import Decoupled
 from sgdph_fx.filters import decoupled_names
 from sgdph_fx.flow import Flow
 from sgdph_fx.rows import ConvolutionRow, ParameterRow, Role
+from sgdph_fx.rules.calls import argument_reader, operation_name
 from sgdph_fx.rules.kinds import Affine, Conv, Linear, Norm, Rule, Transparent
 from sgdph_fx.rules.modules import rule_of
-from sgdph_fx.rules.operations import OPERANDS, argument_reader, operation_name
+from sgdph_fx.rules.operations import OPERANDS
 from sgdph_fx.verdicts import name_of
 
 __all__ = ["parameter_rows"]

@@ -10,8 +10,8 @@ from torch import fx, nn
 
 from sgdph_fx.config import Policy
 from sgdph_fx.flow import Ending, Flow
+from sgdph_fx.rules.calls import argument_reader, operation_name
 from sgdph_fx.rules.kinds import Norm
-from sgdph_fx.rules.operations import argument_reader, operation_name
 
 __all__ = ["Judgement", "judge", "name_of"]
 

@@ -8,8 +8,11 @@ from hypothesis import HealthCheck, settings
 from tests.zoo.case import single_threaded
 
 _COMMON = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
-settings.register_profile("ci", max_examples=40, derandomize=True, **_COMMON)
+settings.register_profile("ci", max_examples=70, derandomize=True, **_COMMON)
 settings.register_profile("nightly", max_examples=1000, print_blob=True, **_COMMON)
+# Without a word on the command line it is "ci", also where the environment made Hypothesis choose its own of that name.
+if settings.get_current_profile_name() in ("default", "ci"):
+    settings.load_profile("ci")
 
 
 def pytest_configure(config: pytest.Config) -> None:

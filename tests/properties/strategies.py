@@ -15,6 +15,8 @@ __all__ = ["networks"]
 _GROUPED = ("grouped", "transposed grouped", "functional grouped", "functional transposed")
 _HALVED = ("chunk", "split", "slice")
 _USES_A_WEIGHT = ("shared", "by weight")
+# Kinds as often as they are to be drawn: what keeps channels apart makes the long paths.
+_KINDS = ("conv", "same", "norm", "shape", "conv", "same", "pool", "conv", "same", "mix", "mean")
 MOST_FEATURES = 64
 
 
@@ -23,11 +25,21 @@ def networks(draw: st.DrawFn, longest: int = 12) -> Program:
     """A program of up to ``longest`` steps, the first of them a convolution."""
     ledger = Ledger(draw(st.sampled_from((2, 1, 3))))
     ledger.add(draw(_step(ledger, "conv", 0)))
-    for _ in range(draw(st.integers(1, longest - 1))):
-        # The latest values first: a network is deep rather than wide.
-        at = len(ledger.values) - 1 - draw(st.sampled_from((0, 0, 0, 1, 2, 3))) % len(ledger.values)
-        ledger.add(draw(_step(ledger, draw(st.sampled_from(list(_possible(ledger, at)))), at)))
+    for _ in range(draw(st.integers(2, longest)) - 1):
+        at = draw(st.sampled_from([*ledger.program().outputs[::-1], *range(len(ledger.values))]))
+        ledger.add(draw(_any_step(ledger, at, _KINDS)))
+    for at in ledger.program().outputs:
+        if ledger.values[at].origins and draw(st.sampled_from((True, True, False))):
+            ledger.add(draw(_any_step(ledger, at, ("norm",))))
     return ledger.program()
+
+
+@st.composite
+def _any_step(draw: st.DrawFn, ledger: Ledger, at: int, kinds: tuple[str, ...]) -> Step:
+    possible = list(_possible(ledger, at))
+    kind = draw(st.sampled_from([k for k in kinds if any(OPERATIONS[n].kind == k for n in possible)]))
+    name = draw(st.sampled_from([n for n in possible if OPERATIONS[n].kind == kind]))
+    return draw(_step(ledger, name, at))
 
 
 @st.composite
@@ -60,7 +72,9 @@ def _possible(ledger: Ledger, at: int) -> Iterator[str]:
         if name in _USES_A_WEIGHT and not any(True for _ in _with_weight(ledger, name, value.channels)):
             continue
         if _divides(name, what, value.channels):
-            yield name
+            # Rarely possible, so often drawn where they are.
+            rare = what.operands == 2 or name in _USES_A_WEIGHT or what.to in ("map", "seq", "tokens")
+            yield from [name] * (4 if rare else 1)
 
 
 def _divides(name: str, what: Operation, channels: int) -> bool:

@@ -114,6 +114,18 @@ def test_groups_hold_every_parameter_once(program: Program) -> None:
 
 
 @_network
+def test_a_gain_for_each_output_channel(program: Program) -> None:
+    """Also where groups or transposing make the weight's first dimension another number."""
+    prepared, ledger = prepare(built(program)), Ledger.of(program)
+    parameters = dict(prepared.model.named_parameters())
+    gains = [row.name for row in prepared.report.plan.parameters if row.role == "gain"]
+    assert len(gains) == len({frozenset(ledger.sharing(name)) for name in ledger.bare("see-through")})
+    for name in gains:
+        number = int(name.removesuffix("gain").rstrip("._").removeprefix("s"))
+        assert parameters[name].shape == (program.steps[number].out,)
+
+
+@_network
 def test_verdicts_against_the_oracle(program: Program) -> None:
     """What absorbs a gain does so in numbers; what the network returns does not."""
     ledger = Ledger.of(program)
