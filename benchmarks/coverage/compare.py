@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks.coverage.sample import Sample, leaves_of
@@ -98,13 +98,31 @@ def ill_grouped(prepared: Prepared) -> Iterator[str]:
 
 
 def convolution_calls(model: nn.Module, sample: Sample) -> tuple[int, int]:
-    """How many convolutions one run in training mode dispatches, and how many the trace of that run shows."""
-    counter = _Counter()
+    """How many convolutions one run in training mode dispatches, and how many the trace of that run shows.
+
+    Those with a buffer for a kernel (blur pooling) are left out on both sides: nothing in them is trained.
+    """
+    counter = _Counter({b.untyped_storage().data_ptr() for b in model.buffers()})
     with counter:
         trace = trace_by_recording(model, sample, training=True)
     flow = flow_of(trace, model)
-    rules = [attributes["rule"] for _, attributes in flow.graph.nodes(data=True)]
-    return counter.count, sum(isinstance(rule, Conv) for rule in rules)
+    buffers = {name for name, _ in model.named_buffers(remove_duplicate=False)}
+    seen = [
+        attributes["node"]
+        for _, attributes in flow.graph.nodes(data=True)
+        if isinstance(attributes["rule"], Conv)
+    ]
+    return counter.count, sum(not _has_fixed_kernel(node, buffers) for node in seen)
+
+
+def _has_fixed_kernel(node: fx.Node, buffers: set[str]) -> bool:
+    """Whether a functional convolution's weight is a buffer, seen through views of it."""
+    if node.op == "call_module":
+        return False
+    weight = node.args[1] if len(node.args) > 1 else node.kwargs.get("weight")
+    while isinstance(weight, fx.Node) and weight.op != "get_attr":
+        weight = next(iter(weight.args), None)
+    return isinstance(weight, fx.Node) and str(weight.target) in buffers
 
 
 def overlooked(plan: Plan, model: nn.Module, sample: Sample) -> Iterator[str]:
@@ -139,10 +157,14 @@ def _reached(outputs: Sequence[Tensor]) -> set[int]:
 
 
 class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    def __init__(self) -> None:
+    """Counts convolutions, but not those with a kernel in one of the storages ``fixed``."""
+
+    def __init__(self, fixed: set[int]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
+        self.fixed = fixed
         self.count = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.count += func in _CONVOLUTIONS
+        if func in _CONVOLUTIONS:
+            self.count += args[1].untyped_storage().data_ptr() not in self.fixed
         return func(*args, **(kwargs or {}))

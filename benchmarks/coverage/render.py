@@ -21,9 +21,10 @@ Each model ran in a process of its own on small inputs, batch 2, one thread of a
 without inputs, or by a recorded run with them. *Equal*: outputs in evaluation mode after `prepare`, and after
 `restore`, are those from before to a relative 1e-5, and the `state_dict` is the same. *Groups*: every trainable
 parameter is in exactly one. *Seen*: calls of a convolution that the trace of a training run shows, of those that
-the very same run dispatches; a scripted submodule would hide some. *Oracle*: for convolutions drawn at random, the
-verdict under the policy `absorbing` against what scaling the filters really does in float64. "Cautious" counts those
-called bare although a gain is absorbed: decoupling them is of no use, and no harm.
+the very same run dispatches; fixed kernels are left out, and a scripted submodule would hide some. *Oracle*: for
+convolutions drawn at random, the verdict under the policy `absorbing` against what scaling the filters really does
+in float64. "Cautious" counts those called bare although a gain is absorbed: decoupling them is of no use, and no
+harm.
 """
 
 _SUMMARY: tuple[tuple[str, Callable[[Sequence[Row]], str]], ...] = (

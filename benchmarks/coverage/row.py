@@ -66,7 +66,7 @@ class Row:
         symbolic_error: Why the former cannot be.
         differences: Where the two ways differ: convolutions' verdicts, parameters' order and role.
         disturbed: What ``analyze`` left changed in the model or in the random number generators.
-        convolutions_run: Calls of a convolution that one run in training mode dispatches.
+        convolutions_run: Calls of a convolution, but for fixed kernels, that one run in training mode dispatches.
         convolutions_seen: Those that the recorded trace of the same run shows.
         overlooked: Convolutions that ``analyze`` says training never calls, although a gradient reaches them.
         prepared: How far outputs are after ``prepare``, max |y' - y| / max |y|, in evaluation mode.

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from benchmarks.coverage.children import Limits, measured
 from benchmarks.coverage.compare import convolution_calls, distance, overlooked
@@ -77,6 +78,23 @@ class _Hidden(nn.Module):
 
 def test_a_hidden_convolution_is_counted() -> None:
     assert convolution_calls(_Hidden(), Sample(nn.Identity(), (noise(1, 3, 8, 8),))) == (2, 1)
+
+
+class _Blurred(nn.Module):
+    """A convolution after a fixed kernel."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("kernel", torch.ones(1, 1, 3, 3))
+        self.conv = nn.Conv2d(3, 3, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        out: torch.Tensor = self.conv(F.conv2d(x, self.kernel.expand(3, -1, -1, -1), groups=3))
+        return out
+
+
+def test_a_fixed_kernel_is_not_counted() -> None:
+    assert convolution_calls(_Blurred(), Sample(nn.Identity(), (noise(1, 3, 8, 8),))) == (1, 1)
 
 
 class _Uncalled(nn.Module):
