@@ -245,3 +245,17 @@ def test_a_sparse_gradient_is_refused_by_name_before_anything_moves() -> None:
     with pytest.raises(OptimizerError, match=r"'table\.weight' is sparse"):
         optimizer.step()
     assert gain.tolist() == [1.0, 1.0]
+
+
+def test_between_refreshes_a_plain_backward_will_do(small: Any, make_batches: Any, make_groups: Any) -> None:
+    nets = [small(), small()]
+    ours, theirs = (SGDPH(make_groups(n), 0.05, hessian_interval=2) for n in nets)
+    for t, batch in enumerate(make_batches(9)):
+        ours.zero_grad()
+        ours.backward(nets[0].loss(batch))
+        ours.step()
+        theirs.zero_grad()
+        loss = nets[1].loss(batch)
+        theirs.backward(loss) if t % 2 == 0 else loss.backward()
+        theirs.step()
+    assert all(torch.equal(p, q) for p, q in zip(nets[0].parameters(), nets[1].parameters(), strict=True))

@@ -37,3 +37,10 @@ def test_one_is_due_at_each_step_in_turn(spare_last: bool, expected: str) -> Non
 def test_with_one_spared_or_none_at_all_nothing_is_ever_due() -> None:
     assert Schedule.of([{"order": 2, "params": [A]}], spare_last=True).due(1) is None
     assert Schedule.of([{"order": 1, "params": [A]}], spare_last=True).due(1) is None
+
+
+def test_with_an_interval_the_steps_between_refresh_nothing_and_a_cycle_is_longer() -> None:
+    schedule = Schedule.of([{"order": 2, "params": [A, B]}], spare_last=False, interval=3)
+    due = [schedule.due(t) for t in range(1, 14)]
+    assert "".join("-" if d is None else NAMES[id(d)] for d in due) == "A--B--A--B--A"
+    assert [schedule.cycles_begun(t) for t in (1, 5, 6, 11, 12)] == [1, 1, 2, 2, 3]

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from sgdph_fx.curvature.graph import nodes
 from sgdph_fx.curvature.lean.fallback import FALLBACK
+from sgdph_fx.curvature.lean.path import path
 from sgdph_fx.curvature.lean.rules import rule_of
 
 __all__ = ["Coverage", "lean_coverage"]
@@ -28,15 +29,16 @@ class Coverage:
     fallbacks: Mapping[str, int]
 
 
-def lean_coverage(loss: Tensor) -> Coverage:
+def lean_coverage(loss: Tensor, parameter: Tensor | None = None) -> Coverage:
     """Say what a Hessian-vector product of ``loss`` would fall back for; nothing is computed or changed.
 
     Args:
         loss: Any tensor with its graph.
+        parameter: Count only what lies between this leaf and the loss, which is all that its product passes.
     """
     lean: Counter[str] = Counter()
     fallbacks: Counter[str] = Counter()
-    for node in nodes(loss):
+    for node in nodes(loss) if parameter is None else path(loss, parameter):
         name = type(node).__name__
         if name != "AccumulateGrad":
             (fallbacks if rule_of(node) is FALLBACK else lean)[name] += 1

@@ -94,8 +94,11 @@ def test_what_falls_back_is_told() -> None:
     coverage = lean_coverage((torch.hypot(p.exp(), p) * torch.hypot(p, p)).sum())
     assert coverage.fallbacks == {"HypotBackward0": 2}
     assert coverage.lean == {"ExpBackward0": 1, "MulBackward0": 1, "SumBackward0": 1}
-    on_the_way = lean_coverage(loss_of(network("decoupled vgg")))
-    assert set(on_the_way.fallbacks) == {"LinalgVectorNormBackward0"}  # of the directions: no gain passes it
+    # The norm of a direction lies on the way of no gain.
+    net = network("decoupled vgg")
+    loss = loss_of(net)
+    assert set(lean_coverage(loss).fallbacks) == {"LinalgVectorNormBackward0"}
+    assert lean_coverage(loss, net.features[0].gain).fallbacks == {}
 
 
 @pytest.mark.parametrize("share", [0, 0.5, 1])
@@ -188,7 +191,7 @@ def test_checkpointed_blocks_are_recomputed() -> None:
 
 def test_under_autocast_it_is_the_product_to_bfloat16s_rounding() -> None:
     torch.manual_seed(0)
-    net = nn.Sequential(
+    net: Any = nn.Sequential(
         nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.BatchNorm2d(8)
     )
 
