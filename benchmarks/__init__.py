@@ -1,0 +1,1 @@
+"""Measurements of sgdph-fx: what it costs, and on what it works."""
