@@ -1,0 +1,105 @@
+"""The command."""
+
+from __future__ import annotations
+
+import json
+import platform
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from benchmarks.step.contenders import available
+from benchmarks.step.measure import Cost, measure
+from benchmarks.step.memory import peak_megabytes
+from benchmarks.step.table import Row, page
+from benchmarks.step.task import batch_of, trainer
+from experiments.networks import NETWORKS
+
+__all__ = ["main"]
+
+
+@click.command(help="Time a training step of each optimizer, interleaved on one core, as ratios to SGD's.")
+@click.option("--network", type=click.Choice([*NETWORKS]), default="resnet18", show_default=True)
+@click.option("--width", type=click.IntRange(1), default=64, show_default=True)
+@click.option(
+    "--batch", "batches", type=click.IntRange(2), multiple=True, default=(32, 128), show_default=True
+)
+@click.option(
+    "--sample",
+    type=click.IntRange(1),
+    default=1000,
+    help="Refreshes of a cycle to time; all of them by default.",
+)
+@click.option(
+    "--rounds", type=click.IntRange(1), default=3, show_default=True, help="How often to time each."
+)
+@click.option("--only", multiple=True, type=click.Choice(available()), help="Beside SGD; all by default.")
+@click.option("--memory/--no-memory", default=True, show_default=True)
+@click.option("--out", type=click.Path(path_type=Path), default=Path("runs/step.json"), show_default=True)
+def main(
+    network: str,
+    width: int,
+    batches: tuple[int, ...],
+    sample: int,
+    rounds: int,
+    only: tuple[str, ...],
+    memory: bool,
+    out: Path,
+) -> None:
+    """Print a Markdown table and write the same figures as JSON."""
+    torch.set_num_threads(1)
+    names = list(dict.fromkeys(["SGD", *(only or available())]))
+    rows: list[Row] = []
+    for batch in batches:
+        costs = _costs(names, network, width, batch, sample, rounds)
+        peaks = {name: peak_megabytes(name, network, width, batch) for name in names} if memory else {}
+        rows += [_row(name, batch, costs, peaks) for name in names]
+    how = (
+        f"{network}, width {width}, CIFAR form; torch {torch.__version__}, {platform.machine()}, one core, processor "
+        f"time, median of {rounds} rounds; refreshes sampled: at most {sample} of a cycle."
+    )
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps({"how": how, "rows": [asdict(row) for row in rows]}, indent=1) + "\n")
+    click.echo(page(rows, how), nl=False)
+
+
+def _costs(
+    names: list[str], network: str, width: int, batch: int, sample: int, rounds: int
+) -> dict[str, Cost]:
+    trainers = {name: trainer(name, network, width) for name in names}
+    turns = rounds * max(len(t.moments(sample)) for t in trainers.values())
+    console = Console(stderr=True)
+    bar = Progress(
+        TextColumn(f"batch {batch}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        disable=not console.is_terminal,
+    )
+    with bar:
+        task = bar.add_task("", total=turns)
+        return measure(
+            trainers, batch_of(batch), sample=sample, rounds=rounds, done=lambda: bar.advance(task)
+        )
+
+
+def _row(name: str, batch: int, costs: dict[str, Cost], peaks: dict[str, float]) -> Row:
+    own, sgd = costs[name], costs["SGD"]
+    return Row(
+        contender=name,
+        batch=batch,
+        milliseconds=1e3 * own.seconds,
+        time=own.seconds / sgd.seconds,
+        arithmetic=own.flops / sgd.flops,
+        megabytes=peaks.get(name),
+        memory=peaks[name] / peaks["SGD"] if peaks else None,
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,36 @@
+"""Peak memory of a process that does nothing else, and, run as a module, that process."""
+
+from __future__ import annotations
+
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+
+from benchmarks.step.task import batch_of, trainer
+
+__all__ = ["peak_megabytes"]
+
+ROOT = Path(__file__).parents[2]
+
+
+def peak_megabytes(contender: str, network: str, width: int, batch: int) -> float:
+    """The peak over three steps from the start, the first of which refreshes the lowest layer, the dearest one."""
+    command = [sys.executable, "-W", "ignore", "-m", __name__, contender, network, str(width), str(batch)]
+    done = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
+    return float(done.stdout)
+
+
+def _main(contender: str, network: str, width: str, batch: str) -> None:
+    torch.set_num_threads(1)
+    lane, data = trainer(contender, network, int(width)), batch_of(int(batch))
+    for _ in range(3):
+        lane.step(data)
+    unit = 2**20 if sys.platform == "darwin" else 2**10
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit)
+
+
+if __name__ == "__main__":
+    _main(*sys.argv[1:])

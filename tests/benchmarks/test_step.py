@@ -1,0 +1,52 @@
+"""The step benchmark on a narrow network: its arithmetic, its sampling, its outputs. No time is judged."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from benchmarks.step.__main__ import main
+from benchmarks.step.measure import measure
+from benchmarks.step.task import batch_of, trainer
+
+
+@pytest.mark.filterwarnings("ignore:Using backward\\(\\) with create_graph=True:UserWarning")
+def test_the_command_writes_a_table_and_json(tmp_path: Path) -> None:
+    file = tmp_path / "made" / "step.json"
+    arguments = ["--width", "2", "--batch", "4", "--sample", "3", "--rounds", "1", "--out", str(file)]
+    done = CliRunner().invoke(main, [*arguments, "--only", "SGD-PH", "--only", "SGD-PH, every 10th step"])
+    assert done.exit_code == 0, done.output
+    rows = json.loads(file.read_text())["rows"]
+    assert [row["contender"] for row in rows] == ["SGD", "SGD-PH", "SGD-PH, every 10th step"]
+    sgd, ph, tenth = rows
+    assert (sgd["time"], sgd["arithmetic"], sgd["memory"]) == (1, 1, 1)
+    assert 1.2 < ph["arithmetic"] < 1.5
+    assert tenth["arithmetic"] - 1 == pytest.approx((ph["arithmetic"] - 1) / 10)
+    assert all(row["megabytes"] > 50 for row in rows)
+    assert done.output.count("\n| SGD") == 3
+
+
+def test_a_sample_spreads_over_the_cycle_and_the_rest_of_an_interval_is_one_more() -> None:
+    every, tenth = (trainer(name, "resnet18", 2) for name in ("SGD-PH", "SGD-PH, every 10th step"))
+    # 41 second-order parameters: 20 norms with weight and bias, and the classifier's bias.
+    steps, shares = zip(*every.moments(1000), strict=True)
+    assert steps == tuple(range(41))
+    assert shares == (1 / 41,) * 41
+    assert [step for step, _ in every.moments(4)] == [5, 15, 25, 35]
+    assert [step for step, _ in tenth.moments(4)] == [50, 150, 250, 350, 1]
+    assert tenth.moments(4)[-1][1] == pytest.approx(0.9)
+    assert sum(share for _, share in tenth.moments(4)) == pytest.approx(1)
+
+
+def test_every_contender_is_measured_at_the_moment_that_it_is_set_to() -> None:
+    made: Any = trainer("SGD-PH", "resnet18", 2)
+    turns: list[None] = []
+    costs = measure({"a": made}, batch_of(2), sample=2, rounds=2, done=lambda: turns.append(None))
+    assert len(turns) == 4
+    assert costs["a"].seconds > 0
+    made.go_to(7)
+    assert made.optimizer.due is [p for p in made.model.parameters() if p.dim() == 1][7]
