@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import resource
 import time
@@ -76,7 +77,8 @@ def _measure(sender: Connection, name: str, model: str, gigabytes: float, oracle
     resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
     origin = zoo(name)
     row = Row(name, model)
-    for row in rows_of(name, model, lambda batch: origin.sample(model, batch), oracle):
-        sender.send(row)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
-    sender.send(replace(row, peak_mb=peak))
+    with contextlib.suppress(BrokenPipeError):  # nobody waits any longer, and a kill is on its way
+        for row in rows_of(name, model, lambda batch: origin.sample(model, batch), oracle):
+            sender.send(row)
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+        sender.send(replace(row, peak_mb=peak))
