@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 from torch import fx, nn
 
 from sgdph_fx.config import Policy
-from sgdph_fx.decouple import Decoupled
+from sgdph_fx.decouple import Decoupled, plain_class_of
+from sgdph_fx.filters import dotted
 from sgdph_fx.flow import Flow, walk
 from sgdph_fx.rows import ConvolutionRow, Hint
 from sgdph_fx.rules.calls import argument_reader, operation_name
@@ -89,7 +90,7 @@ def _bias(flow: Flow, node: fx.Node, rule: Conv) -> str | None:
     bias = flow.modules[str(node.target)]._parameters.get(rule.bias)
     if bias is None or not bias.requires_grad:
         return None
-    return f"{node.target}.{rule.bias}" if node.target else rule.bias
+    return dotted(str(node.target), rule.bias)
 
 
 def _registered(modules: Mapping[str, nn.Module], names: _Names) -> Iterator[ConvolutionRow]:
@@ -102,12 +103,11 @@ def _registered(modules: Mapping[str, nn.Module], names: _Names) -> Iterator[Con
 def _module_row(name: str, module: nn.Module, rule: Conv, names: _Names) -> ConvolutionRow:
     weight = module._parameters.get(rule.weight)
     shape = getattr(module, rule.weight).shape if weight is None else weight.shape
-    fallback = f"{name}.{rule.weight}" if name else rule.weight
     obstacle = _obstacle(module, rule) or _frozen(weight)
     return ConvolutionRow(
         name=name,
-        kind=_plain_class(module).__name__,
-        weight=names.first.get(id(weight), fallback),
+        kind=plain_class_of(module).__name__,
+        weight=names.first.get(id(weight), dotted(name, rule.weight)),
         shape=tuple(shape),
         out_channels=int(getattr(module, "out_channels", _outputs(shape, rule, 1))),
         transposed=rule.transposed,
@@ -168,10 +168,6 @@ def _functional_row(node: fx.Node, rule: Conv, names: _Names) -> ConvolutionRow 
 
 def _outputs(shape: Sequence[int], rule: Conv, groups: int) -> int:
     return shape[1] * groups if rule.transposed else shape[0]
-
-
-def _plain_class(module: nn.Module) -> type[nn.Module]:
-    return module.plain_class if isinstance(module, Decoupled) else type(module)
 
 
 def _in_module_order(modules: Mapping[str, nn.Module], calls: dict[str, list[_Call]]) -> list[str]:

@@ -18,7 +18,7 @@ from torch import Tensor, fx, nn
 from sgdph_fx.errors import ModelError, UncopyableModelError
 from sgdph_fx.filters import Filters, compose, decompose, decoupled_names
 
-__all__ = ["Decoupled", "copy_of", "decouple", "restore"]
+__all__ = ["Decoupled", "copy_of", "decouple", "plain_class_of", "restore"]
 
 # One node to torch.fx: the weight of a module that calls `F.conv2d(x, self.weight)` itself can be traced.
 fx.wrap("compose")
@@ -77,6 +77,11 @@ def _make_class(plain_class: type[nn.Module], names: tuple[str, ...]) -> type[nn
 def _computed(module: Any, name: str) -> Tensor:
     direction, gain = decoupled_names(name)
     return compose(getattr(module, direction), getattr(module, gain), module._filters[name])
+
+
+def plain_class_of(module: nn.Module) -> type[nn.Module]:
+    """The class that ``module`` has, or had before it was decoupled."""
+    return module.plain_class if isinstance(module, Decoupled) else type(module)
 
 
 def _new(plain_class: type[nn.Module], names: tuple[str, ...]) -> nn.Module:
@@ -177,9 +182,8 @@ def _decouple_parameter(owners: list[tuple[str, nn.Module, str]], filters: Filte
         new = decoupled_names(name)
         _replace(module, {name: dict(zip(new, (weight, gain), strict=True))})
         known = module._filters if isinstance(module, Decoupled) else {}
-        plain_class = module.plain_class if isinstance(module, Decoupled) else type(module)
         module.__dict__["_filters"] = {**known, name: filters}
-        module.__class__ = decoupled_class(plain_class, tuple(module.__dict__["_filters"]))
+        module.__class__ = decoupled_class(plain_class_of(module), tuple(module.__dict__["_filters"]))
 
 
 def _restore_module(module: Any, done: set[int]) -> None:

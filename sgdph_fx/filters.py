@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-__all__ = ["Filters", "compose", "decompose", "decoupled_names"]
+__all__ = ["Filters", "compose", "decompose", "decoupled_names", "dotted"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +26,11 @@ class Filters:
 
     transposed: bool = False
     groups: int = 1
+
+
+def dotted(path: str, leaf: str) -> str:
+    """Name of the attribute ``leaf`` of the module at ``path``, which is empty for the root."""
+    return f"{path}.{leaf}" if path else leaf
 
 
 def decoupled_names(weight: str) -> tuple[str, str]:

@@ -8,7 +8,7 @@ kept beside the code, and applied to a fresh instance of the same model without 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, get_args
 
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from sgdph_fx.config import Policy
 from sgdph_fx.decouple import decouple
 from sgdph_fx.errors import PlanFormatError, PlanMismatchError
-from sgdph_fx.filters import Filters, compose, decoupled_names
+from sgdph_fx.filters import Filters, compose, decoupled_names, dotted
 from sgdph_fx.rows import ConvolutionRow, Hint, ParameterRow, Role, Verdict, Way
 
 __all__ = ["Plan"]
@@ -125,12 +125,10 @@ class Plan:
         Returns:
             The same tensors in the same order, but with each direction and gain made one weight again.
         """
-        every_name = {
-            **self.filters,
-            **{_join(row.name, "weight"): f for row, f in self._rows_with_filters()},
-        }
-        gains = {decoupled_names(weight)[1] for weight in every_name}
-        weights = {decoupled_names(weight)[0]: weight for weight in every_name}
+        filters = self.filters
+        # A weight that convolutions share has a key for each of them.
+        every_name = filters | {dotted(row.name, "weight"): filters[row.weight] for row in self.decoupled}
+        weights, gains = _parts(every_name)
         plain: dict[str, Tensor] = {}
         for key, value in state_dict.items():
             if key in weights:
@@ -142,10 +140,9 @@ class Plan:
 
     def without_rewriting(self) -> Plan:
         """The plan for the model as it stands: each weight that would be decoupled is first-order instead."""
-        weights = {decoupled_names(row.weight)[0]: row for row in self.decoupled}
-        gains = {decoupled_names(row.weight)[1] for row in self.decoupled}
+        weights, gains = _parts(self.filters)
         parameters = tuple(
-            replace(row, name=weights[row.name].weight, role="weight", reason="first-order: not decoupled")
+            replace(row, name=weights[row.name], role="weight", reason="first-order: not decoupled")
             if row.name in weights
             else row
             for row in self.parameters
@@ -154,21 +151,18 @@ class Plan:
         convolutions = tuple(replace(row, decouple=False) for row in self.convolutions)
         return replace(self, convolutions=convolutions, parameters=parameters)
 
-    def _rows_with_filters(self) -> list[tuple[ConvolutionRow, Filters]]:
-        return [(row, self.filters[row.weight]) for row in self.decoupled]
-
 
 def _differences(plan: Plan, model: nn.Module) -> Iterator[str]:
     """What tells ``model`` from the one that the plan was made for; nothing if it fits."""
-    weights = {decoupled_names(row.weight)[0]: row.weight for row in plan.decoupled}
-    gains = {decoupled_names(row.weight)[1] for row in plan.decoupled}
+    decoupled = plan.filters
+    weights, gains = _parts(decoupled)
     trainable = {
         weights.get(row.name, row.name): row.shape for row in plan.parameters if row.name not in gains
     }
     found = dict(model.named_parameters())
     for name, shape in trainable.items():
         if name not in found:
-            yield f"{name} is missing{' (is the model prepared already?)' if name in plan.filters else ''}"
+            yield f"{name} is missing{' (is the model prepared already?)' if name in decoupled else ''}"
         elif tuple(found[name].shape) != shape:
             yield f"{name} has shape {tuple(found[name].shape)}, planned {shape}"
         elif not found[name].requires_grad:
@@ -183,8 +177,12 @@ def _differences(plan: Plan, model: nn.Module) -> Iterator[str]:
     yield from (f"{name} is missing" for name in plan.frozen if name not in found)
 
 
-def _join(path: str, leaf: str) -> str:
-    return f"{path}.{leaf}" if path else leaf
+def _parts(weights: Iterable[str]) -> tuple[dict[str, str], set[str]]:
+    """The weight that each direction stands for, and the names of the gains."""
+    names = {weight: decoupled_names(weight) for weight in weights}
+    return {direction: weight for weight, (direction, _) in names.items()}, {
+        gain for _, gain in names.values()
+    }
 
 
 def _plan_from_dict(data: dict[str, Any]) -> Plan:

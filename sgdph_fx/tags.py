@@ -14,7 +14,7 @@ from torch import fx, nn
 from torch.nn.utils.parametrizations import _WeightNorm
 from torch.nn.utils.parametrize import ParametrizationList
 
-from sgdph_fx.decouple import Decoupled
+from sgdph_fx.decouple import Decoupled, plain_class_of
 from sgdph_fx.filters import decoupled_names
 from sgdph_fx.flow import Flow
 from sgdph_fx.rows import ConvolutionRow, ParameterRow, Role
@@ -58,7 +58,7 @@ def parameter_rows(
         if not parameter.requires_grad:
             continue
         owner = modules[name.rpartition(".")[0]]
-        kind = (owner.plain_class if isinstance(owner, Decoupled) else type(owner)).__name__
+        kind = plain_class_of(owner).__name__
         row = by_weight.get(name)
         if row is not None and row.decouple:
             rows.extend(_decoupled_rows(row, kind))

@@ -17,6 +17,7 @@ __all__ = [
     "LIKE_ANOTHER",
     "METADATA",
     "SEVERAL_RESULTS",
+    "WRAPPED",
     "argument_reader",
     "is_in_place",
     "operation_name",
@@ -92,7 +93,8 @@ _ALIASES = {
     "divide": "div",
 }
 
-_EXACT: dict[Any, str] = {
+# Python functions whose inside is not to be looked at: the tracer writes each as one node.
+WRAPPED: dict[Any, str] = {
     ops.stochastic_depth: "stochastic_depth",
     ops.drop_block2d: "drop_block2d",
     ops.drop_block3d: "drop_block3d",
@@ -104,8 +106,8 @@ def operation_name(node: fx.Node) -> str:
     target = node.target
     if isinstance(target, str):
         return _canonical(target)
-    if target in _EXACT:
-        return _EXACT[target]
+    if target in WRAPPED:
+        return WRAPPED[target]
     if target is getattr:
         return str(node.args[1])
     name = getattr(target, "__name__", "")

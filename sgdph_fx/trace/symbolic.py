@@ -10,6 +10,7 @@ from typing import Any
 from torch import fx, nn
 
 from sgdph_fx.errors import TraceError
+from sgdph_fx.rules.calls import WRAPPED
 from sgdph_fx.rules.modules import is_leaf
 from sgdph_fx.trace.graph import Trace
 from sgdph_fx.trace.source import calling_line, failing_line
@@ -39,14 +40,11 @@ def trace_symbolically(model: nn.Module, training: bool) -> Trace:
 
 class _Tracer(fx.Tracer):
     def __init__(self) -> None:
-        super().__init__(autowrap_functions=_wrapped_functions())
+        super().__init__(autowrap_functions=tuple(WRAPPED))
 
     @functools.cached_property
     def _names(self) -> dict[int, str]:
         return {id(p): name for name, p in self.root.named_parameters()}
-
-    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return is_leaf(m)
 
     def path_of_module(self, mod: nn.Module) -> str:
         path = self.submodule_paths.get(mod) if self.submodule_paths else None
@@ -87,12 +85,6 @@ class _Tracer(fx.Tracer):
         result = self.create_proxy("call_module", path, args, kwargs)
         result.node.meta["frozen"] = not m.__dict__["training"]
         return result
-
-
-def _wrapped_functions() -> tuple[Callable[..., Any], ...]:
-    from torchvision.ops import drop_block2d, drop_block3d, stochastic_depth
-
-    return (stochastic_depth, drop_block2d, drop_block3d)
 
 
 def _required(model: nn.Module) -> list[str]:

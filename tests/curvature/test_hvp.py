@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 import torch
 from torch import Tensor, nn
@@ -11,6 +9,7 @@ from torch import Tensor, nn
 from sgdph_fx.curvature import PROBES, block_product, differentiable_gradient, generator_at
 from sgdph_fx.curvature.graph import leaves
 from sgdph_fx.errors import NoCurvatureError
+from tests.once import Cut
 
 
 class Zoo(nn.Module):
@@ -110,23 +109,10 @@ def test_the_graph_is_kept_for_more_products_and_the_gradient_left_alone() -> No
     assert p.grad.tolist() == [3.0, 12.0]
 
 
-class OnceOnly(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: torch.autograd.function.FunctionCtx, x: Tensor) -> Tensor:
-        ctx.save_for_backward(x)
-        return x.square()
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, g: Tensor) -> Tensor:
-        (x,) = ctx.saved_tensors
-        return torch.mul(2 * x, g)
-
-
 @pytest.mark.parametrize("beside", [0.0, 1.0])
 def test_an_operation_without_second_derivative_is_said_to_be_one(beside: float) -> None:
     p = torch.tensor([1.0, 2.0], requires_grad=True)
-    gradient = differentiable_gradient((OnceOnly.apply(p).exp() + beside * p**3).sum(), p)
+    gradient = differentiable_gradient((Cut.apply(p).exp() + beside * p**3).sum(), p)
     assert gradient is not None
     with pytest.raises(NoCurvatureError, match=r"no second derivative.*once_differentiable"):
         block_product(gradient, p)(torch.ones(2))

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from sgdph_fx.errors import NoCurvatureError, OptimizerError, StaleOptimizerError
 from sgdph_fx.optim import SGDPH
+from tests.once import Cut
 
 pytestmark = pytest.mark.filterwarnings("ignore:Using backward\\(\\) with create_graph=True:UserWarning")
 
@@ -77,12 +78,15 @@ def test_step_takes_the_graph_off_every_gradient(small: Any, make_batches: Any, 
         assert not any(p.grad.requires_grad for p in net.parameters())
 
 
+@pytest.mark.parametrize(
+    "options", [{}, {"probe": "rademacher", "seed": 3}], ids=["ones", "one draw of signs"]
+)
 @pytest.mark.parametrize("own_graph", [False, True])
 def test_micro_batches_add_up_to_the_batch(
-    small: Any, make_batches: Any, make_groups: Any, own_graph: bool
+    small: Any, make_batches: Any, make_groups: Any, own_graph: bool, options: dict[str, Any]
 ) -> None:
     whole, parts = small("group"), small("group")
-    a, b = SGDPH(make_groups(whole), 0.05), SGDPH(make_groups(parts), 0.05)
+    a, b = (SGDPH(make_groups(net), 0.05, **options) for net in (whole, parts))
     for x, y in make_batches(14, size=6):
         a.zero_grad()
         a.backward(whole.loss((x, y)))
@@ -214,18 +218,6 @@ def test_the_last_parameters_turn_needs_no_product_in_the_authors_variant(
     optimizer.step()
     assert optimizer.due is net.conv1.bias
     assert "hessian_average" not in optimizer.state[net.linear.bias]
-
-
-class Cut(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        ctx.save_for_backward(x)
-        return x.sin()
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, g: Tensor) -> Any:
-        return ctx.saved_tensors[0].cos() * g
 
 
 def test_an_operation_differentiable_once_leaves_everything_as_it_was() -> None:

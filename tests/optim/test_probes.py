@@ -125,25 +125,6 @@ def test_the_step_takes_the_rectified_average_of_signed_estimates(variant: Any) 
     torch.testing.assert_close(p.detach(), 1 - factor * momentum, rtol=1e-14, atol=0)
 
 
-@pytest.mark.parametrize("own_graph", [False, True])
-def test_micro_batches_of_one_step_share_the_draw(
-    small: Any, make_batches: Any, make_groups: Any, own_graph: bool
-) -> None:
-    whole, parts = small("group"), small("group")
-    a, b = (SGDPH(make_groups(n), 0.05, probe="rademacher", seed=3) for n in (whole, parts))
-    for x, y in make_batches(14, size=6):
-        a.zero_grad()
-        a.backward(whole.loss((x, y)))
-        a.step()
-        b.zero_grad()
-        for i in range(0, 6, 2):
-            loss = parts.loss((x[i : i + 2], y[i : i + 2])) / 3
-            loss.backward(create_graph=True) if own_graph else b.backward(loss)
-        b.step()
-    for p, q in zip(whole.parameters(), parts.parameters(), strict=True):
-        torch.testing.assert_close(p, q, rtol=1e-11, atol=1e-12)
-
-
 @pytest.mark.parametrize("stop", [1, 4, 9])
 def test_a_run_with_random_signs_resumes_with_the_same_bits(
     small: Any, make_batches: Any, make_groups: Any, stop: int

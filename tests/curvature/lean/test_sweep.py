@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -19,17 +19,13 @@ from sgdph_fx import prepare
 from sgdph_fx.curvature import block_product, differentiable_gradient
 from sgdph_fx.curvature.lean import backward_with_product, lean_coverage
 from sgdph_fx.errors import NoCurvatureError
+from tests.once import Cut
 
 IMAGES = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 LABELS = torch.tensor([1, 2, 0])
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def _decoupled() -> nn.Module:
@@ -150,18 +146,6 @@ def test_gradients_add_up_and_retained_graphs_serve_again() -> None:
     assert torch.equal(first, again)  # type: ignore[arg-type]
     for p, g in zip(net.parameters(), once, strict=True):
         torch.testing.assert_close(p.grad, 2 * g, rtol=1e-12, atol=0)
-
-
-class Cut(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        ctx.save_for_backward(x)
-        return x.sin()
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, g: Tensor) -> Any:
-        return ctx.saved_tensors[0].cos() * g
 
 
 @pytest.mark.parametrize("beside", [0.0, 1.0])
