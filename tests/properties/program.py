@@ -94,10 +94,15 @@ class Network(nn.Module):
         return module
 
     def forward(self, x: Tensor) -> list[Tensor]:
+        values = self.values(x)
+        return [values[i] for i in self.program.outputs]
+
+    def values(self, x: Tensor) -> list[Tensor]:
+        """The input, and what each step makes."""
         values = [x]
         for number, step in enumerate(self.program.steps):
             of = number if step.of is None or step.operation == "shared" else step.of
             own = getattr(self, f"s{of}", None)
             result = step.what.run(self, own, *[values[i] for i in step.inputs])
             values += result if step.what.results > 1 else [result]
-        return [values[i] for i in self.program.outputs]
+        return values

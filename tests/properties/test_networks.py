@@ -6,12 +6,12 @@ import copy
 import pickle
 
 import torch
-from hypothesis import given
+from hypothesis import assume, given
 from torch import Tensor, nn
 
 from sgdph_fx import Config, Plan, analyze, prepare, restore
 from tests.properties.ledger import Ledger
-from tests.properties.program import Program
+from tests.properties.program import Network, Program
 from tests.properties.strategies import networks
 from tests.zoo.oracle import absorbs
 
@@ -19,7 +19,7 @@ POLICIES = ("direct", "see-through", "absorbing")
 _network = given(networks())
 
 
-def built(program: Program) -> nn.Module:
+def built(program: Program) -> Network:
     torch.manual_seed(0)
     return program.build()
 
@@ -130,6 +130,7 @@ def test_verdicts_against_the_oracle(program: Program) -> None:
     """What absorbs a gain does so in numbers; what the network returns does not."""
     ledger = Ledger.of(program)
     model, x = built(program), program.input()
+    assume(not has_constant_map(model, x))
     bare_ones = bare(analyze(model, x, config=Config(policy="absorbing")))
     for name in ledger.calls():
         if len(ledger.sharing(name)) > 1 or isinstance(getattr(model, name), nn.Parameter):
@@ -138,3 +139,15 @@ def test_verdicts_against_the_oracle(program: Program) -> None:
             assert absorbs(model, name, (x,), tolerance=1e-6)
         elif name in ledger.returned():
             assert not absorbs(model, name, (x,))
+
+
+def has_constant_map(model: Network, x: Tensor) -> bool:
+    """Whether max pooling spread one number over a whole map, which a norm then divides by no deviation at all.
+
+    What comes out is rounding over rounding, of which no oracle can say whether a gain changed it.
+    """
+    with torch.no_grad():
+        maps = [
+            m for v in model.values(x) if v.dim() > 2 for m in (v.flatten(2), v.movedim(-1, 1).flatten(2))
+        ]
+    return any(bool(((m.amax(2) == m.amin(2)) & (m.amax(2) != 0)).any()) for m in maps)
