@@ -35,8 +35,9 @@ def _main(contender: str, network: str, width: str, batch: str) -> None:
 def _peak() -> float:
     # Linux counts into a child's ru_maxrss what its parent held when it started it; the status file does not.
     status = Path("/proc/self/status")
-    if status.exists():
-        return int(re.search(r"VmHWM:\s*(\d+) kB", status.read_text())[1]) / 2**10
+    found = re.search(r"VmHWM:\s*(\d+) kB", status.read_text()) if status.exists() else None
+    if found is not None:
+        return int(found[1]) / 2**10
     unit = 2**20 if sys.platform == "darwin" else 2**10
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
 
