@@ -11,6 +11,7 @@ from click.testing import CliRunner
 
 from benchmarks.step.__main__ import main
 from benchmarks.step.measure import measure
+from benchmarks.step.memory import peak_megabytes
 from benchmarks.step.task import batch_of, trainer
 
 
@@ -50,3 +51,11 @@ def test_every_contender_is_measured_at_the_moment_that_it_is_set_to() -> None:
     assert costs["a"].seconds > 0
     made.go_to(7)
     assert made.optimizer.due is [p for p in made.model.parameters() if p.dim() == 1][7]
+
+
+def test_the_peak_is_that_of_the_child_alone() -> None:
+    ballast = bytearray(400 * 2**20)
+    ballast[:: 2**12] = b"x" * len(ballast[:: 2**12])
+    holding = peak_megabytes("SGD", "resnet18", 2, 2)
+    del ballast
+    assert abs(holding - peak_megabytes("SGD", "resnet18", 2, 2)) < 100

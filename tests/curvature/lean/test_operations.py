@@ -58,6 +58,10 @@ def _attention(causal: bool) -> Callable[..., Tensor]:
 CONVOLUTIONS: dict[str, Operation] = {
     "conv1d": (_conv("conv1d", stride=2), [(2, 3, 7), (4, 3, 3), (4,)]),
     "conv2d": (_conv("conv2d", padding=1, stride=2), [IMAGE, (3, 4, 3, 3), (3,)]),
+    "conv2d pointwise, strided": (_conv("conv2d", stride=(2, 3)), [IMAGE, (3, 4, 1, 1), (3,)]),
+    "conv2d pointwise, strided, grouped": (_conv("conv2d", stride=2, groups=2), [IMAGE, (6, 2, 1, 1), (6,)]),
+    "conv2d pointwise, strided, padded": (_conv("conv2d", stride=2, padding=1), [IMAGE, (3, 4, 1, 1), (3,)]),
+    "conv1d pointwise, strided": (_conv("conv1d", stride=2), [(2, 3, 6), (4, 3, 1), (4,)]),
     "conv2d dilated": (_conv("conv2d", dilation=2, padding=2), [IMAGE, (3, 4, 2, 3), (3,)]),
     "conv2d grouped": (_conv("conv2d", groups=2), [IMAGE, (6, 2, 3, 3), (6,)]),
     "conv2d depthwise": (_conv("conv2d", groups=4, padding=1), [IMAGE, (4, 1, 3, 3), (4,)]),
