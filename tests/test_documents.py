@@ -46,15 +46,15 @@ def test_links_to_files_lead_somewhere(document: Path) -> None:
     assert [target for target in targets if not (document.parent / target).exists()] == []
 
 
-def test_the_how_tos_run_from_top_to_bottom() -> None:
-    """Their own assertions hold; `MODULES` is put back, as the page registers a norm."""
+@pytest.mark.parametrize(("page", "count"), [("howto", 5), ("concepts", 2)])
+def test_the_code_on_a_page_runs_from_top_to_bottom(page: str, count: int) -> None:
+    """Its own assertions hold; `MODULES` is put back, as a page may register a norm."""
     before = dict(MODULES)
-    blocks = re.findall(
-        r"```python\n(.*?)```", (ROOT / "docs" / "howto.md").read_text(encoding="utf-8"), re.DOTALL
-    )
-    assert len(blocks) >= 5
+    text = (ROOT / "docs" / f"{page}.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    assert len(blocks) >= count
     try:
-        exec("\n".join(blocks), {"__name__": "howto"})
+        exec("\n".join(blocks), {"__name__": page})
     finally:
         MODULES.clear()
         MODULES.update(before)
