@@ -3,6 +3,7 @@
 from sgdph_fx.trace.graph import Trace
 from sgdph_fx.trace.inputs import ExampleInputs, Run, runner
 from sgdph_fx.trace.recorded import trace_by_recording
+from sgdph_fx.trace.scripted import is_scripted
 from sgdph_fx.trace.state import mode, untouched, without_collection
 from sgdph_fx.trace.symbolic import trace_symbolically
 
@@ -10,6 +11,7 @@ __all__ = [
     "ExampleInputs",
     "Run",
     "Trace",
+    "is_scripted",
     "mode",
     "runner",
     "trace_by_recording",

@@ -13,6 +13,7 @@ from sgdph_fx.errors import TraceError
 from sgdph_fx.rules.calls import WRAPPED
 from sgdph_fx.rules.modules import is_leaf
 from sgdph_fx.trace.graph import Trace
+from sgdph_fx.trace.scripted import is_scripted
 from sgdph_fx.trace.source import calling_line, failing_line
 from sgdph_fx.trace.state import mode, modes_differ, reads_of_training
 
@@ -80,6 +81,8 @@ class _Tracer(fx.Tracer):
 
     def call_module(self, m: nn.Module, forward: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         path = self.path_of_module(m)
+        if is_scripted(m):
+            raise TypeError(f"{path} is TorchScript, which only a run can look into")
         if not is_leaf(m):
             return forward(*args, **kwargs)
         result = self.create_proxy("call_module", path, args, kwargs)
