@@ -29,6 +29,7 @@ from sgdph_fx.tags import parameter_rows
 from sgdph_fx.trace import (
     ExampleInputs,
     Trace,
+    eagerly,
     runner,
     trace_by_recording,
     trace_symbolically,
@@ -77,7 +78,7 @@ def analyze(
     inner = unwrapped(require_module(model))
     hints = [] if inner is model else [_unwrapping(model, inner)]
     model, config = inner, config or Config()
-    with without_collection(), untouched(model):
+    with without_collection(), untouched(model), eagerly():
         traces, more = _trace(model, example_inputs)
         hints += more
         flows = [flow_of(trace, model) for trace in traces]

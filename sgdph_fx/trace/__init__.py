@@ -1,5 +1,6 @@
 """Module → ``torch.fx.Graph``: recorded from a real run where inputs are given, else symbolic."""
 
+from sgdph_fx.trace.eager import eagerly
 from sgdph_fx.trace.graph import Trace
 from sgdph_fx.trace.inputs import ExampleInputs, Run, runner
 from sgdph_fx.trace.recorded import trace_by_recording
@@ -11,6 +12,7 @@ __all__ = [
     "ExampleInputs",
     "Run",
     "Trace",
+    "eagerly",
     "is_scripted",
     "mode",
     "runner",
