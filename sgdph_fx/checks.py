@@ -23,7 +23,7 @@ from sgdph_fx.errors import (
 )
 from sgdph_fx.filters import compose, decompose
 from sgdph_fx.plan import Plan
-from sgdph_fx.trace import Run, mode, untouched
+from sgdph_fx.trace import Run, eagerly, mode, untouched
 
 __all__ = [
     "check_optimizer",
@@ -173,7 +173,7 @@ def require_exact_rewrite(model: nn.Module, plan: Plan) -> float:
 
 def outputs_of(model: nn.Module, run: Run) -> list[Tensor]:
     """All floating tensors that ``run(model)`` returns in evaluation mode; ``model`` stays as it is."""
-    with untouched(model), mode(model, training=False):
+    with untouched(model), mode(model, training=False), eagerly():
         torch.manual_seed(0)  # undone on leaving: a model that draws random numbers draws the same twice
         leaves = pytree.tree_leaves(run(model))
     return [leaf.detach() for leaf in leaves if isinstance(leaf, Tensor) and leaf.is_floating_point()]

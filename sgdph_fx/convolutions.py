@@ -8,15 +8,12 @@ from dataclasses import dataclass, replace
 from torch import fx, nn
 
 from sgdph_fx.config import Policy
-from sgdph_fx.decouple import Decoupled, plain_class_of
 from sgdph_fx.filters import dotted
 from sgdph_fx.flow import Flow, walk
 from sgdph_fx.rows import ConvolutionRow, Hint
-from sgdph_fx.rules.calls import argument_reader, operation_name
 from sgdph_fx.rules.kinds import Conv
-from sgdph_fx.rules.modules import rule_of
-from sgdph_fx.rules.operations import OPERANDS
-from sgdph_fx.verdicts import Judgement, judge
+from sgdph_fx.undecided import Names, functional_row, module_rows, names_of
+from sgdph_fx.verdicts import Judgement, judge, name_of
 
 __all__ = ["convolution_rows"]
 
@@ -42,42 +39,29 @@ def convolution_rows(
             for a convolution that training never calls, and a difference becomes a hint.
         policy: When a convolution counts as normalized.
     """
-    names = _names_of(model)
-    registered = {row.name: row for row in _registered(flows[0].modules, names)}
+    names = names_of(model)
+    registered = {row.name: row for row in module_rows(flows[0].modules, names)}
     calls: dict[str, list[_Call]] = {name: [] for name in registered}
     for flow in flows:
         for call in _calls(flow, names, policy, registered):
             calls.setdefault(call.row.name, []).append(call)
     order = _in_module_order(flows[0].modules, calls)
-    decided = [_decide(name, calls[name], registered.get(name)) for name in order]
+    used = _uses(flows)
+    decided = [
+        _decide(name, calls[name]) if calls[name] else _uncalled(registered[name], used) for name in order
+    ]
     rows = _share([row for row, _ in decided])
     return tuple(rows), tuple(hint for _, hints in decided for hint in hints)
 
 
-@dataclass(frozen=True, slots=True)
-class _Names:
-    """The parameters by each of their names, and the first name of each by its id."""
-
-    parameters: dict[str, nn.Parameter]
-    first: dict[int, str]
-
-
-def _names_of(model: nn.Module) -> _Names:
-    parameters = dict(model.named_parameters(remove_duplicate=False))
-    first: dict[int, str] = {}
-    for name, parameter in parameters.items():
-        first.setdefault(id(parameter), name)
-    return _Names(parameters, first)
-
-
 def _calls(
-    flow: Flow, names: _Names, policy: Policy, registered: Mapping[str, ConvolutionRow]
+    flow: Flow, names: Names, policy: Policy, registered: Mapping[str, ConvolutionRow]
 ) -> Iterator[_Call]:
     for _, attributes in flow.graph.nodes(data=True):
         node, rule = attributes["node"], attributes["rule"]
         if not isinstance(rule, Conv):
             continue
-        row = registered[str(node.target)] if node.op == "call_module" else _functional_row(node, rule, names)
+        row = registered[str(node.target)] if node.op == "call_module" else functional_row(node, rule, names)
         if row is not None:
             row = replace(row, source=node.meta.get("source"))
             judgement = judge(flow, walk(flow, node), policy)
@@ -93,83 +77,6 @@ def _bias(flow: Flow, node: fx.Node, rule: Conv) -> str | None:
     return dotted(str(node.target), rule.bias)
 
 
-def _registered(modules: Mapping[str, nn.Module], names: _Names) -> Iterator[ConvolutionRow]:
-    for name, module in modules.items():
-        rule = rule_of(module)
-        if isinstance(rule, Conv):
-            yield _module_row(name, module, rule, names)
-
-
-def _module_row(name: str, module: nn.Module, rule: Conv, names: _Names) -> ConvolutionRow:
-    weight = module._parameters.get(rule.weight)
-    shape = getattr(module, rule.weight).shape if weight is None else weight.shape
-    obstacle = _obstacle(module, rule) or _frozen(weight)
-    return ConvolutionRow(
-        name=name,
-        kind=plain_class_of(module).__name__,
-        weight=names.first.get(id(weight), dotted(name, rule.weight)),
-        shape=tuple(shape),
-        out_channels=int(getattr(module, "out_channels", _outputs(shape, rule, 1))),
-        transposed=rule.transposed,
-        groups=int(getattr(module, "groups", 1)),
-        verdict="bare",
-        norm=None,
-        via=(),
-        reason=obstacle,
-        decouple=not obstacle,
-    )
-
-
-def _obstacle(module: nn.Module, rule: Conv) -> str:
-    """Why a convolution module is left as it is, bare or not; empty if it can be decoupled."""
-    if isinstance(module, Decoupled):
-        return "decoupled already"
-    if rule.gain is not None:
-        return f"it carries a gain of its own, {rule.gain}"
-    if rule.standardized:
-        return "it normalizes its weight itself, so a gain on that would change nothing"
-    if module._parameters.get(rule.weight) is None:
-        return "its weight is computed by a reparameterization, which is left as it is"
-    return ""
-
-
-def _frozen(weight: nn.Parameter | None) -> str:
-    trains = weight is not None and weight.requires_grad and weight.is_floating_point()
-    return "" if trains else "its weight is frozen, so it is left as it is"
-
-
-def _functional_row(node: fx.Node, rule: Conv, names: _Names) -> ConvolutionRow | None:
-    """None for a fixed kernel (a buffer, or one that is computed): it is no convolution of ours."""
-    arg = argument_reader(node)
-    source = arg(*OPERANDS[operation_name(node)].weight, None)
-    if not (
-        isinstance(source, fx.Node) and source.op == "get_attr" and str(source.target) in names.parameters
-    ):
-        return None
-    parameter = names.parameters[str(source.target)]
-    groups = arg(6, "groups", 1)
-    groups = groups if isinstance(groups, int) else 1
-    obstacle = _frozen(parameter)
-    return ConvolutionRow(
-        name=str(source.target).removesuffix("weight").removesuffix(".") or str(source.target),
-        kind=operation_name(node),
-        weight=names.first[id(parameter)],
-        shape=tuple(parameter.shape),
-        out_channels=_outputs(parameter.shape, rule, groups),
-        transposed=rule.transposed,
-        groups=groups,
-        verdict="bare",
-        norm=None,
-        via=(),
-        reason=obstacle,
-        decouple=not obstacle,
-    )
-
-
-def _outputs(shape: Sequence[int], rule: Conv, groups: int) -> int:
-    return shape[1] * groups if rule.transposed else shape[0]
-
-
 def _in_module_order(modules: Mapping[str, nn.Module], calls: dict[str, list[_Call]]) -> list[str]:
     rank = {name: position for position, name in enumerate(modules)}
 
@@ -181,17 +88,32 @@ def _in_module_order(modules: Mapping[str, nn.Module], calls: dict[str, list[_Ca
     return sorted(calls, key=place)
 
 
-def _decide(
-    name: str, calls: Sequence[_Call], uncalled: ConvolutionRow | None
-) -> tuple[ConvolutionRow, list[Hint]]:
+def _uses(flows: Sequence[Flow]) -> dict[str, str]:
+    """The operation that uses each parameter which the trace shows by itself, and not inside its module."""
+    reads = (attributes["node"] for flow in flows for _, attributes in flow.graph.nodes(data=True))
+    return {str(node.target): name_of(user) for node in reads if node.op == "get_attr" for user in node.users}
+
+
+def _uncalled(row: ConvolutionRow, uses: Mapping[str, str]) -> tuple[ConvolutionRow, list[Hint]]:
+    """A convolution module of which no call as a convolution was seen."""
+    inside = dotted(row.name, "")
+    used = next((n for n in uses if n.startswith(inside) and not n.endswith("bias")), None)
+    if used is None:
+        reason = "bare: never called, so no gradient ever reaches it; left as it is"
+        hint = Hint("never-called", row.name, "neither training nor evaluation calls this convolution")
+    else:
+        what = (
+            f"its {used.removeprefix(inside)} goes into {uses[used]}, and on to no convolution that is seen"
+        )
+        reason = f"bare: {what}; {row.reason or 'left as it is'}"
+        hint = Hint("used-otherwise", row.name, what)
+    return replace(row, reason=reason, decouple=False), [hint]
+
+
+def _decide(name: str, calls: Sequence[_Call]) -> tuple[ConvolutionRow, list[Hint]]:
     training = [c for c in calls if c.training]
     evaluation = [c for c in calls if not c.training]
     chosen = training or evaluation
-    if not chosen:
-        assert uncalled is not None
-        reason = "bare: never called, so no gradient ever reaches it; left as it is"
-        hint = Hint("never-called", name, "neither training nor evaluation calls this convolution")
-        return replace(uncalled, reason=reason, decouple=False), [hint]
     call = next((c for c in chosen if c.judgement.verdict == "bare"), chosen[0])
     judgement = call.judgement
     kept = judgement.verdict == "bare" and call.row.reason

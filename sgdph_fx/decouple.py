@@ -120,12 +120,22 @@ def copy_of(model: nn.Module) -> nn.Module:
         UncopyableModelError: if the model has none.
     """
     try:
-        return copy.deepcopy(model)
+        with (
+            torch.no_grad()
+        ):  # with gradients, TorchScript copies its parameters into results of a computation
+            copied = copy.deepcopy(model)
     except Exception as error:
         raise UncopyableModelError(
             f"{type(model).__name__} cannot be deep-copied ({type(error).__name__}: {error}). "
             "Pass inplace=True to rewrite the model itself."
         ) from error
+    for own, new in zip(_every_parameter(model), _every_parameter(copied), strict=True):
+        new.requires_grad_(own.requires_grad)  # and without, it forgets that they are trainable
+    return copied
+
+
+def _every_parameter(model: nn.Module) -> Iterator[nn.Parameter]:
+    return (parameter for _, parameter in model.named_parameters(remove_duplicate=False))
 
 
 def restore(model: nn.Module, inplace: bool = False) -> nn.Module:

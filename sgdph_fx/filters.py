@@ -12,12 +12,13 @@ zeros keeps output 0, has finite gradients and can leave zero.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-__all__ = ["Filters", "compose", "decompose", "decoupled_names", "dotted"]
+__all__ = ["Filters", "compose", "decompose", "decoupled_names", "dotted", "filter_numbers"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +83,18 @@ def decompose(weight: Tensor, filters: Filters) -> tuple[Tensor, Tensor]:
     return torch.where(norm == 0, filler, _stacked(weight, filters)).view_as(weight), gain
 
 
+def filter_numbers(shape: Sequence[int], filters: Filters) -> Tensor:
+    """The output filter that each number of a weight of ``shape`` belongs to, as integers of that shape.
+
+    >>> filter_numbers((2, 2, 1), Filters(transposed=True, groups=2)).flatten().tolist()
+    [0, 1, 2, 3]
+    """
+    places = _stacked(torch.empty(tuple(shape), device="meta"), filters)
+    own = [places.shape[d] if d in _own_dims(filters) else 1 for d in range(places.dim())]
+    count = torch.Size(own).numel()
+    return torch.arange(count, device="cpu").view(own).expand(places.shape).reshape(tuple(shape))
+
+
 def _stacked(weight: Tensor, filters: Filters) -> Tensor:
     """A view in which an output filter is one index of dimension 0, or of (0, 2) if transposed."""
     if not filters.transposed:
@@ -92,7 +105,10 @@ def _stacked(weight: Tensor, filters: Filters) -> Tensor:
 def _norms(weight: Tensor, filters: Filters) -> Tensor:
     """‖·‖ of each output filter, shaped to be multiplied with :func:`_stacked`."""
     stacked = _stacked(weight, filters)
-    own = (0, 2) if filters.transposed else (0,)
-    over = [d for d in range(stacked.dim()) if d not in own]
+    over = [d for d in range(stacked.dim()) if d not in _own_dims(filters)]
     norms: Tensor = torch.linalg.vector_norm(stacked, dim=over, keepdim=True)
     return norms
+
+
+def _own_dims(filters: Filters) -> tuple[int, ...]:
+    return (0, 2) if filters.transposed else (0,)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from torch import nn
@@ -28,6 +29,7 @@ from sgdph_fx.tags import parameter_rows
 from sgdph_fx.trace import (
     ExampleInputs,
     Trace,
+    eagerly,
     runner,
     trace_by_recording,
     trace_symbolically,
@@ -76,7 +78,7 @@ def analyze(
     inner = unwrapped(require_module(model))
     hints = [] if inner is model else [_unwrapping(model, inner)]
     model, config = inner, config or Config()
-    with without_collection(), untouched(model):
+    with without_collection(), untouched(model), eagerly():
         traces, more = _trace(model, example_inputs)
         hints += more
         flows = [flow_of(trace, model) for trace in traces]
@@ -185,7 +187,19 @@ def _trace(model: nn.Module, example_inputs: ExampleInputs | None) -> tuple[list
     try:
         training = [trace_by_recording(model, run, True)]
     except TraceError as error:
-        evaluation = trace_by_recording(model, run, False)
-        hint = Hint("training-run-failed", "", f"{error} Verdicts are those of evaluation mode.")
-        return [evaluation], [hint]
-    return [*training, trace_by_recording(model, run, False)], []
+        traces = [trace_by_recording(model, run, False)]
+        hints = [Hint("training-run-failed", "", f"{error} Verdicts are those of evaluation mode.")]
+    else:
+        traces, hints = [*training, trace_by_recording(model, run, False)], []
+    return traces, [*hints, *_unseen(traces)]
+
+
+def _unseen(traces: Sequence[Trace]) -> Iterator[Hint]:
+    counts = {path: max(t.unseen.get(path, 0) for t in traces) for t in traces for path in t.unseen}
+    for path, count in counts.items():
+        if count:
+            message = (
+                f"{count} convolution{'s' if count > 1 else ''} ran inside this TorchScript module, where none can be "
+                "decoupled, whatever follows it; pass the module that it was made from, and script after training"
+            )
+            yield Hint("unseen-convolutions", path, message)

@@ -22,6 +22,7 @@ from sgdph_fx.rules.calls import argument_reader, operation_name
 from sgdph_fx.rules.kinds import Affine, Conv, Linear, Norm, Rule, Transparent
 from sgdph_fx.rules.modules import rule_of
 from sgdph_fx.rules.operations import OPERANDS
+from sgdph_fx.trace import is_scripted
 from sgdph_fx.verdicts import name_of
 
 __all__ = ["parameter_rows"]
@@ -89,6 +90,8 @@ def _tag(
     if uses:
         # Used in several ways, it is what the least channel-wise of them says.
         return min(uses, key=lambda tag: tag.order)
+    if is_scripted(owner):
+        return _Tag(1, "other", "first-order: inside TorchScript, where its use cannot be seen")
     return _Tag(1, "other", f"first-order: {type(owner).__name__}.{leaf} is no channel-wise parameter")
 
 

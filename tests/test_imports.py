@@ -14,8 +14,8 @@ ANALYSIS = (
     {"rules"},
     {"trace"},
     {"flow"},
-    {"decouple", "verdicts"},
-    {"plan"},
+    {"decouple", "verdicts", "views"},
+    {"plan", "undecided"},
     {"checks", "convolutions", "groups", "overrides", "report", "tags"},
     {"pipeline"},
 )

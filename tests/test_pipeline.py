@@ -140,6 +140,54 @@ def test_example_inputs_in_every_form() -> None:
         analyze(model, torch.rand(2, 7, 6, 6))
 
 
+class AllOptional(Keywords):
+    """As models of transformers are called: every argument has a default."""
+
+    def forward(
+        self, image: Tensor | None = None, other: Tensor | None = None, doubled: bool = False
+    ) -> dict[str, Tensor]:
+        if (image is None) == (other is None):
+            raise ValueError("exactly one of image and other")
+        y = torch.relu(self.conv(image if other is None else other))
+        return {"out": self.norm(2 * y if doubled else y)}
+
+
+class NeedsTheSecond(AllOptional):
+    def forward(self, image: Tensor | None = None, other: Tensor | None = None) -> dict[str, Tensor]:
+        return super().forward(None, other)
+
+
+def test_of_optional_arguments_the_first_is_the_input() -> None:
+    model, x = AllOptional(), torch.rand(2, 3, 6, 6)
+    (symbolic,), (recorded,) = analyze(model).convolutions, analyze(model, {"other": x}).convolutions
+    assert (symbolic.verdict, symbolic.norm, symbolic.via) == ("normalized", "norm", ("relu",))
+    assert (symbolic.verdict, symbolic.norm) == (recorded.verdict, recorded.norm)
+    with pytest.raises(TraceError, match=r"exactly one of image and other.*Pass example_inputs"):
+        analyze(NeedsTheSecond())
+
+
+_ACTIVATIONS = {"relu": nn.ReLU(), "norm": nn.BatchNorm2d(4)}
+
+
+class Borrows(nn.Module):
+    """Calls a module that it does not own, out of a table."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.conv, self.norm, self.name = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), name
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(_ACTIVATIONS[self.name](self.conv(x)))
+
+
+def test_a_module_that_the_model_does_not_own_is_looked_into() -> None:
+    for inputs in (None, torch.rand(2, 3, 6, 6)):
+        (row,) = analyze(Borrows("relu"), inputs).convolutions
+        assert (row.verdict, row.norm, row.via) == ("normalized", "norm", ("relu",))
+    with pytest.raises(TraceError, match="Pass example_inputs"):
+        analyze(Borrows("norm"))  # whose parameters are nobody's
+
+
 class Stateful(nn.Module):
     """Changes everything that a run can change."""
 

@@ -6,6 +6,7 @@ A module that stands here is read as one operation; what it does inside does not
 
 from __future__ import annotations
 
+import torch
 from torch import nn
 from torchvision import ops
 from torchvision.models.convnext import LayerNorm2d
@@ -113,6 +114,8 @@ def rule_of(module: nn.Module) -> Rule | None:
             return MODULES[ancestor]
         if (name := f"{ancestor.__module__}.{ancestor.__qualname__}") in NAMED:
             return NAMED[name]
+    if isinstance(module, torch.jit.ScriptModule):
+        return Mixing()  # it cannot be looked into
     of_torch = type(module).__module__.startswith("torch.nn.modules")
     return Mixing() if of_torch and not isinstance(module, _CONTAINERS) else None
 

@@ -10,7 +10,8 @@ are looked into. Beside each node, in ``node.meta``, stands what the later stage
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
 from torch import fx
@@ -27,9 +28,11 @@ class Trace:
         way: ``"symbolic"`` or ``"recorded"``.
         training: Whether the model was in training mode.
         either_mode: Whether the other mode would have given the same graph, because nothing that was run asks.
+        unseen: How many convolutions ran inside each TorchScript module, by its path, of a recorded run.
     """
 
     graph: fx.Graph
     way: Literal["symbolic", "recorded"]
     training: bool
     either_mode: bool = False
+    unseen: Mapping[str, int] = field(default_factory=dict)

@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import operator
 import weakref
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -18,6 +19,7 @@ from sgdph_fx.errors import TraceError
 from sgdph_fx.rules.modules import is_leaf
 from sgdph_fx.trace.graph import Trace
 from sgdph_fx.trace.inputs import Run
+from sgdph_fx.trace.scripted import ConvolutionCounter, is_scripted
 from sgdph_fx.trace.source import calling_line, failing_line
 from sgdph_fx.trace.state import mode
 
@@ -50,7 +52,7 @@ def trace_by_recording(model: nn.Module, run: Run, training: bool) -> Trace:
                 "Pass inputs on which a plain call of the model works."
             ) from error
     recorder.graph.output(recorder.as_nodes(result))
-    return Trace(recorder.graph, "recorded", training)
+    return Trace(recorder.graph, "recorded", training, unseen=recorder.unseen)
 
 
 class _Recorder(TorchFunctionMode):
@@ -59,6 +61,7 @@ class _Recorder(TorchFunctionMode):
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.graph = fx.Graph()
+        self.unseen: Counter[str] = Counter()
         self._depth = 0
         self._paths = {module: name for name, module in model.named_modules()}
         self._constants = {id(t): name for name, t in [*model.named_buffers(), *model.named_parameters()]}
@@ -84,12 +87,21 @@ class _Recorder(TorchFunctionMode):
         self._depth += 1
         try:
             nodes = self.as_nodes(args), self.as_nodes(kwargs)
-            result = call(module, *args, **kwargs)
+            result = (self._counted(call) if is_scripted(module) else call)(module, *args, **kwargs)
             node = self._write("call_module", self._paths[module], *nodes, result)
             node.meta["frozen"] = not module.training
         finally:
             self._depth -= 1
         return result
+
+    def _counted(self, call: Callable[..., Any]) -> Callable[..., Any]:
+        def counted(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
+            with ConvolutionCounter(module) as counter:
+                result = call(module, *args, **kwargs)
+            self.unseen[self._paths[module]] += counter.count
+            return result
+
+        return counted
 
     def as_nodes(self, value: Any) -> Any:
         """``value`` with each tensor replaced by the node that made it."""

@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sgdph_fx.trace.scripted import is_scripted
+
 __all__ = ["mode", "modes_differ", "reads_of_training", "untouched", "without_collection"]
 
 
@@ -23,9 +25,11 @@ def untouched(model: nn.Module) -> Iterator[None]:
     That is: the train/eval flag of every module, buffers (their identity and their numbers), gradients,
     attributes set during the run, hooks, and the state of torch's, NumPy's and Python's random number generators.
     """
-    attributes = [(module, _attributes(module)) for module in model.modules()]
-    buffers = [(b, b.clone()) for m, _ in attributes for b in m._buffers.values() if b is not None]
-    gradients = [(p, p.grad) for m, _ in attributes for p in m._parameters.values() if p is not None]
+    modules = list(model.modules())
+    # TorchScript keeps its own attributes, and lets nobody add or remove one.
+    attributes = [(module, _attributes(module)) for module in modules if not is_scripted(module)]
+    buffers = [(b, b.clone()) for m in modules for b in m._buffers.values() if b is not None]
+    gradients = [(p, p.grad) for m in modules for p in m._parameters.values() if p is not None]
     with torch.random.fork_rng(), _forked_generators():
         try:
             yield

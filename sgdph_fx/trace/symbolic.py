@@ -13,6 +13,7 @@ from sgdph_fx.errors import TraceError
 from sgdph_fx.rules.calls import WRAPPED
 from sgdph_fx.rules.modules import is_leaf
 from sgdph_fx.trace.graph import Trace
+from sgdph_fx.trace.scripted import is_scripted
 from sgdph_fx.trace.source import calling_line, failing_line
 from sgdph_fx.trace.state import mode, modes_differ, reads_of_training
 
@@ -23,7 +24,8 @@ def trace_symbolically(model: nn.Module, training: bool) -> Trace:
     """Trace ``model`` as torch.fx does, with every module that the rules know as one node.
 
     Only arguments without a default become placeholders; the others keep their default, so that an
-    ``if targets is not None`` takes the path that a plain call takes.
+    ``if targets is not None`` takes the path that a plain call takes. Where every argument has a default, the first of
+    those that are None by default becomes one: nothing can be computed from none.
 
     Raises:
         TraceError: if the model's control flow depends on data; the message names the line.
@@ -45,12 +47,6 @@ class _Tracer(fx.Tracer):
     @functools.cached_property
     def _names(self) -> dict[int, str]:
         return {id(p): name for name, p in self.root.named_parameters()}
-
-    def path_of_module(self, mod: nn.Module) -> str:
-        path = self.submodule_paths.get(mod) if self.submodule_paths else None
-        if path is None:
-            raise NameError(f"a {type(mod).__name__} that is called is not registered as a submodule")
-        return path
 
     def create_args_for_root(
         self, root_fn: Any, is_module: bool, concrete_args: Any = None
@@ -79,8 +75,10 @@ class _Tracer(fx.Tracer):
         return node
 
     def call_module(self, m: nn.Module, forward: Callable[..., Any], args: Any, kwargs: Any) -> Any:
-        path = self.path_of_module(m)
-        if not is_leaf(m):
+        path = self.submodule_paths.get(m) if self.submodule_paths else None
+        if is_scripted(m):
+            raise TypeError(f"{path or type(m).__name__} is TorchScript, which only a run can look into")
+        if path is None or not is_leaf(m):  # one that the model does not own has no name to go by
             return forward(*args, **kwargs)
         result = self.create_proxy("call_module", path, args, kwargs)
         result.node.meta["frozen"] = not m.__dict__["training"]
@@ -92,7 +90,8 @@ def _required(model: nn.Module) -> list[str]:
     plain = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     names = [p.name for p in parameters if p.kind in plain and p.default is inspect.Parameter.empty]
     takes_any = any(p.kind is inspect.Parameter.VAR_POSITIONAL for p in parameters)
-    return names or (["input"] if takes_any else [])
+    optional = [p.name for p in parameters if p.kind in plain and p.default is None]
+    return names or (["input"] if takes_any else optional[:1])
 
 
 def _explain(model: nn.Module, error: Exception) -> str:

@@ -3,6 +3,9 @@
 Each value carries, for each convolution whose output still flows in it, a tensor of its own shape that says which
 of the convolution's channels each number belongs to (-1: none). Operations that move numbers are run on these
 labels, and a norm keeps statistics of each channel by itself where no statistic is taken over two labels.
+
+Where the library is cautious, so are the books: of a concatenation that is cut into parts, each part counts as a use
+of every operand, though it may hold no channel of some. Without shapes nobody can tell which.
 """
 
 from __future__ import annotations
@@ -19,6 +22,9 @@ from tests.properties.operations import Form, Statistics
 from tests.properties.program import CHANNELS, SPATIAL, Program, Step
 
 __all__ = ["Ledger", "Value"]
+
+# From here on, labels of channels that a part of a concatenation is taken to hold, but does not.
+_IMAGINED = 1000
 
 
 @dataclass(frozen=True)
@@ -110,13 +116,11 @@ class Ledger:
             for call, results in moved.items():
                 before = [v.origins[call] for v in operands if call in v.origins]
                 origins[call] = Origin(
-                    results[position],
+                    _imagined(results[position]),
                     (*(i for o in before for i in o.path), number),
                     what.kind == "shape" and all(o.shape_only for o in before),
                     what.hidden or any(o.hidden for o in before),
                 )
-                if not bool((results[position] >= 0).any()):
-                    del origins[call]
             last = form in ("last", "tokens", "flat")
             self.values.append(Value(form, shape.shape[-1 if last else 1], origins))
 
@@ -173,7 +177,8 @@ class Ledger:
 
     def returned(self) -> set[str]:
         """Convolutions whose output, as it is or after what commutes with a gain, the network returns."""
-        calls = {call for i in self.program().outputs for call in self.values[i].origins}
+        origins = [o for i in self.program().outputs for o in self.values[i].origins.items()]
+        calls = {c for c, o in origins if bool(((o.labels >= 0) & (o.labels < _IMAGINED)).any())}
         return {name for name, numbers in self.calls().items() if calls & set(numbers)}
 
     def _root(self, number: int) -> int:
@@ -223,6 +228,14 @@ def _moved(step: Step, labels: list[Tensor], dims: int) -> tuple[Tensor, ...]:
         result = step.what.run(SimpleNamespace(dims=dims), module, *labels)
         return tuple(result) if step.what.results > 1 else (result,)
     return (labels[0],)
+
+
+def _imagined(labels: Tensor) -> Tensor:
+    """``labels``, or where the channels would be, had the part of a concatenation been one of theirs."""
+    if bool((labels >= 0).any()):
+        return labels
+    channels = torch.arange(labels.shape[1]) + _IMAGINED
+    return channels.view(-1, *[1] * (labels.dim() - 2)).expand_as(labels)
 
 
 def _groups(labels: Tensor, statistics: Statistics, value: Value, dims: int) -> Iterator[list[int]]:

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
-from sgdph_fx import analyze, prepare, register_conv, register_norm, register_transparent, restore
+from sgdph_fx import (
+    analyze,
+    check_optimizer,
+    prepare,
+    register_conv,
+    register_norm,
+    register_transparent,
+    restore,
+)
 from sgdph_fx.errors import ConfigError, ModelError
 from sgdph_fx.rules.modules import MODULES
 
@@ -109,6 +120,63 @@ def test_data_parallel_and_compiled_models_are_unwrapped() -> None:
         assert [h.code for h in report.plan.hints] == ["unwrapped"]
         assert [n for n, _ in prepared.named_parameters()] == ["0.direction", "0.gain", "0.bias"]
     assert type(net[0]) is nn.Conv2d
+
+
+@pytest.mark.parametrize("inputs", [None, torch.rand(2, 3, 5, 5)], ids=["symbolic", "recorded"])
+def test_wrapped_parts_of_a_model_are_read_through(inputs: Tensor | None) -> None:
+    in_place = nn.Sequential(nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3))
+    in_place.compile()
+    model = nn.Sequential(
+        torch.compile(nn.Sequential(nn.Conv2d(3, 3, 1), nn.ReLU())),
+        in_place,
+        nn.DataParallel(nn.Sequential(nn.Conv2d(3, 3, 1), nn.ReLU())),
+        nn.BatchNorm2d(3),
+    )
+    prepared, _, report = prepare(model, inputs)
+    assert {row.name: row.norm for row in report.plan.convolutions} == {
+        "0._orig_mod.0": None,
+        "1.0": "1.1",
+        "2.module.0": "3",
+    }
+    assert list(restore(prepared).state_dict()) == list(model.state_dict())
+
+
+@pytest.fixture
+def _one_process(tmp_path: Path) -> Iterator[None]:
+    store = torch.distributed.FileStore(str(tmp_path / "store"), 1)
+    torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
+    yield
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.usefixtures("_one_process")
+@pytest.mark.parametrize("inputs", [None, torch.rand(1, 3, 5, 5)], ids=["symbolic", "recorded"])
+def test_distributed_models_are_unwrapped_and_wrapped_again(inputs: Tensor | None) -> None:
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 2, 1, bias=False), nn.BatchNorm2d(2))
+    wrapped = DistributedDataParallel(net)
+    prepared, groups, report = prepare(wrapped, inputs)
+    (hint,) = report.plan.hints
+    assert (hint.code, "the Sequential inside DistributedDataParallel" in hint.message) == ("unwrapped", True)
+    assert [row.name for row in report.plan.bare] == ["0"]
+    assert wrapped.module is net
+    assert type(net[0]) is nn.Conv2d
+    with pytest.raises(
+        ModelError, match=r"never average their gradients over ranks\. Prepare the model first"
+    ):
+        prepare(wrapped, inputs, inplace=True)
+
+    x = torch.rand(2, 3, 5, 5)
+    again = DistributedDataParallel(prepared)
+    again(x).square().mean().backward()
+    check_optimizer(again, torch.optim.SGD(groups, lr=0.1))
+    averaged = {name: p.grad for name, p in prepared.named_parameters()}
+    alone = copy.deepcopy(prepared)
+    alone.zero_grad()
+    alone(x).square().mean().backward()
+    assert set(averaged) == {n for n, _ in alone.named_parameters()}
+    for name, p in alone.named_parameters():
+        assert averaged[name] is not None
+        assert torch.allclose(averaged[name], p.grad), name
 
 
 def test_sharded_models_are_refused() -> None:

@@ -97,15 +97,21 @@ def test_a_fixed_kernel_is_not_counted() -> None:
     assert convolution_calls(_Blurred(), Sample(nn.Identity(), (noise(1, 3, 8, 8),))) == (1, 1)
 
 
+@torch.jit.script
+def _in_secret(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    return x * weight.mean()
+
+
 class _Uncalled(nn.Module):
-    """Two convolutions that are never called as modules; the weight of one is used."""
+    """Two convolutions that are never called as modules; a scripted function uses the weight of one."""
 
     def __init__(self) -> None:
         super().__init__()
         self.used, self.idle = nn.Conv2d(3, 3, 1), nn.Conv2d(3, 3, 1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return torch.einsum("bchw,dc->bdhw", x, self.used.weight[:, :, 0, 0])
+        out: torch.Tensor = _in_secret(x, self.used.weight)
+        return out
 
 
 def test_a_convolution_that_is_used_unseen_is_found() -> None:
