@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,11 +10,12 @@ import torch
 from torch import Tensor
 
 from sgdph_fx.curvature.hvp import block_product, differentiable_gradient
-from sgdph_fx.curvature.lean import backward_with_product
+from sgdph_fx.curvature.lean import backward_with_product, product_alone
 from sgdph_fx.curvature.probes import PROBES, Probe, generator_at
 from sgdph_fx.errors import NoCurvatureError
+from sgdph_fx.optim.apart import loss_apart
 from sgdph_fx.optim.finite import Flag
-from sgdph_fx.optim.validation import name_of
+from sgdph_fx.optim.validation import check_loss, name_of
 
 __all__ = ["Due", "Pending", "from_gradient", "from_loss", "release_graphs"]
 
@@ -71,28 +72,41 @@ class Due:
         return cls(parameter, PROBES[group["probe"]], generator_at(group["seed"], t))
 
 
-def from_loss(loss: Tensor, due: Due | None) -> Pending:
-    """``loss.backward()``, and the due Hessian beside it."""
+def from_loss(loss: Tensor, due: Due | None, hessian_loss: Callable[[], Tensor] | None = None) -> Pending:
+    """``loss.backward()``, and the due Hessian: beside it, or of ``hessian_loss`` after it."""
     finite = (Flag(torch.isfinite(loss.detach()).all()),)
-    if due is None:
+    if due is None or not due.parameter.requires_grad:
         loss.backward()  # type: ignore[no-untyped-call]
-        return Pending(None, None, finite)
-    return Pending(due.parameter, _beside_backward(loss, due), finite)
+        return Pending(None if due is None else due.parameter, None, finite)
+    if hessian_loss is None:
+        return Pending(due.parameter, _beside_backward(loss, due), finite)
+    loss.backward()  # type: ignore[no-untyped-call]
+    return Pending(due.parameter, _alone(check_loss(loss_apart(hessian_loss, loss.device)), due), finite)
 
 
 def _beside_backward(loss: Tensor, due: Due) -> Tensor | None:
-    parameter, probe = due.parameter, due.probe
-    if not parameter.requires_grad:
-        loss.backward()  # type: ignore[no-untyped-call]
-        return None
-    if probe.single:
-        v = next(probe.vectors(parameter, due.generator))
-        column = backward_with_product(loss, parameter, v)
-        return None if column is None else probe.read(v, column)
-    gradient = differentiable_gradient(loss, parameter)
-    found = None if gradient is None else _estimate(gradient, due)
+    if due.probe.single:
+        return _by_one_product(backward_with_product, loss, due)
+    found = _by_products(loss, due)
     loss.backward()  # type: ignore[no-untyped-call]
     return found
+
+
+def _alone(loss: Tensor, due: Due) -> Tensor | None:
+    return _by_one_product(product_alone, loss, due) if due.probe.single else _by_products(loss, due)
+
+
+def _by_one_product(
+    product: Callable[[Tensor, Tensor, Tensor], Tensor | None], loss: Tensor, due: Due
+) -> Tensor | None:
+    v = next(due.probe.vectors(due.parameter, due.generator))
+    column = product(loss, due.parameter, v)
+    return None if column is None else due.probe.read(v, column)
+
+
+def _by_products(loss: Tensor, due: Due) -> Tensor | None:
+    gradient = differentiable_gradient(loss, due.parameter)
+    return None if gradient is None else _estimate(gradient, due)
 
 
 def _estimate(gradient: Tensor, due: Due) -> Tensor:

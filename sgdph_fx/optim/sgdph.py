@@ -127,7 +127,7 @@ class SGDPH(Bookkeeping):
         """The parameter whose Hessian the next step refreshes; None where that step needs no product."""
         return self._schedule().due(self._steps_taken + 1)
 
-    def backward(self, loss: Tensor) -> None:
+    def backward(self, loss: Tensor, *, hessian_loss: Callable[[], Tensor] | None = None) -> None:
         """Add the gradients of ``loss`` to ``.grad`` as ``loss.backward()`` does, and find the due Hessian.
 
         Call it several times before :meth:`step` to sum over micro-batches: the Hessian is summed like the
@@ -137,20 +137,24 @@ class SGDPH(Bookkeeping):
 
         Args:
             loss: One real number with its graph, of any dtype and device.
+            hessian_loss: Computes another loss, by a forward pass of its own on part of the batch, say; it is
+                called where a Hessian is due, and the Hessian is that of its loss. Modules that it calls keep
+                their buffers, and random numbers are drawn as if it had not been called.
 
         Raises:
             StaleOptimizerError: if the loss reaches none of the optimizer's parameters.
             NoCurvatureError: if an operation on the way to the due parameter has no second derivative.
             OptimizerError: if ``loss`` is not one real number that requires a gradient.
 
-        On any of these, no gradient has been written.
+        On any of these, no gradient has been written, unless it is ``hessian_loss`` that fails.
         """
         check_loss(loss)
         check_reached(loss, self.param_groups)
         # A sum goes on only as long as the gradients that it belongs to.
         if not any(p.grad is not None for group in self.param_groups for p in group["params"]):
             self._pending = None
-        self._pending = from_loss(loss, self._due_at(self._steps_taken + 1)).plus(self._pending)
+        found = from_loss(loss, self._due_at(self._steps_taken + 1), hessian_loss)
+        self._pending = found.plus(self._pending)
 
     @overload
     def step(self, closure: None = None) -> None: ...
