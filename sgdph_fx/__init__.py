@@ -4,7 +4,7 @@ from sgdph_fx import errors
 from sgdph_fx.checks import check_optimizer
 from sgdph_fx.config import Config
 from sgdph_fx.decouple import restore
-from sgdph_fx.optim import SGDPH
+from sgdph_fx.optim import SGDPH, compile_between_refreshes
 from sgdph_fx.pipeline import Prepared, analyze, param_groups, prepare
 from sgdph_fx.plan import Plan
 from sgdph_fx.report import Report
@@ -18,6 +18,7 @@ __all__ = [
     "Report",
     "analyze",
     "check_optimizer",
+    "compile_between_refreshes",
     "errors",
     "param_groups",
     "prepare",

@@ -11,6 +11,7 @@ PUBLIC = [
     "Report",
     "analyze",
     "check_optimizer",
+    "compile_between_refreshes",
     "errors",
     "param_groups",
     "prepare",

@@ -1,7 +1,7 @@
 """Exact second-order information about single parameters: Hessian-vector products, and probes of them."""
 
 from sgdph_fx.curvature.hvp import block_product, differentiable_gradient
-from sgdph_fx.curvature.lean import Coverage, backward_with_product, lean_coverage
+from sgdph_fx.curvature.lean import Coverage, backward_with_product, lean_coverage, product_alone
 from sgdph_fx.curvature.probes import PROBES, Probe, ProbeName, Product, generator_at
 
 __all__ = [
@@ -15,4 +15,5 @@ __all__ = [
     "differentiable_gradient",
     "generator_at",
     "lean_coverage",
+    "product_alone",
 ]

@@ -104,7 +104,8 @@ def no_second_derivative(found: str) -> NoCurvatureError:
     """The error for an operation that has none, ``found`` being what gave it away."""
     return NoCurvatureError(
         "An operation between the loss and the parameter whose Hessian is due has no second derivative "
-        f"({found}). Run the forward pass with an implementation that has one: the module uncompiled, "
-        "attention under `torch.nn.attention.sdpa_kernel(SDPBackend.MATH)`, plain batch norm instead of "
-        "SyncBatchNorm; or put the parameters below that operation into a group with order=1."
+        f"({found}). Run the forward pass with an implementation that has one: the module uncompiled "
+        "(`sgdph_fx.compile_between_refreshes` sees to it), attention under "
+        "`torch.nn.attention.sdpa_kernel(SDPBackend.MATH)`, plain batch norm instead of SyncBatchNorm; "
+        "or put the parameters below that operation into a group with order=1."
     )

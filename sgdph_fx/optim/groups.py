@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.optim.sgd import sgd
 
 from sgdph_fx.curvature.probes import PROBES
+from sgdph_fx.optim.finite import Flag
 from sgdph_fx.optim.pending import Pending
 from sgdph_fx.optim.schedule import Schedule
 from sgdph_fx.optim.update import Coefficients, descend, refresh
@@ -21,16 +22,21 @@ Group: TypeAlias = dict[str, Any]
 State: TypeAlias = MutableMapping[Tensor, dict[str, Any]]
 
 
-def take_in(pending: Pending, groups: Sequence[Group], state: State) -> None:
-    """Refresh M^H of the due parameter; where its loss did not use it, leave it."""
-    if pending.hessian is None:
-        return
-    group = next(g for g in groups if any(p is pending.parameter for p in g["params"]))
-    variant, hessian = VARIANTS[group["variant"]], pending.hessian
+def take_in(pending: Pending, groups: Sequence[Group], state: State) -> Flag | None:
+    """Refresh M^H of the due parameter; where its loss did not use it, or it is not finite, leave it.
+
+    Returns:
+        Whether it was finite; None where there is nothing to take in.
+    """
+    parameter, hessian = pending.parameter, pending.hessian
+    if parameter is None or hessian is None:
+        return None
+    group = next(g for g in groups if any(p is parameter for p in g["params"]))
+    variant = VARIANTS[group["variant"]]
     if not PROBES[group["probe"]].averaged_signed:
         hessian = variant.rectify(hessian, group["eps"])
-    average = _average(pending.parameter, group, state)
-    refresh(average, hessian, alpha=group["hessian_momentum"], variant=variant)
+    average = _average(parameter, group, state)
+    return Flag(refresh(average, hessian, alpha=group["hessian_momentum"], variant=variant))
 
 
 def move(group: Group, state: State, schedule: Schedule, t: int) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,34 +10,51 @@ import torch
 from torch import Tensor
 
 from sgdph_fx.curvature.hvp import block_product, differentiable_gradient
-from sgdph_fx.curvature.lean import backward_with_product
+from sgdph_fx.curvature.lean import backward_with_product, product_alone
 from sgdph_fx.curvature.probes import PROBES, Probe, generator_at
 from sgdph_fx.errors import NoCurvatureError
-from sgdph_fx.optim.validation import name_of
+from sgdph_fx.optim.apart import loss_apart
+from sgdph_fx.optim.finite import Flag
+from sgdph_fx.optim.validation import check_loss, name_of
 
 __all__ = ["Due", "Pending", "from_gradient", "from_loss", "release_graphs"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Pending:
-    """What was found for the due parameter.
+    """What the losses of one step have brought.
 
     Args:
-        parameter: The parameter that was due.
+        parameter: The parameter that was due; None where the step needs no product.
         hessian: diag(H) of its block by the probe, of its shape, dtype and device, without graph; None where
             the loss does not use the parameter.
+        finite: Whether each loss was finite.
     """
 
-    parameter: Tensor
+    parameter: Tensor | None
     hessian: Tensor | None
+    finite: tuple[Flag, ...] = ()
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether all losses were; the host waits for their forward passes, and no longer."""
+        return all(self.finite)
 
     def plus(self, other: Pending | None) -> Pending:
         """The sum over two micro-batches, to whose losses it is linear."""
-        if other is None or other.parameter is not self.parameter or other.hessian is None:
+        if other is None:
             return self
-        if self.hessian is None:
-            return other
-        return Pending(self.parameter, self.hessian + other.hessian)
+        hessian = self.hessian
+        if other.parameter is self.parameter and other.hessian is not None:
+            hessian = other.hessian if hessian is None else hessian + other.hessian
+        return Pending(self.parameter, hessian, self.finite + other.finite)
+
+    def over(self, scale: Tensor | None) -> Pending:
+        """That of a loss that was multiplied by ``scale``, one number."""
+        if scale is None or self.hessian is None:
+            return self
+        hessian = self.hessian / scale.to(self.hessian.device, non_blocking=True)
+        return Pending(self.parameter, hessian.to(self.hessian.dtype), self.finite)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,20 +72,41 @@ class Due:
         return cls(parameter, PROBES[group["probe"]], generator_at(group["seed"], t))
 
 
-def from_loss(loss: Tensor, due: Due) -> Pending:
-    """``loss.backward()``, and the due Hessian beside it."""
-    parameter, probe = due.parameter, due.probe
-    if not parameter.requires_grad:
+def from_loss(loss: Tensor, due: Due | None, hessian_loss: Callable[[], Tensor] | None = None) -> Pending:
+    """``loss.backward()``, and the due Hessian: beside it, or of ``hessian_loss`` after it."""
+    finite = (Flag(torch.isfinite(loss.detach()).all()),)
+    if due is None or not due.parameter.requires_grad:
         loss.backward()  # type: ignore[no-untyped-call]
-        return Pending(parameter, None)
-    if probe.single:
-        v = next(probe.vectors(parameter, due.generator))
-        column = backward_with_product(loss, parameter, v)
-        return Pending(parameter, None if column is None else probe.read(v, column))
-    gradient = differentiable_gradient(loss, parameter)
-    found = None if gradient is None else _estimate(gradient, due)
+        return Pending(None if due is None else due.parameter, None, finite)
+    if hessian_loss is None:
+        return Pending(due.parameter, _beside_backward(loss, due), finite)
     loss.backward()  # type: ignore[no-untyped-call]
-    return Pending(parameter, found)
+    return Pending(due.parameter, _alone(check_loss(loss_apart(hessian_loss, loss.device)), due), finite)
+
+
+def _beside_backward(loss: Tensor, due: Due) -> Tensor | None:
+    if due.probe.single:
+        return _by_one_product(backward_with_product, loss, due)
+    found = _by_products(loss, due)
+    loss.backward()  # type: ignore[no-untyped-call]
+    return found
+
+
+def _alone(loss: Tensor, due: Due) -> Tensor | None:
+    return _by_one_product(product_alone, loss, due) if due.probe.single else _by_products(loss, due)
+
+
+def _by_one_product(
+    product: Callable[[Tensor, Tensor, Tensor], Tensor | None], loss: Tensor, due: Due
+) -> Tensor | None:
+    v = next(due.probe.vectors(due.parameter, due.generator))
+    column = product(loss, due.parameter, v)
+    return None if column is None else due.probe.read(v, column)
+
+
+def _by_products(loss: Tensor, due: Due) -> Tensor | None:
+    gradient = differentiable_gradient(loss, due.parameter)
+    return None if gradient is None else _estimate(gradient, due)
 
 
 def _estimate(gradient: Tensor, due: Due) -> Tensor:
@@ -78,6 +116,8 @@ def _estimate(gradient: Tensor, due: Due) -> Tensor:
 
 def from_gradient(due: Due, groups: Sequence[Mapping[str, Any]]) -> Pending:
     """Differentiate the due ``parameter.grad``, which ``loss.backward(create_graph=True)`` left with its graph.
+
+    The loss itself is out of sight: it counts as finite if that gradient is.
 
     Raises:
         NoCurvatureError: if no gradient of the groups carries a graph.
@@ -93,7 +133,8 @@ def from_gradient(due: Due, groups: Sequence[Mapping[str, Any]]) -> Pending:
             "carry no graph to differentiate again, so nothing has been changed. Either call "
             "`optimizer.backward(loss)` in place of `loss.backward()`, or `loss.backward(create_graph=True)`."
         )
-    return Pending(parameter, _estimate(gradient, due))
+    finite = (Flag(torch.isfinite(gradient.detach()).all()),)
+    return Pending(parameter, _estimate(gradient, due), finite)
 
 
 def release_graphs(groups: Sequence[Mapping[str, Any]]) -> None:

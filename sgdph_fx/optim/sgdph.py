@@ -3,31 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, overload
+from typing import overload
 
 import torch
 from torch import Tensor
-from torch.optim.optimizer import Optimizer, ParamsT
+from torch.optim.optimizer import ParamsT
 
 from sgdph_fx.curvature.probes import ProbeName
+from sgdph_fx.optim.bookkeeping import Bookkeeping
 from sgdph_fx.optim.groups import move, take_in
 from sgdph_fx.optim.pending import Due, Pending, from_gradient, from_loss, release_graphs
+from sgdph_fx.optim.scaling import loss_scale
 from sgdph_fx.optim.schedule import Schedule
-from sgdph_fx.optim.validation import (
-    check_group,
-    check_hyperparameters,
-    check_is_group,
-    check_loss,
-    check_reached,
-    check_saved_groups,
-    refuse_sparse_gradients,
-)
+from sgdph_fx.optim.validation import check_loss, check_reached, refuse_sparse_gradients
 from sgdph_fx.optim.variants import VARIANTS, VariantName
 
 __all__ = ["SGDPH"]
 
 
-class SGDPH(Optimizer):
+class SGDPH(Bookkeeping):
     r"""SGD with Partial Hessian, Algorithm 1 of Sun, Yong and Zhang, arXiv:2403.02681.
 
     Groups with ``order`` 2, the channel-wise parameters, take Newton-type steps; groups with ``order`` 1,
@@ -45,25 +39,8 @@ class SGDPH(Optimizer):
     parameters; with ``hessian_interval=k`` it takes k M, and the steps between are plain SGD's in price.
 
     So it is printed, and ``variant="paper"`` does it. The code that made the paper's tables does something
-    else, ``variant="authors"``:
-
-    =============================== ============================= ===========================================
-    what                            ``"paper"``                   ``"authors"`` (default)
-    =============================== ============================= ===========================================
-    rectified Hessian (4)           √(H² + ε)                     \|H\|
-    average M^H (5)                 (1−α)·old + α·new             α·old + (1−α)·new
-    M^H before its first refresh    √ε, a zero Hessian rectified  0
-                                    (the paper does not say)
-    inverse                         1 / M^H                       1 / (M^H + ε)
-    answer to the start at zero     none                          D times 1 − αⁿ, n = ⌊t / M⌋ + 1, t counted
-                                                                  from 1, the same n for all
-    momentum M^G (6)                (1−β)·old + β·g, from 0       β·old + g, started at the first g
-    last second-order parameter     as all others                 first-order, yet has its turn in the cycle
-    decay, second-order             added to D                    added to D
-    decay, first-order              added to D                    inside M^G, as torch's SGD does
-    =============================== ============================= ===========================================
-
-    :mod:`sgdph_fx.optim.variants` lists the few places where ours differs from the authors' code.
+    else, ``variant="authors"``: :mod:`sgdph_fx.optim.variants` lists the differences, and the few places
+    where ours differs from the authors' code.
 
     Two ways to call it give equal results, the first for less: tangents pass only what lies above the due
     parameter (:mod:`sgdph_fx.curvature.lean`), and no graph of a gradient is made::
@@ -94,10 +71,13 @@ class SGDPH(Optimizer):
         maximize: Climb instead of descend.
         foreach: torch's multi-tensor calls, or a plain loop with the same bits; None lets torch choose.
 
+    A step whose loss is not finite is skipped; a Hessian that is not finite is left out, and the step taken.
+    Neither waits for a device to finish its backward pass. Both are counted, and the first of each is told.
+
     :meth:`state_dict` holds all of its state: for each parameter ``momentum_buffer`` (M^G), for
-    second-order ones ``hessian_average`` (M^H), and in each group ``step``, the number of steps taken,
-    alike in all. What :meth:`backward` found is no state: like ``.grad``, it lives until :meth:`step` or
-    :meth:`zero_grad`.
+    second-order ones ``hessian_average`` (M^H), and in each group, alike in all, ``step``, the number of
+    steps taken, ``steps_skipped`` and ``refreshes_skipped``. What :meth:`backward` found is no state: like
+    ``.grad``, it lives until :meth:`step` or :meth:`zero_grad`.
 
     Raises:
         OptimizerError: for a hyper-parameter out of range, a sparse or complex parameter, or an ``index``
@@ -125,7 +105,6 @@ class SGDPH(Optimizer):
         maximize: bool = False,
         foreach: bool | None = None,
     ) -> None:
-        self._pending: Pending | None = None
         defaults = {
             "lr": lr,
             "second_order_lr": second_order_lr,
@@ -140,38 +119,15 @@ class SGDPH(Optimizer):
             "seed": seed,
             "maximize": maximize,
             "foreach": foreach,
-            "order": 1,
-            "step": 0,
         }
-        check_hyperparameters(defaults, defaults, "SGDPH")
         super().__init__(params, defaults)
-
-    def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Add a group; its second-order parameters join the Hessian cycle, which then takes more steps.
-
-        Raises:
-            OptimizerError: as the constructor; the optimizer is left as it was.
-        """
-        number = len(self.param_groups)
-        check_is_group(param_group, number)
-        taken = self.param_groups[0]["step"] if self.param_groups else 0
-        values = {**self.defaults, **param_group, "step": taken}
-        check_hyperparameters(
-            values, self.param_groups[0] if number else self.defaults, f"param_groups[{number}]"
-        )
-        super().add_param_group(values)
-        try:
-            check_group(values, number, self.param_groups[:-1])
-        except BaseException:
-            del self.param_groups[-1]
-            raise
 
     @property
     def due(self) -> Tensor | None:
         """The parameter whose Hessian the next step refreshes; None where that step needs no product."""
         return self._schedule().due(self._steps_taken + 1)
 
-    def backward(self, loss: Tensor) -> None:
+    def backward(self, loss: Tensor, *, hessian_loss: Callable[[], Tensor] | None = None) -> None:
         """Add the gradients of ``loss`` to ``.grad`` as ``loss.backward()`` does, and find the due Hessian.
 
         Call it several times before :meth:`step` to sum over micro-batches: the Hessian is summed like the
@@ -181,25 +137,24 @@ class SGDPH(Optimizer):
 
         Args:
             loss: One real number with its graph, of any dtype and device.
+            hessian_loss: Computes another loss, by a forward pass of its own on part of the batch, say; it is
+                called where a Hessian is due, and the Hessian is that of its loss. Modules that it calls keep
+                their buffers, and random numbers are drawn as if it had not been called.
 
         Raises:
             StaleOptimizerError: if the loss reaches none of the optimizer's parameters.
             NoCurvatureError: if an operation on the way to the due parameter has no second derivative.
             OptimizerError: if ``loss`` is not one real number that requires a gradient.
 
-        On any of these, no gradient has been written.
+        On any of these, no gradient has been written, unless it is ``hessian_loss`` that fails.
         """
         check_loss(loss)
         check_reached(loss, self.param_groups)
-        due = self.due
-        if due is None:
+        # A sum goes on only as long as the gradients that it belongs to.
+        if not any(p.grad is not None for group in self.param_groups for p in group["params"]):
             self._pending = None
-            loss.backward()  # type: ignore[no-untyped-call]
-            return
-        # A sum goes on only as long as the gradient that it belongs to.
-        earlier = self._pending if due.grad is not None else None
-        found = from_loss(loss, Due.of(due, self.param_groups, self._steps_taken + 1))
-        self._pending = found.plus(earlier)
+        found = from_loss(loss, self._due_at(self._steps_taken + 1), hessian_loss)
+        self._pending = found.plus(self._pending)
 
     @overload
     def step(self, closure: None = None) -> None: ...
@@ -229,39 +184,20 @@ class SGDPH(Optimizer):
             with torch.enable_grad():
                 loss = closure()
         refuse_sparse_gradients(self.param_groups)
+        self._skipped.settle(self.param_groups, wait=True)
         t, schedule = self._steps_taken + 1, self._schedule()
-        found = self._found(schedule.due(t))
+        found = self._found(t)
         self._pending = None
         release_graphs(self.param_groups)
-        if found is not None:
-            take_in(found, self.param_groups, self.state)
+        if not found.is_finite:
+            self._skipped.step(self.param_groups)
+            return loss
+        self._skipped.watch(take_in(found, self.param_groups, self.state))
         for group in self.param_groups:
             move(group, self.state, schedule, t)
             group["step"] = t
+        self._skipped.settle(self.param_groups, wait=False)
         return loss
-
-    def zero_grad(self, set_to_none: bool = True) -> None:
-        """Reset the gradients, and drop the Hessian that :meth:`backward` found along with them."""
-        super().zero_grad(set_to_none)
-        self._pending = None
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Load what :meth:`state_dict` gave; training goes on where it was, in the middle of a cycle too.
-
-        Raises:
-            OptimizerError: if it is another optimizer's, or was saved with other orders or another variant.
-        """
-        check_saved_groups(state_dict["param_groups"], self.param_groups)
-        super().load_state_dict(state_dict)
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
-        self._pending = None
-
-    @property
-    def _steps_taken(self) -> int:
-        steps: int = self.param_groups[0]["step"]
-        return steps
 
     def _schedule(self) -> Schedule:
         # Made anew each time: wrappers put other tensors into the groups.
@@ -269,9 +205,14 @@ class SGDPH(Optimizer):
         interval = self.param_groups[0]["hessian_interval"]
         return Schedule.of(self.param_groups, spare_last=spare_last, interval=interval)
 
-    def _found(self, due: Tensor | None) -> Pending | None:
+    def _due_at(self, t: int) -> Due | None:
+        due = self._schedule().due(t)
+        return None if due is None else Due.of(due, self.param_groups, t)
+
+    def _found(self, t: int) -> Pending:
+        due, pending = self._due_at(t), self._pending
         if due is None:
-            return None
-        if self._pending is not None and self._pending.parameter is due:
-            return self._pending
-        return from_gradient(Due.of(due, self.param_groups, self._steps_taken + 1), self.param_groups)
+            return Pending(None, None) if pending is None else pending
+        if pending is None or pending.parameter is not due.parameter:
+            pending = from_gradient(due, self.param_groups)
+        return pending.over(loss_scale())

@@ -65,10 +65,16 @@ class Coefficients:
         )
 
 
-def refresh(average: Tensor, hessian: Tensor, *, alpha: float, variant: Variant) -> None:
-    """Take a new Hessian diagonal, rectified by (4) unless that is left for later, into M^H in place: (5)."""
+def refresh(average: Tensor, hessian: Tensor, *, alpha: float, variant: Variant) -> Tensor:
+    """Take a new Hessian diagonal, rectified by (4) unless that is left for later, into M^H in place: (5).
+
+    Returns:
+        One bool on the device: whether the diagonal was finite. M^H is as it was if not.
+    """
     old, new = variant.hessian_weights(alpha)
-    average.mul_(old).add_(hessian, alpha=new)
+    finite = torch.isfinite(hessian).all()
+    average.copy_(torch.where(finite, average.mul(old).add_(hessian, alpha=new), average))
+    return finite
 
 
 def descend(

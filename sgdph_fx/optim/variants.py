@@ -1,5 +1,21 @@
 """What the paper prints and what the authors' code does, each as one row of a table.
 
+=============================== ============================= ===========================================
+what                            ``"paper"``                   ``"authors"`` (default)
+=============================== ============================= ===========================================
+rectified Hessian (4)           √(H² + ε)                     |H|
+average M^H (5)                 (1−α)·old + α·new             α·old + (1−α)·new
+M^H before its first refresh    √ε, a zero Hessian rectified  0
+                                (the paper does not say)
+inverse                         1 / M^H                       1 / (M^H + ε)
+answer to the start at zero     none                          D times 1 − αⁿ, n = ⌊t / M⌋ + 1, t counted
+                                                              from 1, the same n for all
+momentum M^G (6)                (1−β)·old + β·g, from 0       β·old + g, started at the first g
+last second-order parameter     as all others                 first-order, yet has its turn in the cycle
+decay, second-order             added to D                    added to D
+decay, first-order              added to D                    inside M^G, as torch's SGD does
+=============================== ============================= ===========================================
+
 The symbols: α the Hessian's momentum, β the gradient's, ε the rectification, M^H the average of rectified
 Hessians (5), M^G the momentum (6), D = τ_SO M^G / M^H the direction, M the number of second-order parameters.
 

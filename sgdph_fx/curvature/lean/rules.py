@@ -16,6 +16,7 @@ from sgdph_fx.curvature.lean import (
     layer_norm,
     matmul,
     pooling,
+    python_functions,
     reduction,
     shape,
     softmax,
@@ -44,5 +45,7 @@ RULES: Mapping[str, Rule] = {
 
 def rule_of(node: Node) -> Rule:
     """The rule for an operation; :data:`FALLBACK`, torch's own second derivative, where it has none."""
-    # A Python function may bear any name; its backward is its own.
-    return RULES.get(type(node).__name__, FALLBACK) if callable(node) else FALLBACK
+    if callable(node):
+        return RULES.get(type(node).__name__, FALLBACK)
+    # A Python function may bear the name of any operation.
+    return python_functions.RULES.get(python_functions.full_name(node), FALLBACK)

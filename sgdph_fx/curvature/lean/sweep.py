@@ -9,7 +9,7 @@ a weight is taken that Hv does not need, and no graph of a gradient is ever buil
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -21,7 +21,7 @@ from sgdph_fx.curvature.lean.path import path, saved_as_it_is, source
 from sgdph_fx.curvature.lean.rules import rule_of
 from sgdph_fx.curvature.lean.visit import Edge, Tensors, Turn, Visit, as_gradient
 
-__all__ = ["backward_with_product"]
+__all__ = ["backward_with_product", "product_alone"]
 
 
 def backward_with_product(loss: Tensor, parameter: Tensor, v: Tensor) -> Tensor | None:
@@ -41,14 +41,25 @@ def backward_with_product(loss: Tensor, parameter: Tensor, v: Tensor) -> Tensor 
         NoCurvatureError: if an operation between p and the loss has no second derivative. No ``.grad`` has
             been written then, unless the operation hides it from its derivative by the gradient.
     """
+    return _product(loss, parameter, v, loss.backward)
+
+
+def product_alone(loss: Tensor, parameter: Tensor, v: Tensor) -> Tensor | None:
+    """As :func:`backward_with_product`, but no ``.grad`` is written, and no gradient taken but what Hv needs."""
+    return _product(loss, parameter, v, lambda: torch.autograd.grad(loss, parameter, allow_unused=True))
+
+
+def _product(loss: Tensor, parameter: Tensor, v: Tensor, backward: Callable[[], object]) -> Tensor | None:
     start, nodes = source(parameter), path(loss, parameter)
     if not all(saved_as_it_is(node) for node in nodes):
-        return _by_torch(loss, parameter, v)
+        column = _by_torch(loss, parameter, v)
+        backward()
+        return column
     with torch.no_grad():
         visits = _push(nodes, start, v)
     pulled = _Pull(visits)
     try:
-        loss.backward()  # type: ignore[no-untyped-call]
+        backward()
     finally:
         pulled.stop()
     if not visits:
@@ -59,9 +70,7 @@ def backward_with_product(loss: Tensor, parameter: Tensor, v: Tensor) -> Tensor 
 
 def _by_torch(loss: Tensor, parameter: Tensor, v: Tensor) -> Tensor | None:
     gradient = differentiable_gradient(loss, parameter)
-    column = None if gradient is None else block_product(gradient, parameter)(v)
-    loss.backward()  # type: ignore[no-untyped-call]
-    return column
+    return None if gradient is None else block_product(gradient, parameter)(v)
 
 
 def _push(nodes: Mapping[Node, tuple[bool, ...]], start: Edge, v: Tensor) -> list[Visit]:

@@ -17,7 +17,7 @@ from torchvision.models.vision_transformer import VisionTransformer
 from experiments.networks import build
 from sgdph_fx import prepare
 from sgdph_fx.curvature import block_product, differentiable_gradient
-from sgdph_fx.curvature.lean import backward_with_product, lean_coverage
+from sgdph_fx.curvature.lean import backward_with_product, lean_coverage, product_alone
 from sgdph_fx.errors import NoCurvatureError
 from tests.once import Cut
 
@@ -200,3 +200,43 @@ def test_a_loss_without_the_parameter_has_no_product_and_a_linear_one_zero() -> 
     assert found.tolist() == [0.0, 0.0]
     own = torch.ones((), requires_grad=True)
     assert backward_with_product(own, own, torch.ones(())).item() == 0  # type: ignore[union-attr]
+
+
+class SyncBatchNorm(torch.autograd.Function):
+    """Stands in for torch's own of this name, which runs on GPUs alone: the same tensors saved."""
+
+    __module__ = "torch.nn.modules._functions"
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        return x * weight
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> Any:
+        raise AssertionError("one process would wait here for the others")
+
+
+def test_sync_batch_norm_is_refused_by_name_before_its_backward_runs() -> None:
+    p = torch.ones(3, requires_grad=True)
+    loss = SyncBatchNorm.apply(torch.ones(2, 3) * p, torch.ones(3)).sum()
+    with pytest.raises(NoCurvatureError, match=r"torch\.nn\.SyncBatchNorm of 3 channels.*order=1"):
+        backward_with_product(loss, p, torch.ones(3))
+    assert p.grad is None
+    # Below the due parameter it is in nobody's way.
+    q = torch.ones(3, requires_grad=True)
+    product_alone((SyncBatchNorm.apply(torch.ones(2, 3), p) * q).square().sum(), q, torch.ones(3))
+
+
+@pytest.mark.parametrize("name", ["resnet", "convnext"])
+def test_a_product_alone_is_the_one_beside_the_backward_pass_and_writes_no_gradient(name: str) -> None:
+    net = network(name).double()
+    parameter = next(p for p in net.parameters() if p.dim() == 1)
+    v = torch.ones_like(parameter)
+    found = []
+    for product in (product_alone, backward_with_product):
+        torch.manual_seed(0)
+        loss = F.cross_entropy(net(IMAGES.double()), LABELS)
+        found.append(product(loss, parameter, v))
+        assert all((p.grad is None) == (product is product_alone) for p in net.parameters())
+    torch.testing.assert_close(*found, rtol=1e-10, atol=1e-14)

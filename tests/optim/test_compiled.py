@@ -1,0 +1,78 @@
+"""Compiled between refreshes, eager where a Hessian is due."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from sgdph_fx import compile_between_refreshes
+from sgdph_fx.errors import NoCurvatureError
+from sgdph_fx.optim import SGDPH
+
+
+@pytest.fixture(autouse=True)
+def _nothing_compiled() -> Iterator[None]:
+    torch.compiler.reset()
+    yield
+    torch.compiler.reset()
+
+
+def test_between_refreshes_compiled_code_runs_and_the_run_is_the_eager_one(
+    small: Any, make_batches: Any, make_groups: Any
+) -> None:
+    nets = [small(), small()]
+    plain, mixed = (SGDPH(make_groups(net), 0.05, hessian_interval=3) for net in nets)
+    ran: list[int] = []
+    # In Python, so that it is called by the eager model and traced, not called, by the compiler.
+    nets[1].norm1.register_forward_hook(
+        lambda *_: None if torch.compiler.is_compiling() else ran.append(mixed.param_groups[0]["step"])
+    )
+    forward = compile_between_refreshes(nets[1], mixed, backend="aot_eager")
+    for x, y in make_batches(10):
+        plain.zero_grad()
+        plain.backward(nets[0].loss((x, y)))
+        plain.step()
+        mixed.zero_grad()
+        mixed.backward(nn.functional.cross_entropy(forward(x), y))
+        mixed.step()
+    assert ran == [0, 3, 6, 9]
+    for p, q in zip(nets[0].parameters(), nets[1].parameters(), strict=True):
+        torch.testing.assert_close(p, q, rtol=1e-10, atol=1e-12)
+
+
+def test_without_gradients_there_is_nothing_to_wait_for(
+    small: Any, make_batches: Any, make_groups: Any
+) -> None:
+    net, ran = small(), []
+    net.norm1.register_forward_hook(lambda *_: None if torch.compiler.is_compiling() else ran.append(1))
+    forward = compile_between_refreshes(net, SGDPH(make_groups(net), 0.05), backend="aot_eager")
+    ((x, _),) = make_batches(1)
+    with torch.no_grad():
+        found = forward(x)
+    assert ran == []
+    torch.testing.assert_close(found, net(x).detach(), rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("own_part", [False, True])
+def test_a_compiled_model_at_a_due_step_is_refused_with_the_remedy_unless_the_hessian_has_its_own_loss(
+    small: Any, make_batches: Any, make_groups: Any, own_part: bool
+) -> None:
+    nets, ((x, y),) = [small(), small()], make_batches(1)
+    optimizers = [SGDPH(make_groups(net), 0.05) for net in nets]
+    loss = nn.functional.cross_entropy(torch.compile(nets[0], backend="aot_eager")(x), y)
+    if not own_part:
+        with pytest.raises(NoCurvatureError, match=r"double backward\).*compile_between_refreshes"):
+            optimizers[0].backward(loss)
+        assert all(p.grad is None for p in nets[0].parameters())
+        return
+    optimizers[0].backward(loss, hessian_loss=lambda: nets[0].loss((x, y)))
+    optimizers[1].backward(nets[1].loss((x, y)))
+    for net, optimizer in zip(nets, optimizers, strict=True):
+        optimizer.step()
+        assert optimizer.state[net.conv1.bias]["hessian_average"].shape == (4,)
+    for p, q in zip(nets[0].parameters(), nets[1].parameters(), strict=True):
+        torch.testing.assert_close(p, q, rtol=1e-10, atol=1e-12)
