@@ -49,18 +49,17 @@ def judge(what: Audited, block: Block, scale: Scale) -> AuditRow:
     """The row of one parameter.
 
     A channel is flat where its Hessian column lies below ε times the largest curvature in the model, *and* its
-    gradient below √ε times an ordinary one: a small block of a living parameter fails the second test. Row
-    sums are zero where they lie below √ε times what they would be without cancellation.
+    gradient below √ε times an ordinary one: a small block of a living parameter, behind a LayerScale of 1e-6 for
+    instance, fails the second test. Row sums are zero where they lie below √ε times what they would be without
+    cancellation. A loss that is linear in a parameter has a Hessian of exactly zero.
     """
     root = scale.epsilon**0.5
-    zero = block.peak <= scale.epsilon * scale.hessian
-    flat = zero & (block.gradient.abs() <= root * scale.gradient)
+    flat = (block.peak <= scale.epsilon * scale.hessian) & (block.gradient.abs() <= root * scale.gradient)
+    bent = ~flat & (block.peak > 0)
     empty: Empty | None = None
-    if flat.all():
-        empty = "flat"
-    elif zero.all():
-        empty = "linear"
-    elif block.ones[~zero].norm() <= root * block.absolute[~zero].norm():
+    if not bent.any():
+        empty = "flat" if flat.all() else "linear"
+    elif block.ones[bent].norm() <= root * block.absolute[bent].norm():
         empty = "shift"
     channels = tuple(block.channels[flat].tolist())
     measurable = empty not in ("flat", "linear") and bool(block.diagonal.any())

@@ -13,7 +13,7 @@ Empty = Literal["flat", "linear", "shift", "unused"]
 """Why the probe ``ones`` finds nothing.
 
 ``flat``: the loss does not change with the parameter; gradient and Hessian are zero to rounding. ``linear``: the
-Hessian is zero to rounding, the gradient is not. ``shift``: the row sums are zero to rounding, the diagonal is not,
+Hessian is zero, the gradient is not. ``shift``: the row sums are zero to rounding, the diagonal is not,
 as the loss does not bend when all numbers move alike. ``unused``: the loss does not depend on it at all.
 """
 
