@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogFormatter
 
 from sgdph_fx.audits.rows import AuditRow
 from sgdph_fx.errors import AuditError
@@ -49,6 +50,8 @@ def _by_parameter(axis: Axes, rows: Sequence[AuditRow]) -> None:
     axis.plot(x, one_draw, "o-", color=DRAW, ms=4, lw=1, label="error of one Rademacher draw")
     off = _percents([r.off_diagonal for r in rows])
     axis.plot(x, off, "--", color=OFF, lw=1, label="off-diagonal share")
+    axis.yaxis.set_major_formatter("{x:g}")
+    axis.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(1.5, 0.5)))
     axis.set_ylabel("% of the diagonal")
     axis.grid(alpha=0.3)
     axis.legend(fontsize="small")
