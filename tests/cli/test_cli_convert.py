@@ -183,7 +183,7 @@ def test_anything_unexpected_exits_with_1(
     def fail(*_: Any, **__: Any) -> None:
         raise ZeroDivisionError("one\ntwo")
 
-    monkeypatch.setattr("sgdph_fx.cli.main.prepare", fail)
+    monkeypatch.setattr("sgdph_fx.cli.convert.prepare", fail)
     message = error_of(convert(net), 1)
     assert "Unexpected ZeroDivisionError: one two" in message
 

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from sgdph_fx.cli.inputs import example_input, parse_shape
-from sgdph_fx.cli.main import parse_rule
+from sgdph_fx.cli.options import parse_rule
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,42 @@
+"""A command with subcommands that stays what it was: ``sgdph-convert model.py`` means ``convert``."""
+
+from __future__ import annotations
+
+import click
+from click.shell_completion import CompletionItem
+
+__all__ = ["ConvertByDefault"]
+
+DEFAULT = "convert"
+
+
+class ConvertByDefault(click.Group):
+    """Whatever does not begin with the name of a subcommand is for ``convert``.
+
+    A model in a file or a module that is named as a subcommand is meant by ``convert NAME`` or ``./NAME``.
+    """
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        own = {flag for parameter in self.get_params(ctx) for flag in parameter.opts}
+        # While a shell completes the first word, that word may still become a subcommand.
+        nothing_to_complete = not args and ctx.resilient_parsing
+        if not nothing_to_complete and (not args or args[0] not in {*own, *self.commands}):
+            args = [DEFAULT, *args]
+        return super().parse_args(ctx, args)
+
+    def format_usage(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        formatter.write_usage(ctx.command_path, "[OPTIONS] MODEL")
+        formatter.write_usage(ctx.command_path, "COMMAND [ARGS]...", prefix=" " * len("Usage: "))
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The options of ``convert`` too, as it is what most people come for."""
+        default = self.commands[DEFAULT]
+        options = [p for p in default.params if isinstance(p, click.Option)]
+        records = [record for option in options if (record := option.get_help_record(ctx)) is not None]
+        with formatter.section("Options of convert, the default command"):
+            formatter.write_dl(records)
+        super().format_options(ctx, formatter)
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        default = self.commands[DEFAULT].shell_complete(ctx, incomplete)
+        return [*super().shell_complete(ctx, incomplete), *default, CompletionItem(incomplete, type="file")]
