@@ -1,6 +1,7 @@
 """sgdph-fx: make any PyTorch model ready for SGD with Partial Hessian, and train it so."""
 
 from sgdph_fx import errors
+from sgdph_fx.audits import Audit, AuditRow, audit
 from sgdph_fx.checks import check_optimizer
 from sgdph_fx.config import Config
 from sgdph_fx.decouple import restore
@@ -12,11 +13,14 @@ from sgdph_fx.rules.register import register_conv, register_norm, register_trans
 
 __all__ = [
     "SGDPH",
+    "Audit",
+    "AuditRow",
     "Config",
     "Plan",
     "Prepared",
     "Report",
     "analyze",
+    "audit",
     "check_optimizer",
     "compile_between_refreshes",
     "errors",

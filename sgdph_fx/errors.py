@@ -14,6 +14,7 @@
         * ``PlanFormatError``          the JSON is no plan that this version reads
         * ``PlanMismatchError``        the plan was made for another model
     * ``RewriteError``                 the rewritten model does not compute the same
+    * ``AuditError``                   the Hessian cannot be audited on this batch
     * ``OptimizerError``
         * ``StaleOptimizerError``      it holds parameters that the model no longer has
         * ``NoCurvatureError``         the gradient carries no graph to differentiate again
@@ -22,6 +23,7 @@ Each message says what was found, where, why it matters, and what to do about it
 """
 
 __all__ = [
+    "AuditError",
     "ConfigError",
     "ModelError",
     "NoCurvatureError",
@@ -96,6 +98,10 @@ class PlanMismatchError(PlanError):
 
 class RewriteError(SgdphError):
     """The rewritten model does not compute what the original computes; the original has been left untouched."""
+
+
+class AuditError(SgdphError, ValueError):
+    """The Hessian cannot be audited: the batch, the loss or the parameters are not fit for it."""
 
 
 class OptimizerError(SgdphError, ValueError):

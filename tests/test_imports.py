@@ -24,7 +24,8 @@ GROUND = ({"errors"}, {"config", "filters", "rows"})
 LAYERS = {
     **{name: layer for layer, names in enumerate((*GROUND, *ANALYSIS)) for name in names},
     **{name: layer for layer, names in enumerate(OPTIMIZATION, len(GROUND)) for name in names},
-    "cli": len(GROUND) + len(ANALYSIS),
+    "audits": len(GROUND) + len(ANALYSIS),
+    "cli": len(GROUND) + len(ANALYSIS) + 1,
 }
 SIDES = (set().union(*ANALYSIS), set().union(*OPTIMIZATION))
 
@@ -34,6 +35,7 @@ ONLY_USERS = {
     "rich": {"report.terminal"},
     "click": {"cli"},
     "safetensors": {"cli"},
+    "matplotlib": {"audits"},
 }
 
 

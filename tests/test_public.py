@@ -5,11 +5,14 @@ from sgdph_fx import errors
 
 PUBLIC = [
     "SGDPH",
+    "Audit",
+    "AuditRow",
     "Config",
     "Plan",
     "Prepared",
     "Report",
     "analyze",
+    "audit",
     "check_optimizer",
     "compile_between_refreshes",
     "errors",
@@ -36,6 +39,7 @@ ERRORS = {
     "PlanFormatError": "PlanError",
     "PlanMismatchError": "PlanError",
     "RewriteError": "SgdphError",
+    "AuditError": "SgdphError",
     "OptimizerError": "SgdphError",
     "StaleOptimizerError": "OptimizerError",
     "NoCurvatureError": "OptimizerError",

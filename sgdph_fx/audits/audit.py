@@ -1,0 +1,100 @@
+"""What an audit found, in every format."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+from sgdph_fx.audits.document import document
+from sgdph_fx.audits.rows import AuditRow
+from sgdph_fx.errors import AuditError
+from sgdph_fx.report import html, markdown, terminal
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["Audit"]
+
+VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Audit:
+    """How diagonal the Hessian of each second-order parameter is, and how far each probe is off, on one batch.
+
+    ``print(audit)`` shows it; a notebook and rich show it too.
+
+    Args:
+        model: The model's class.
+        loss: Name of the loss function.
+        value: The loss on the batch.
+        training: Whether the model was in training mode.
+        dtype: The dtype that was computed in.
+        draws: Number of Rademacher probes for each parameter.
+        seed: What decided the draws and the samples.
+        parameters: How many second-order parameters the model has.
+        rows: Those that were audited, in the model's order.
+    """
+
+    model: str
+    loss: str
+    value: float
+    training: bool
+    dtype: str
+    draws: int
+    seed: int
+    parameters: int
+    rows: tuple[AuditRow, ...]
+
+    @property
+    def empty(self) -> tuple[AuditRow, ...]:
+        """The parameters on which the probe ``ones`` finds nothing."""
+        return tuple(row for row in self.rows if row.empty is not None)
+
+    def to_json(self) -> str:
+        """Indented ASCII JSON: ``version``, the fields above, and for each row also its errors."""
+        rows = [
+            {**asdict(row), "ones_error": row.ones_error, "rademacher_error": row.rademacher_error}
+            for row in self.rows
+        ]
+        return json.dumps({"version": VERSION, **asdict(self), "rows": rows}, indent=2) + "\n"
+
+    def to_markdown(self) -> str:
+        """GitHub-flavoured Markdown: the headline and the tables."""
+        return markdown.markdown(document(self))
+
+    def plot(self, file: Path | str | None = None) -> Figure:
+        """Draw shares and errors by parameter, and each estimate against the true diagonal.
+
+        Args:
+            file: Where to save the picture, in the format of its suffix; None saves nothing.
+
+        Raises:
+            AuditError: if matplotlib is not installed, or no parameter has a diagonal to compare with.
+        """
+        try:
+            from sgdph_fx.audits.plot import figure
+        except ImportError as error:
+            raise AuditError(
+                "A plot needs matplotlib, which is not installed: `pip install 'sgdph-fx[plot]'`."
+            ) from error
+        picture = figure(self)
+        if file is not None:
+            picture.savefig(file, dpi=100)
+        return picture
+
+    def show(self, file: TextIO | None = None) -> None:
+        """Write the audit to ``file``, standard output by default, as :meth:`Report.show` does."""
+        terminal.show(document(self), file)
+
+    def __str__(self) -> str:
+        return terminal.text(document(self))
+
+    def __rich_console__(self, console: Any, options: Any) -> Iterator[Any]:
+        yield from terminal.render(document(self), options.max_width)
+
+    def _repr_html_(self) -> str:
+        return html.html(document(self))

@@ -1,0 +1,69 @@
+"""The experiment behind the page on curvature, from end to end on made files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from click.testing import CliRunner
+from torch import nn
+
+from experiments import curvature
+from experiments.batches import Standard
+from experiments.curvature import NETWORKS, trained
+from experiments.data import load
+from tests.experiments.made_files import write_cifar10_binary
+
+
+def test_it_trains_audits_and_writes(tmp_path: Path) -> None:
+    write_cifar10_binary(tmp_path, 8)
+    command = [
+        "--data",
+        str(tmp_path),
+        "--out",
+        str(tmp_path / "out"),
+        "--network",
+        "resnet18",
+        "--width",
+        "1",
+    ]
+    result = CliRunner().invoke(curvature.main, [*command, "--steps", "2", "--batch", "8", "--pairs"])
+    assert result.exit_code == 0, result.output
+    folder = tmp_path / "out" / "resnet18"
+    # 20 batch norms with scale and shift, and the classifier's bias.
+    assert len(json.loads((folder / "audit.json").read_text())["rows"]) == 41
+    pairs = json.loads((folder / "pairs.json").read_text())
+    assert len(pairs) == 20
+    for pair in pairs:
+        assert pair["missed"] ** 2 == pytest.approx(pair["coupling"] ** 2 + pair["left"] ** 2, rel=1e-6)
+    assert (folder / "audit.png").read_bytes().startswith(b"\x89PNG")
+    assert result.stderr == ""
+
+
+def test_training_is_that_of_torchs_sgd_with_momentum(tmp_path: Path) -> None:
+    """One step of the prepared network's classifier, whose gradient is known from its inputs."""
+    write_cifar10_binary(tmp_path, 8)
+    images = load("cifar10", tmp_path).train
+    standard = Standard.of(images)
+    before, after = (trained(NETWORKS["vgg19"], 1, images, standard, steps)[0].model for steps in (0, 1))
+    assert isinstance(before, nn.Module)
+    bias = "classifier.bias"
+    moved = after.get_parameter(bias) - before.get_parameter(bias)
+    # ∂L/∂b = mean(softmax − one-hot), whose entries add up to zero, as the decay's do not.
+    decay = NETWORKS["vgg19"].lr * curvature.WEIGHT_DECAY * before.get_parameter(bias)
+    assert (moved + decay).sum().item() == pytest.approx(0, abs=1e-7)
+    assert moved.abs().max() > 1e-4
+
+
+@pytest.mark.parametrize(("network", "width"), [("convnext", 4), ("vit", 6)])
+def test_timms_networks_take_images_of_32_by_32(network: str, width: int) -> None:
+    net = NETWORKS[network].make(width)
+    assert net(torch.randn(2, 3, 32, 32)).shape == (2, 10)
+
+
+def test_missing_data_is_one_message(tmp_path: Path) -> None:
+    result = CliRunner().invoke(curvature.main, ["--network", "vit", "--data", str(tmp_path)])
+    assert result.exit_code == 1
+    assert "cs.toronto.edu/~kriz" in result.output
