@@ -96,6 +96,19 @@ def test_a_parameter_behind_a_tiny_factor_is_small_but_not_flat() -> None:
         assert found[name].flat == ()
 
 
+def test_rare_classes_among_a_steep_loss_are_small_but_not_flat() -> None:
+    """Behind a steep norm, unlikely classes have a bias of tiny gradient and Hessian, which float32 still resolves."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(6, 6), nn.LayerNorm(6), nn.Linear(6, 40))
+    with torch.no_grad():
+        net[0].weight.mul_(1e-3)
+        net[2].bias[4:] = -9
+    row = rows(net, (torch.randn(9, 6), torch.arange(9) % 4))["2.bias"]
+    assert max(row.diagonal[4:]) < 1e-4
+    assert row.flat == ()
+    assert row.empty == "shift"
+
+
 def test_dead_units_are_flat_channels() -> None:
     torch.manual_seed(0)
     net = nn.Sequential(nn.Linear(5, 6), nn.ReLU(), nn.Linear(6, 4))
