@@ -127,7 +127,10 @@ def _why_flat(what: Audited) -> str:
         return f", as {what.absorbed}"
     if KEY_OWNERS.intersection(what.name.split(".")):
         return f": it holds {KEYS}"
-    return "; something behind takes it out again, as a batch norm does with a bias, or its units are dead, or weights behind it are zero"
+    return (
+        "; something behind takes it out again, as a batch norm does with a bias, or its units are dead, or "
+        "weights behind it are zero"
+    )
 
 
 def _is_middle_third(flat: Sequence[int], measured: Sequence[int], size: int) -> bool:
