@@ -141,7 +141,7 @@ def _reduced(columns: Tensor, channels: Tensor) -> tuple[Tensor, Tensor, Tensor,
 def _asymmetry(corner: Tensor) -> Tensor:
     off = corner - corner.diag().diag()
     apart: Tensor = (off - off.T).norm(dim=1)
-    return apart / (off.norm(dim=0) + off.norm(dim=1))
+    return apart.div(off.norm(dim=0) + off.norm(dim=1))
 
 
 def _probes(products: Product, parameter: Tensor, draws: int, seed: int) -> tuple[Tensor, Tensor]:
