@@ -14,6 +14,8 @@ from sgdph_fx.curvature import Block
 __all__ = ["Audited", "Scale", "judge", "unused"]
 
 KEYS = "the biases of attention keys, which shift all scores of a query alike, and softmax takes such a shift out"
+# What they call the projection to queries, keys and values in one.
+JOINT = ("qkv", "in_proj")
 FEW = 4
 
 # Measured: rounding noise 0.1 and more, in float32 and float64 alike; curvature 1e-5 and 1e-13 at most.
@@ -117,7 +119,7 @@ def _reason(what: Audited, empty: Empty | None, flat: Sequence[int], measured: S
         )
     if not flat:
         return ""
-    if _is_middle_third(flat, measured, prod(what.shape)):
+    if _are_keys(what, flat, measured):
         return f"{len(flat)} of {len(measured)} channels are flat, from {flat[0]} to {flat[-1]}: {KEYS}"
     return f"{len(flat)} of {len(measured)} channels are flat: dead units, or something behind takes them out"
 
@@ -133,8 +135,10 @@ def _why_flat(what: Audited) -> str:
     )
 
 
-def _is_middle_third(flat: Sequence[int], measured: Sequence[int], size: int) -> bool:
-    """Queries, keys and values share one bias, in this order; a few flat channels of a sample prove nothing."""
+def _are_keys(what: Audited, flat: Sequence[int], measured: Sequence[int]) -> bool:
+    """Queries, keys and values share one bias, in this order; without a name, a few of a sample prove nothing."""
+    size = prod(what.shape)
     third = size // 3
     keys = [channel for channel in measured if third <= channel < 2 * third]
-    return size == 3 * third and list(flat) == keys and len(flat) >= min(FEW, third)
+    enough = len(flat) >= min(FEW, third) or any(word in what.name for word in JOINT)
+    return size == 3 * third and list(flat) == keys and enough
