@@ -18,7 +18,7 @@ from torch import nn
 from .candidates import find_candidates, needed_arguments
 from .errors import ModelNotLoadedError
 
-__all__ = ["load_model"]
+__all__ = ["load_function", "load_model"]
 
 TARGET = re.compile(r"(?P<place>.+?)(:(?P<name>[^:/\\]+))?")
 
@@ -32,13 +32,32 @@ def load_model(target: str) -> nn.Module:
     Raises:
         ModelNotLoadedError: if there is no model, if there are several to choose from, or if the code fails.
     """
+    module, place, name = _resolve(target)
+    found = _attribute(module, name, target) if name else _only_candidate(module, place)
+    return _instance(found, target)
+
+
+def load_function(target: str) -> Callable[..., Any]:
+    """Import ``FILE.py:NAME`` or ``package.module:NAME`` as :func:`load_model` does, for something to be called.
+
+    Raises:
+        ModelNotLoadedError: if there is no such name, if it cannot be called, or if the code fails.
+    """
+    module, _, name = _resolve(target)
+    found = _attribute(module, name, target) if name else None
+    if not callable(found):
+        raise ModelNotLoadedError(f"{target!r} names no function; write FILE.py:NAME or package.module:NAME.")
+    function: Callable[..., Any] = found
+    return function
+
+
+def _resolve(target: str) -> tuple[ModuleType, str, str | None]:
+    """The module that ``target`` names, its place as written, and the name in it."""
     match = TARGET.fullmatch(target)
     if match is None:
         raise ModelNotLoadedError(f"{target!r} names no file and no module.")
     place, name = match["place"], match["name"]
-    module = _import_file(Path(place)) if _is_file(place) else _import_name(place)
-    found = _attribute(module, name, target) if name else _only_candidate(module, place)
-    return _instance(found, target)
+    return _import_file(Path(place)) if _is_file(place) else _import_name(place), place, name
 
 
 def _is_file(place: str) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from .audit import command as audit
 from .convert import convert
 from .errors import EXIT_CODES
 from .group import ConvertByDefault
@@ -38,6 +39,7 @@ def main() -> None:
 
 # A command lives in a file of its own, and has a line here.
 main.add_command(convert)
+main.add_command(audit)
 
 if __name__ == "__main__":
     main(prog_name=PROGRAM)

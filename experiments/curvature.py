@@ -63,7 +63,7 @@ def vit(width: int) -> nn.Module:
 
 
 NETWORKS = {
-    "resnet18": Network(lambda width: build("resnet18", width=width, seed=SEED), 16, 0.05),
+    "resnet18": Network(lambda width: build("resnet18", width=width, seed=SEED), 8, 0.05),
     "vgg19": Network(lambda width: build("vgg19", width=width, seed=SEED), 16, 0.02),
     "convnext": Network(convnext, 16, 0.05),
     "vit": Network(vit, 48, 0.05),

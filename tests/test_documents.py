@@ -36,7 +36,19 @@ def test_the_table_of_exit_codes_is_complete() -> None:
 
 def test_the_table_of_options_is_complete() -> None:
     documented = set(re.findall(r"^\| `(--[a-z]+)", section(CLI, "Options"), re.MULTILINE))
-    assert documented == {p.opts[0] for p in main.commands["convert"].params if isinstance(p, click.Option)}
+    assert documented == options("convert")
+
+
+def test_the_table_of_the_audits_own_options_is_complete_and_the_others_are_named() -> None:
+    text = section(CLI, "Audit")
+    documented = set(re.findall(r"^\| `(--[a-z]+)", text, re.MULTILINE))
+    assert documented == options("audit") - (options("convert") - {"--json"})
+    for shared in options("audit") - documented:
+        assert f"`{shared}`" in text
+
+
+def options(command: str) -> set[str]:
+    return {p.opts[0] for p in main.commands[command].params if isinstance(p, click.Option)}
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.relative_to(ROOT).as_posix())

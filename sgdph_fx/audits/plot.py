@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogFormatter
+from matplotlib.ticker import LogFormatter, MaxNLocator
 
 from sgdph_fx.audits.rows import AuditRow
 from sgdph_fx.errors import AuditError
@@ -70,6 +70,7 @@ def _against_truth(axis: Axes, rows: Sequence[AuditRow], draws: int) -> None:
         x, y = ([number for pair in pairs for number in pair[side]] for side in (0, 1))
         axis.plot(x, y, marker, color=colour, ms=3, alpha=0.4, mew=0, label=label)
     axis.axline((0, 0), slope=1, color=OFF, lw=0.8)
+    axis.xaxis.set_major_locator(MaxNLocator(5))
     axis.set_xlabel("true diagonal ÷ its largest entry, by parameter")
     axis.set_ylabel("estimate, on the same scale")
     axis.set_ylim(-2, 3)

@@ -29,6 +29,9 @@ class Block:
         diagonal: H_jj, the truth that a probe is to find.
         off: The Euclidean norm of column j without its diagonal entry.
         absolute: Σ_i \\|H_ij\\|, what row sum j would be if nothing cancelled.
+        asymmetry: How far column j is from row j among the channels measured, off the diagonal: 0 for equal, 1 for
+            unrelated or opposite. A Hessian is symmetric, rounding noise is not. NaN where there is nothing
+            to compare.
         peak: The largest \\|H_ij\\| of column j.
         ones: The estimate of the probe ``ones`` (3), row sum j.
         draws: Estimates of the probe ``rademacher``, one row for each draw, ``(draws, k)``.
@@ -39,6 +42,7 @@ class Block:
     diagonal: Tensor
     off: Tensor
     absolute: Tensor
+    asymmetry: Tensor
     peak: Tensor
     ones: Tensor
     draws: Tensor
@@ -99,17 +103,25 @@ def measure_block(
         NoCurvatureError: if an operation on the way has no second derivative.
     """
     products = block_products(gradient, parameter, chunk)
-    parts = []
+    parts, corners = [], []
     for some in torch.split(channels, chunk):
         columns = products(_axes(parameter, some)).flatten(1).cpu().double()
         parts.append(_reduced(columns, some))
+        corners.append(columns[:, channels])
         done(len(some))
     ones, estimates = _probes(products, parameter, draws, seed)
     done(1 + draws)
     diagonal, off, absolute, peak = (torch.cat(part) for part in zip(*parts, strict=True))
-    own = gradient.detach().flatten().cpu().double()
     return Block(
-        channels, own[channels], diagonal, off, absolute, peak, ones[channels], estimates[:, channels]
+        channels=channels,
+        gradient=gradient.detach().flatten().cpu().double()[channels],
+        diagonal=diagonal,
+        off=off,
+        absolute=absolute,
+        asymmetry=_asymmetry(torch.cat(corners)),
+        peak=peak,
+        ones=ones[channels],
+        draws=estimates[:, channels],
     )
 
 
@@ -124,6 +136,12 @@ def _reduced(columns: Tensor, channels: Tensor) -> tuple[Tensor, Tensor, Tensor,
     diagonal, size = columns[rows, channels], columns.abs()
     others = columns.index_put((rows, channels), columns.new_zeros(()))
     return diagonal, others.norm(dim=1), size.sum(1), size.amax(1)
+
+
+def _asymmetry(corner: Tensor) -> Tensor:
+    off = corner - corner.diag().diag()
+    apart: Tensor = (off - off.T).norm(dim=1)
+    return apart.div(off.norm(dim=0) + off.norm(dim=1))
 
 
 def _probes(products: Product, parameter: Tensor, draws: int, seed: int) -> tuple[Tensor, Tensor]:

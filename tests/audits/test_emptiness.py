@@ -48,6 +48,15 @@ def test_the_biases_of_attention_keys_are_flat_inside_a_bias_of_all_three(dtype:
     assert row.off_diagonal is not None
 
 
+def test_a_few_keys_in_a_sample_are_known_by_the_name_of_their_layer() -> None:
+    audits = (audit(everything(), cross_entropy, batch_of(), channels=4, seed=seed) for seed in range(20))
+    found = [row for one in audits for row in one.rows if row.name == "qkv.bias"]
+    for row in found:
+        assert row.flat == tuple(channel for channel in row.channels if 6 <= channel < 12)
+        assert ("attention keys" in row.reason) == bool(row.flat)
+    assert {len(row.flat) for row in found} >= {1, 2}
+
+
 @EITHER
 def test_a_bias_that_only_a_layer_norm_reads_has_row_sums_of_zero(dtype: torch.dtype) -> None:
     """The norm subtracts the mean over channels, and with it what is added to all of them alike."""
@@ -94,6 +103,19 @@ def test_a_parameter_behind_a_tiny_factor_is_small_but_not_flat() -> None:
     for name in ("branch.0.bias", "branch.2.bias"):
         assert found[name].empty is None
         assert found[name].flat == ()
+
+
+def test_rare_classes_among_a_steep_loss_are_small_but_not_flat() -> None:
+    """Behind a steep norm, unlikely classes have a bias of tiny gradient and Hessian, which float32 still resolves."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(6, 6), nn.LayerNorm(6), nn.Linear(6, 40))
+    with torch.no_grad():
+        net[0].weight.mul_(1e-3)
+        net[2].bias[4:] = -9
+    row = rows(net, (torch.randn(9, 6), torch.arange(9) % 4))["2.bias"]
+    assert max(row.diagonal[4:]) < 1e-4
+    assert row.flat == ()
+    assert row.empty == "shift"
 
 
 def test_dead_units_are_flat_channels() -> None:

@@ -1,0 +1,53 @@
+"""Loss functions by name, or from a person's own file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from .load import load_function
+
+__all__ = ["LOSSES", "loss_function"]
+
+Loss = Callable[[Any, Any], Tensor]
+"""(outputs, targets) ↦ one number."""
+
+
+def _labels(outputs: Tensor, generator: torch.Generator) -> Tensor:
+    """Classes are dimension 1 of the outputs, as cross-entropy reads them."""
+    shape = (outputs.shape[0], *outputs.shape[2:])
+    return torch.randint(outputs.shape[1], shape, generator=generator).to(outputs.device)
+
+
+def _numbers(outputs: Tensor, generator: torch.Generator) -> Tensor:
+    return torch.randn(outputs.shape, generator=generator).to(outputs.device, outputs.dtype)
+
+
+LOSSES: Mapping[str, tuple[Loss, Callable[[Tensor, torch.Generator], Tensor]]] = {
+    "cross-entropy": (F.cross_entropy, _labels),
+    "mse": (F.mse_loss, _numbers),
+}
+"""Each loss by name, with what draws targets for it from (outputs, generator)."""
+
+
+def loss_function(name: str, seed: int) -> Loss:
+    """The loss called ``name``; where there are no targets it draws them, the same for the same seed.
+
+    Raises:
+        ModelNotLoadedError: if ``name`` is neither in :data:`LOSSES` nor a function that can be loaded.
+    """
+    if name not in LOSSES:
+        return load_function(name)
+    loss, draw = LOSSES[name]
+
+    def named(outputs: Any, targets: Any) -> Tensor:
+        if targets is None:
+            targets = draw(outputs, torch.Generator().manual_seed(seed))
+        return loss(outputs, targets)
+
+    named.__name__ = name
+    return named

@@ -1,0 +1,110 @@
+"""``sgdph-convert audit``: from a file and a shape, or a saved batch, to numbers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from click.testing import Result
+from torch.nn.functional import cross_entropy
+
+from sgdph_fx import audit, prepare
+from sgdph_fx.cli.load import load_model
+
+Convert = Callable[..., Result]
+SHAPE = ("--input", "1,3,6,6", "--batch", "7")
+
+
+def numbers(convert: Convert, *arguments: str | Path) -> dict[str, Any]:
+    result = convert("audit", *arguments, "--json", "audit.json")
+    assert result.exit_code == 0, result.output
+    found: dict[str, Any] = json.loads(Path("audit.json").read_text(encoding="utf-8"))
+    return found
+
+
+@pytest.fixture
+def batch(net: Path) -> tuple[Any, Any]:
+    """Ten samples, saved as batch.pt beside the model's file, the current folder."""
+    pair = torch.randn(10, 3, 6, 6), torch.arange(10) % 3
+    torch.save(pair, "batch.pt")
+    return pair
+
+
+def test_it_prints_a_line_for_each_second_order_parameter(net: Path, convert: Convert) -> None:
+    result = convert("audit", net, *SHAPE)
+    assert result.exit_code == 0, result.output
+    assert "4 of 4 second-order parameters audited, in training mode, in float32, at a cross-entropy of" in (
+        result.stdout
+    )
+    names = [line.split()[0] for line in result.stdout.splitlines() if " norm." in line or " gain " in line]
+    assert names == ["norm.weight", "norm.bias", "head.gain"]
+    assert "Hessian-vector products" not in result.output
+
+
+def test_a_saved_batch_gives_what_the_library_gives_on_it(
+    net: Path, convert: Convert, batch: tuple[Any, Any]
+) -> None:
+    found = numbers(convert, net, "--data", "batch.pt", "--batch", "6", "--seed", "3", "--draws", "2")
+    torch.manual_seed(0)
+    model = prepare(load_model(str(net)), batch[0][:6])
+    expected = audit(model, cross_entropy, (batch[0][:6], batch[1][:6]), seed=3, draws=2)
+    assert found["value"] == expected.value
+    assert found["rows"] == json.loads(expected.to_json())["rows"]
+
+
+def test_the_same_command_gives_the_same_numbers_and_another_seed_others(net: Path, convert: Convert) -> None:
+    first, again, other = (numbers(convert, net, *SHAPE, "--seed", seed) for seed in "001")
+    # Within one process the same file is imported under one name after the other.
+    assert {**first, "model": None} == {**again, "model": None}
+    assert first["value"] != other["value"]
+
+
+def test_samples_losses_and_precision_can_be_chosen(net: Path, convert: Convert) -> None:
+    found = numbers(convert, net, *SHAPE, "--sample", "2", "--channels", "1", "--loss", "mse", "--double")
+    assert (found["loss"], found["dtype"], found["parameters"]) == ("mse", "float64", 4)
+    assert [len(row["channels"]) for row in found["rows"]] == [1, 1]
+
+
+def test_a_loss_of_ones_own_is_called_with_outputs_and_targets(net: Path, convert: Convert) -> None:
+    Path("own.py").write_text(
+        "def double(out, targets):\n    assert targets is None\n    return 2 * (out**2).mean()\n"
+    )
+    assert numbers(convert, net, *SHAPE, "--loss", "own.py:double")["loss"] == "double"
+
+
+def test_a_model_left_in_evaluation_mode_is_audited_as_it_trains(net: Path, convert: Convert) -> None:
+    net.write_text(net.read_text() + "\n\nquiet = Net().eval()\n", encoding="utf-8")
+    assert numbers(convert, "net.py:quiet", *SHAPE)["training"] is True
+
+
+def test_a_plot_is_drawn(net: Path, convert: Convert) -> None:
+    assert convert("audit", net, *SHAPE, "--plot", "audit.png").exit_code == 0
+    assert Path("audit.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        ((), 2, "A batch is needed: --input SHAPE for random numbers, or --data FILE"),
+        (("--input", "2,3,6,6", "--data", "batch.pt"), 2, "give one of them"),
+        ((*SHAPE, "--loss", "hinge"), 3, "hinge"),
+        ((*SHAPE, "--loss", "net.py:nothing"), 3, "nothing"),
+        ((*SHAPE, "--sample", "0"), 2, "--sample"),
+        (("--data", "net.py"), 1, "could not be read as a file of torch.save"),
+        (("--data", "alone.pt"), 1, "holds a Tensor; a batch is a pair"),
+        (("--input", "2,4,6,6"), 4, "expected input"),
+        ((*SHAPE, "--json", "nowhere/audit.json"), 1, "could not be written"),
+    ],
+)
+def test_what_makes_no_sense_is_one_message_with_its_exit_code(
+    net: Path, convert: Convert, batch: tuple[Any, Any], arguments: tuple[str, ...], code: int, message: str
+) -> None:
+    torch.save(batch[0], "alone.pt")
+    result = convert("audit", net, *arguments)
+    assert result.exit_code == code, result.output
+    assert message in " ".join(result.stderr.split())
+    assert result.stdout == ""
