@@ -6,7 +6,8 @@ Three questions, each with the bound that the project sets itself:
 * with inputs: ``analyze`` ÷ the forward passes that it runs, one in each mode (median at most 1.25);
 * growth: time for each convolution in made-up networks of 2,000, ÷ that in a small one (at most 1.5).
 
-What is compared is run in turns, and the fastest of several rounds counts: others may be using the machine.
+What is compared is run in turns on one thread, processor time is counted, and of several rounds the fastest: others
+may be using the machine.
 """
 
 from __future__ import annotations
@@ -50,13 +51,13 @@ CONVOLUTIONS = 2_000
 
 
 def fastest(rounds: int, *candidates: Callable[[], object]) -> list[float]:
-    """Seconds of each candidate in its fastest round, the candidates taking turns."""
+    """Processor seconds of each candidate in its fastest round, the candidates taking turns."""
     times: list[list[float]] = [[] for _ in candidates]
     for _ in range(rounds):
         for candidate, record in zip(candidates, times, strict=True):
-            start = time.perf_counter()
+            start = time.process_time()
             candidate()
-            record.append(time.perf_counter() - start)
+            record.append(time.process_time() - start)
     return [min(record) for record in times]
 
 

@@ -20,9 +20,10 @@ __all__ = ["convolution_rows"]
 
 @dataclass(frozen=True, slots=True)
 class _Call:
-    """One call of a convolution: what it is, what became of its output, and its trainable bias's name."""
+    """One call of a convolution: what it is, where, what became of its output, and its trainable bias's name."""
 
     row: ConvolutionRow
+    source: str | None
     judgement: Judgement
     training: bool
     bias: str | None
@@ -63,9 +64,8 @@ def _calls(
             continue
         row = registered[str(node.target)] if node.op == "call_module" else functional_row(node, rule, names)
         if row is not None:
-            row = replace(row, source=node.meta.get("source"))
             judgement = judge(flow, walk(flow, node), policy)
-            yield _Call(row, judgement, flow.training, _bias(flow, node, rule))
+            yield _Call(row, node.meta.get("source"), judgement, flow.training, _bias(flow, node, rule))
 
 
 def _bias(flow: Flow, node: fx.Node, rule: Conv) -> str | None:
@@ -119,6 +119,7 @@ def _decide(name: str, calls: Sequence[_Call]) -> tuple[ConvolutionRow, list[Hin
     kept = judgement.verdict == "bare" and call.row.reason
     row = replace(
         call.row,
+        source=call.source,
         verdict=judgement.verdict,
         norm=judgement.norm,
         via=judgement.via,
@@ -131,7 +132,7 @@ def _decide(name: str, calls: Sequence[_Call]) -> tuple[ConvolutionRow, list[Hin
 def _reason(call: _Call, calls: Sequence[_Call]) -> str:
     reason = call.judgement.reason
     if len({c.judgement.verdict for c in calls}) > 1:
-        place = f" at {call.row.source}" if call.row.source else ""
+        place = f" at {call.source}" if call.source else ""
         return f"{reason} (decided by the call{place}; of its {len(calls)} calls others are normalized)"
     return reason
 

@@ -31,6 +31,8 @@ from sgdph_fx.trace import Trace
 
 __all__ = ["Ending", "Flow", "flow_of", "walk"]
 
+_SCALARS = (int, float, type(None))
+
 
 @dataclass(frozen=True, slots=True)
 class Flow:
@@ -92,20 +94,20 @@ def walk(flow: Flow, start: fx.Node) -> tuple[Ending, ...]:
     while queue:
         node, layout, via, direct = queue.popleft()
         direct = direct and flow.graph.out_degree(node.name) == 1
-        for step in _steps(flow, node, layout):
-            key = (step.node.name, step.layout)
-            if isinstance(step.rule, Transparent):
+        for consumer, rule, moved in _steps(flow, node, layout):
+            key = (consumer.name, moved)
+            if isinstance(rule, Transparent):
                 if key not in seen:
                     seen.add(key)
-                    still = direct and step.rule.shape_only
-                    queue.append((step.node, step.layout, (*via, _label(flow, step.node)), still))
+                    still = direct and rule.shape_only
+                    queue.append((consumer, moved, (*via, _label(flow, consumer)), still))
             elif key not in endings:
-                endings[key] = replace(step, via=via, direct=direct)
+                endings[key] = Ending(consumer, rule, moved, via, direct)
     return tuple(endings.values())
 
 
-def _steps(flow: Flow, node: fx.Node, layout: Layout) -> Iterator[Ending]:
-    """One step from ``node`` to each of its consumers, as they stand to the channels."""
+def _steps(flow: Flow, node: fx.Node, layout: Layout) -> Iterator[tuple[fx.Node, Rule, Layout]]:
+    """One step from ``node`` to each of its consumers: what it is to the channels, and where they are after it."""
     for name, edge in flow.graph[node.name].items():
         consumer: fx.Node = flow.graph.nodes[name]["node"]
         rule: Rule = flow.graph.nodes[name]["rule"] if edge["data"] else Mixing()
@@ -113,7 +115,7 @@ def _steps(flow: Flow, node: fx.Node, layout: Layout) -> Iterator[Ending]:
         if isinstance(rule, Transparent):
             moved = _move(flow, rule, node, consumer, layout)
             rule = rule if moved is not None else Mixing()
-        yield Ending(consumer, rule, moved or layout, (), False)
+        yield consumer, rule, moved or layout
 
 
 def _move(flow: Flow, rule: Transparent, node: fx.Node, consumer: fx.Node, layout: Layout) -> Layout | None:
@@ -174,8 +176,8 @@ def _writes_in_place(node: fx.Node, modules: dict[str, nn.Module]) -> bool:
 
 def _data_operands(node: fx.Node) -> tuple[fx.Node, ...]:
     """The first operand, or the tensors of a list that is the first operand; a scalar before it is passed over."""
-    operands = [*node.args, *node.kwargs.values()]
-    first = next((a for a in operands if not isinstance(a, int | float | None)), None)
+    operands = (*node.args, *node.kwargs.values())
+    first = next((a for a in operands if not isinstance(a, _SCALARS)), None)
     if isinstance(first, list | tuple):
         return tuple(a for a in first if isinstance(a, fx.Node))
     return (first,) if isinstance(first, fx.Node) else ()

@@ -12,11 +12,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from torch import fx
 
-__all__ = ["Trace"]
+__all__ = ["Trace", "add_node"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,3 +36,20 @@ class Trace:
     training: bool
     either_mode: bool = False
     unseen: Mapping[str, int] = field(default_factory=dict)
+
+
+def add_node(
+    graph: fx.Graph, kind: str, target: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+) -> fx.Node:
+    """A node at the end of ``graph``.
+
+    ``Graph.create_node`` searches what it is given for symbolic sizes, and makes names with regular expressions; that
+    takes longer than all else, and without arguments and with a name it does neither.
+    """
+    name = target if isinstance(target, str) else getattr(target, "__name__", "function")
+    node = graph.create_node(kind, target, name=name.replace(".", "_"))
+    if args:
+        node.args = args
+    if kwargs:
+        node.kwargs = kwargs
+    return node

@@ -13,11 +13,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
-from torch.overrides import TorchFunctionMode
+from torch.overrides import TorchFunctionMode, _get_current_function_mode
 
 from sgdph_fx.errors import TraceError
+from sgdph_fx.filters import dotted
 from sgdph_fx.rules.modules import is_leaf
-from sgdph_fx.trace.graph import Trace
+from sgdph_fx.trace.graph import Trace, add_node
 from sgdph_fx.trace.inputs import Run
 from sgdph_fx.trace.scripted import ConvolutionCounter, is_scripted
 from sgdph_fx.trace.source import calling_line, failing_line
@@ -25,7 +26,7 @@ from sgdph_fx.trace.state import mode
 
 __all__ = ["trace_by_recording"]
 
-_PLAIN = (int, float, str, slice, type(None), type(Ellipsis))
+_PLAIN = frozenset({int, float, bool, str, slice, type(None), type(Ellipsis)})
 _SEQUENCES = (list, tuple)
 
 
@@ -62,53 +63,68 @@ class _Recorder(TorchFunctionMode):
         super().__init__()
         self.graph = fx.Graph()
         self.unseen: Counter[str] = Counter()
-        self._depth = 0
-        self._paths = {module: name for name, module in model.named_modules()}
-        self._constants = {id(t): name for name, t in [*model.named_buffers(), *model.named_parameters()]}
+        self.leaves: dict[nn.Module, str] = {}
+        self._inside_leaf = False
+        self._constants: dict[int, str] = {}
         self._nodes: dict[int, tuple[weakref.ref[Tensor], fx.Node]] = {}
+        for path, module in model.named_modules():
+            if is_leaf(module):
+                self.leaves[module] = path
+            for name, tensor in (*module._parameters.items(), *module._buffers.items()):
+                self._constants.setdefault(id(tensor), dotted(path, name))
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if self._depth:
-            return func(*args, **kwargs)
-        nodes = self.as_nodes(args), self.as_nodes(kwargs)
         result = func(*args, **kwargs)
+        if self._inside_leaf:
+            return result
         kind, target, extra = _as_target(func)
         if target is operator.setitem:
-            self._name(args[0], self.graph.create_node(kind, target, *nodes))
+            self._name(args[0], add_node(self.graph, kind, target, *self._operands(args, kwargs)))
         elif _holds_tensor(result):
-            self._write(kind, target, (*nodes[0], *extra), nodes[1], result)
+            positional, named = self._operands(args, kwargs)
+            self._write(kind, target, (*positional, *extra), named, result)
         return result
 
-    def call(self, module: nn.Module, call: Callable[..., Any], args: Any, kwargs: Any) -> Any:
-        if self._depth or module not in self._paths or not is_leaf(module):
+    def call(self, path: str, module: nn.Module, call: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        """Runs the leaf at ``path``, whose inside is not looked at, and writes it down."""
+        if self._inside_leaf:
             return call(module, *args, **kwargs)
-        # What is written down is not looked at either: reading a shape is a torch function, too.
-        self._depth += 1
+        run = self._counted(call) if is_scripted(module) else call
+        # Not to be asked at all costs less than to answer every function that this one is passed over.
+        on_top = _get_current_function_mode() is self  # type: ignore[no-untyped-call]
+        if on_top:
+            self.__exit__(None, None, None)  # type: ignore[no-untyped-call]
+        self._inside_leaf = True
         try:
-            nodes = self.as_nodes(args), self.as_nodes(kwargs)
-            result = (self._counted(call) if is_scripted(module) else call)(module, *args, **kwargs)
-            node = self._write("call_module", self._paths[module], *nodes, result)
+            nodes = self._operands(args, kwargs)
+            result = run(module, *args, **kwargs)
+            node = self._write("call_module", path, *nodes, result)
             node.meta["frozen"] = not module.training
         finally:
-            self._depth -= 1
+            self._inside_leaf = False
+            if on_top:
+                self.__enter__()  # type: ignore[no-untyped-call]
         return result
 
     def _counted(self, call: Callable[..., Any]) -> Callable[..., Any]:
         def counted(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
             with ConvolutionCounter(module) as counter:
                 result = call(module, *args, **kwargs)
-            self.unseen[self._paths[module]] += counter.count
+            self.unseen[self.leaves[module]] += counter.count
             return result
 
         return counted
 
+    def _operands(self, args: Any, kwargs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        return tuple([self.as_nodes(a) for a in args]), {n: self.as_nodes(a) for n, a in kwargs.items()}
+
     def as_nodes(self, value: Any) -> Any:
         """``value`` with each tensor replaced by the node that made it."""
+        if type(value) in _PLAIN:
+            return value
         if isinstance(value, Tensor):
             return self._node_of(value)
-        if isinstance(value, _PLAIN):
-            return value
         if isinstance(value, _SEQUENCES):
             return tuple(self.as_nodes(v) for v in value)
         if isinstance(value, Mapping):
@@ -118,7 +134,7 @@ class _Recorder(TorchFunctionMode):
         return str(value)
 
     def _write(self, kind: str, target: Any, args: Any, kwargs: Any, result: Any) -> fx.Node:
-        node = self.graph.create_node(kind, target, args, kwargs)
+        node = add_node(self.graph, kind, target, args, kwargs)
         node.meta["source"] = calling_line()
         self._name(result, node)
         return node
@@ -131,7 +147,7 @@ class _Recorder(TorchFunctionMode):
         items = result.items() if isinstance(result, Mapping) else enumerate(_sequence(result))
         for key, value in items:
             if _holds_tensor(value):
-                self._name(value, self.graph.create_node("call_function", operator.getitem, (node, key)))
+                self._name(value, add_node(self.graph, "call_function", operator.getitem, (node, key), {}))
 
     def _node_of(self, tensor: Tensor) -> fx.Node:
         reference, node = self._nodes.get(id(tensor), (None, None))
@@ -139,9 +155,9 @@ class _Recorder(TorchFunctionMode):
             return node
         name = self._constants.get(id(tensor))
         node = (
-            self.graph.create_node("placeholder", "input")
+            add_node(self.graph, "placeholder", "input")
             if name is None
-            else self.graph.create_node("get_attr", name)
+            else add_node(self.graph, "get_attr", name)
         )
         node.meta["shape"] = tuple(tensor.shape)
         self._nodes[id(tensor)] = weakref.ref(tensor), node
@@ -151,10 +167,13 @@ class _Recorder(TorchFunctionMode):
 @contextmanager
 def _module_calls_seen_by(recorder: _Recorder) -> Iterator[None]:
     """Lets the recorder see every module call, as torch.fx does: no hook of the person's runs twice or not at all."""
-    original = nn.Module.__call__
+    original, path_of = nn.Module.__call__, recorder.leaves.get
 
     def call(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
-        return recorder.call(module, original, args, kwargs)
+        path = path_of(module)
+        if path is None:
+            return original(module, *args, **kwargs)
+        return recorder.call(path, module, original, args, kwargs)
 
     nn.Module.__call__ = call  # type: ignore[method-assign]
     try:
@@ -180,7 +199,7 @@ def _as_target(func: Any) -> tuple[str, Any, tuple[Any, ...]]:
 def _holds_tensor(value: Any) -> bool:
     if isinstance(value, Tensor):
         return True
-    if isinstance(value, _PLAIN):
+    if type(value) in _PLAIN:
         return False
     items = value.values() if isinstance(value, Mapping) else _sequence(value)
     return any(_holds_tensor(v) for v in items)

@@ -41,7 +41,8 @@ def untouched(model: nn.Module) -> Iterator[None]:
                     if _differs(buffer, value):
                         buffer.copy_(value)
             for parameter, gradient in gradients:
-                parameter.grad = gradient
+                if parameter.grad is not gradient:
+                    parameter.grad = gradient
 
 
 @contextmanager
@@ -87,7 +88,14 @@ def mode(model: nn.Module, training: bool) -> Iterator[None]:
     finally:
         for module, flag in flags:
             if module.training is not flag:
-                module.training = flag
+                _set_training(module, flag)
+
+
+def _set_training(module: nn.Module, flag: bool) -> None:
+    if "training" in module.__dict__:
+        module.__dict__["training"] = flag  # what setting it does, without asking whether it is a parameter
+    else:
+        module.training = flag  # TorchScript keeps it elsewhere
 
 
 def modes_differ(model: nn.Module) -> bool:
@@ -154,6 +162,8 @@ def _restore_attributes(module: nn.Module, saved: dict[str, Any]) -> None:
 
 
 def _changed(current: dict[str, Any], saved: dict[str, Any]) -> bool:
+    if not (current or saved):
+        return False
     return list(current) != list(saved) or any(map(operator.is_not, current.values(), saved.values()))
 
 

@@ -12,7 +12,7 @@ from torch import fx, nn
 from sgdph_fx.errors import TraceError
 from sgdph_fx.rules.calls import WRAPPED
 from sgdph_fx.rules.modules import is_leaf
-from sgdph_fx.trace.graph import Trace
+from sgdph_fx.trace.graph import Trace, add_node
 from sgdph_fx.trace.scripted import is_scripted
 from sgdph_fx.trace.source import calling_line, failing_line
 from sgdph_fx.trace.state import mode, modes_differ, reads_of_training
@@ -67,9 +67,11 @@ class _Tracer(fx.Tracer):
     def create_arg(self, a: Any) -> Any:
         return a.node if type(a) is fx.Proxy else super().create_arg(a)
 
-    def create_node(self, kind: str, target: Any, *args: Any, **kwargs: Any) -> fx.Node:
+    def create_node(
+        self, kind: str, target: Any, args: Any, kwargs: Any, name: Any = None, type_expr: Any = None
+    ) -> fx.Node:
         # Not torch.fx's own way there, which copies the stack of modules into each node.
-        node = self.graph.create_node(kind, target, *args, **kwargs)
+        node = add_node(self.graph, kind, target, args, kwargs)
         if kind != "placeholder":
             node.meta["source"] = calling_line()
         return node
