@@ -3,7 +3,7 @@
 =============================== ============================= ===========================================
 what                            ``"paper"``                   ``"authors"`` (default)
 =============================== ============================= ===========================================
-rectified Hessian (4)           √(H² + ε)                     |H|
+rectified Hessian (4)           √(H² + ε)                     abs(H)
 average M^H (5)                 (1−α)·old + α·new             α·old + (1−α)·new
 M^H before its first refresh    √ε, a zero Hessian rectified  0
                                 (the paper does not say)
