@@ -15,6 +15,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.distributed.jobs import JOBS
 from tests.distributed.worker import Task
 
 ROOT = Path(__file__).parents[2]
@@ -60,8 +61,12 @@ def _read(file: Path, errors: str) -> dict[str, Tensor]:
 
 
 @pytest.fixture(scope="session")
-def two(launch: Launch) -> dict[str, Any]:
-    """Every job, by two processes."""
-    from tests.distributed.jobs import JOBS
+def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where ``two`` saves."""
+    return tmp_path_factory.mktemp("checkpoints")
 
-    return launch(2, Task(list(JOBS)))
+
+@pytest.fixture(scope="session")
+def two(launch: Launch, checkpoints: Path) -> dict[str, Any]:
+    """Every job, by two processes; the states of the plainest are saved on the way."""
+    return launch(2, Task(tuple(JOBS), checkpoints=str(checkpoints), saved=("ddp", "fsdp")))

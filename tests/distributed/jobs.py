@@ -11,7 +11,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
-from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.checkpoint import checkpoint
 
@@ -91,6 +92,17 @@ def fsdp(net: Net, **options: Any) -> nn.Module:
     return fully_shard(net, **options)
 
 
+def half_sharded(net: Net) -> nn.Module:
+    """Each half of the ranks has all pieces."""
+    shape, names = (dist.get_world_size() // 2, 2), ("replicate", "shard")
+    return fsdp(net, mesh=init_device_mesh("cpu", shape, mesh_dim_names=names))
+
+
+def in_bfloat16(net: Net) -> nn.Module:
+    """Whole parameters have 8 bits, their pieces all 53."""
+    return fsdp(net, mp_policy=MixedPrecisionPolicy(torch.bfloat16, reduce_dtype=torch.float32))
+
+
 @dataclass(frozen=True)
 class Job:
     """One way to train; ``wrap`` is what makes it one of several processes."""
@@ -104,6 +116,7 @@ class Job:
     bad_at: int | None = None
     extra_on_first: bool = False
     apart: bool = False
+    rounded: bool = False
     steps: int = 14
 
 
@@ -127,6 +140,8 @@ JOBS: Mapping[str, Job] = {
     "each by itself": Job(lambda net: net, apart=True),
     "fsdp": Job(fsdp),
     "fsdp, kept whole": Job(lambda net: fsdp(net, reshard_after_forward=False)),
+    "fsdp, by halves": Job(half_sharded),
+    "fsdp, in bfloat16": Job(in_bfloat16, rounded=True),
     "fsdp, signs, loop": Job(fsdp, {"probe": "rademacher", "foreach": False}),
     "fsdp, exact, multi-tensor": Job(fsdp, {"probe": "exact", "foreach": True}),
     "fsdp, micro-batches": Job(fsdp, micro=True),

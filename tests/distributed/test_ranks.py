@@ -16,7 +16,7 @@ from sgdph_fx.errors import OptimizerError
 from tests.distributed.jobs import JOBS, Net, batches, fsdp, run_alone
 from tests.distributed.worker import Task
 
-BY_FOUR = ("ddp", "ddp, unused on one rank", "fsdp", "fsdp, part of the batch")
+BY_FOUR = ("ddp", "ddp, unused on one rank", "fsdp", "fsdp, by halves", "fsdp, part of the batch")
 
 
 def same_everywhere_and_as_alone(found: Any, name: str) -> None:
@@ -25,8 +25,9 @@ def same_everywhere_and_as_alone(found: Any, name: str) -> None:
     started = dict(Net().named_parameters())
     for key, p in first.items():
         assert all(torch.equal(p, other[key]) for other in others), key
-        torch.testing.assert_close(p, expected[key], rtol=1e-10, atol=1e-10)
-        assert not torch.equal(p, started[key])
+        moved = (expected[key] - started[key]).norm()
+        assert moved > 1e-4
+        assert (p - expected[key]).norm() <= (0.05 * moved if JOBS[name].rounded else 1e-10)
 
 
 @pytest.mark.parametrize("name", [name for name, job in JOBS.items() if not job.apart])
@@ -36,7 +37,7 @@ def test_two_processes_do_what_one_does(two: Any, name: str) -> None:
 
 
 def test_four_processes_do_what_one_does(launch: Any) -> None:
-    found = launch(4, Task(list(BY_FOUR)))
+    found = launch(4, Task(BY_FOUR))
     for name in BY_FOUR:
         same_everywhere_and_as_alone(found[name], name)
 

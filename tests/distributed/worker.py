@@ -22,23 +22,21 @@ from tests.distributed.jobs import JOBS, Trainer, batches
 
 @dataclass(frozen=True)
 class Task:
-    """What to train, from where to where, and what happens on the way.
+    """What to train, from where on, and what happens on the way.
 
     Args:
         names: Jobs, one after the other.
         start: The first step; its state is loaded unless it is 0.
-        stop: The step before which to stop.
-        checkpoints: Where states are, and are saved to at every third step; none without.
-        save: Whether any are saved.
+        checkpoints: Where states are.
+        saved: The jobs whose states are saved there at every third step.
         fails: ``"dies"`` or ``"hangs"``: what becomes of rank 1 at step 8.
         timeout: Seconds that a rank waits for another.
     """
 
-    names: list[str]
+    names: tuple[str, ...]
     start: int = 0
-    stop: int = 14
-    checkpoints: str | None = None
-    save: bool = True
+    checkpoints: str = ""
+    saved: tuple[str, ...] = ()
     fails: str | None = None
     timeout: int = 60
 
@@ -49,8 +47,8 @@ def train(name: str, task: Task, rank: int = 0, world: int = 1) -> Trainer:
     data = batches(JOBS[name].steps)
     if task.start:
         load(trainer, checkpoint(task, name, task.start))
-    for t in range(task.start, task.stop):
-        if task.checkpoints and task.save and t % 3 == 0 and t > task.start:
+    for t in range(task.start, len(data)):
+        if name in task.saved and t % 3 == 0 and t > task.start:
             save(trainer, checkpoint(task, name, t))
         if task.fails and rank == 1 and t == 8:
             os._exit(3) if task.fails == "dies" else time.sleep(600)
@@ -60,7 +58,7 @@ def train(name: str, task: Task, rank: int = 0, world: int = 1) -> Trainer:
 
 def checkpoint(task: Task, name: str, step: int) -> Path:
     """Where the state before a step is."""
-    return Path(task.checkpoints or "") / f"{name}-{step}"
+    return Path(task.checkpoints) / f"{name}-{step}"
 
 
 def save(trainer: Trainer, folder: Path) -> None:
