@@ -22,7 +22,8 @@ __all__ = ["is_sharded", "local", "piece", "whole"]
 
 def is_sharded(tensor: Tensor) -> bool:
     """Whether it is a ``DTensor``; asked without importing what most jobs do not need."""
-    return hasattr(tensor, "to_local") and hasattr(tensor, "device_mesh")
+    kind = type(tensor)
+    return kind is not nn.Parameter and kind is not Tensor and hasattr(kind, "device_mesh")
 
 
 def local(tensor: Tensor) -> Tensor:
