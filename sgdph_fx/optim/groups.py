@@ -13,10 +13,11 @@ from sgdph_fx.curvature.probes import PROBES
 from sgdph_fx.optim.finite import Flag
 from sgdph_fx.optim.pending import Pending
 from sgdph_fx.optim.schedule import Schedule
+from sgdph_fx.optim.shards import is_sharded, local, piece
 from sgdph_fx.optim.update import Coefficients, descend, refresh
 from sgdph_fx.optim.variants import VARIANTS
 
-__all__ = ["move", "take_in"]
+__all__ = ["is_rehearsal", "move", "rehearse", "take_in"]
 
 Group: TypeAlias = dict[str, Any]
 State: TypeAlias = MutableMapping[Tensor, dict[str, Any]]
@@ -36,7 +37,8 @@ def take_in(pending: Pending, groups: Sequence[Group], state: State) -> Flag | N
     if not PROBES[group["probe"]].averaged_signed:
         hessian = variant.rectify(hessian, group["eps"])
     average = _average(parameter, group, state)
-    return Flag(refresh(average, hessian, alpha=group["hessian_momentum"], variant=variant))
+    own = piece(hessian, parameter)
+    return Flag(refresh(average, own, alpha=group["hessian_momentum"], variant=variant))
 
 
 def move(group: Group, state: State, schedule: Schedule, t: int) -> None:
@@ -52,25 +54,48 @@ def move(group: Group, state: State, schedule: Schedule, t: int) -> None:
         _descend(plain, group, state, 1, None)
 
 
+def is_rehearsal(groups: Sequence[Group], state: State) -> bool:
+    """Whether it is the first step, and all lr and gradients are zero.
+
+    So ``torch.distributed.checkpoint`` has a fresh optimizer make its state, to see what there is to load.
+    """
+    if state or any(float(group["lr"]) != 0 for group in groups):
+        return False
+    return not any(bool(g.any()) for group in groups for g in _grads(group["params"]))
+
+
+def rehearse(group: Group, state: State, schedule: Schedule) -> None:
+    """Make the state that a step would make, and take none."""
+    for parameter in group["params"]:
+        if parameter.grad is None:
+            continue
+        if group["order"] == 2 and parameter is not schedule.spared:
+            _average(parameter, group, state)
+        elif group["momentum"] == 0 and VARIANTS[group["variant"]].decay_first_order_gradient:
+            continue
+        state[parameter]["momentum_buffer"] = torch.zeros_like(parameter, requires_grad=False)
+
+
 def _descend(
     params: list[Tensor], group: Group, state: State, cycles_begun: int, averages: list[Tensor] | None
 ) -> None:
     momenta = descend(
-        params,
+        [local(p) for p in params],
         _grads(params),
-        [state[p].get("momentum_buffer") for p in params],
+        _momenta(params, state),
         averages,
         Coefficients.of(group, VARIANTS[group["variant"]], cycles_begun),
         foreach=group["foreach"],
     )
-    for parameter, momentum in zip(params, momenta, strict=True):
-        state[parameter]["momentum_buffer"] = momentum
+    _keep(momenta, params, state)
 
 
 def _torch_sgd(params: list[Tensor], group: Group, state: State) -> None:
-    momenta = [state[p].get("momentum_buffer") if group["momentum"] != 0 else None for p in params]
+    momenta: list[Tensor | None] = [None] * len(params)
+    if group["momentum"] != 0:
+        momenta = _momenta(params, state)
     sgd(
-        params,
+        [local(p) for p in params],
         _grads(params),
         momenta,
         weight_decay=group["weight_decay"],
@@ -82,7 +107,21 @@ def _torch_sgd(params: list[Tensor], group: Group, state: State) -> None:
         foreach=group["foreach"],
     )
     if group["momentum"] != 0:
-        for parameter, momentum in zip(params, momenta, strict=True):
+        _keep(momenta, params, state)
+
+
+def _momenta(params: list[Tensor], state: State) -> list[Tensor | None]:
+    """M^G of each, None where it has yet to start; this rank's part of sharded ones, which start as zeros."""
+    for parameter in params:
+        if is_sharded(parameter) and "momentum_buffer" not in state[parameter]:
+            state[parameter]["momentum_buffer"] = torch.zeros_like(parameter, requires_grad=False)
+    found = (state[p].get("momentum_buffer") for p in params)
+    return [None if momentum is None else local(momentum) for momentum in found]
+
+
+def _keep(momenta: Sequence[Tensor | None], params: list[Tensor], state: State) -> None:
+    for parameter, momentum in zip(params, momenta, strict=True):
+        if not is_sharded(parameter):
             state[parameter]["momentum_buffer"] = momentum
 
 
@@ -101,9 +140,8 @@ def _average(parameter: Tensor, group: Group, state: State) -> Tensor:
         signed = PROBES[group["probe"]].averaged_signed
         start = 0.0 if signed else VARIANTS[group["variant"]].initial_average(group["eps"])
         own["hessian_average"] = torch.full_like(parameter, start, requires_grad=False)
-    average: Tensor = own["hessian_average"]
-    return average
+    return local(own["hessian_average"])
 
 
 def _grads(params: list[Tensor]) -> list[Tensor]:
-    return [p.grad for p in params if p.grad is not None]
+    return [local(p.grad) for p in params if p.grad is not None]

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sgdph_fx.curvature.hvp import block_product, differentiable_gradient
 from sgdph_fx.curvature.lean import backward_with_product, product_alone
@@ -15,6 +16,7 @@ from sgdph_fx.curvature.probes import PROBES, Probe, generator_at
 from sgdph_fx.errors import NoCurvatureError
 from sgdph_fx.optim.apart import loss_apart
 from sgdph_fx.optim.finite import Flag
+from sgdph_fx.optim.shards import whole
 from sgdph_fx.optim.validation import check_loss, name_of
 
 __all__ = ["Due", "Pending", "from_gradient", "from_loss", "release_graphs"]
@@ -59,17 +61,26 @@ class Pending:
 
 @dataclass(frozen=True, slots=True)
 class Due:
-    """The parameter whose Hessian a step refreshes, and how it is probed there."""
+    """The parameter whose Hessian a step refreshes, its name, and how it is probed there."""
 
     parameter: Tensor
+    name: str
     probe: Probe
     generator: torch.Generator
+    module: nn.Module | None
 
     @classmethod
-    def of(cls, parameter: Tensor, groups: Sequence[Mapping[str, Any]], t: int) -> Due:
-        """As the group of the parameter says, at step t."""
+    def of(
+        cls, parameter: Tensor, groups: Sequence[Mapping[str, Any]], t: int, module: nn.Module | None = None
+    ) -> Due:
+        """As the group of the parameter says, at step t; ``module`` is what knows a sharded one whole."""
         group = next(g for g in groups if any(p is parameter for p in g["params"]))
-        return cls(parameter, PROBES[group["probe"]], generator_at(group["seed"], t))
+        name = name_of(parameter, groups)
+        return cls(parameter, name, PROBES[group["probe"]], generator_at(group["seed"], t), module)
+
+    def leaf(self) -> AbstractContextManager[Tensor]:
+        """The parameter as a loss was just computed with it; within, its graph may be differentiated."""
+        return whole(self.parameter, self.name, self.module)
 
 
 def from_loss(loss: Tensor, due: Due | None, hessian_loss: Callable[[], Tensor] | None = None) -> Pending:
@@ -79,39 +90,43 @@ def from_loss(loss: Tensor, due: Due | None, hessian_loss: Callable[[], Tensor] 
         loss.backward()  # type: ignore[no-untyped-call]
         return Pending(None if due is None else due.parameter, None, finite)
     if hessian_loss is None:
-        return Pending(due.parameter, _beside_backward(loss, due), finite)
+        with due.leaf() as leaf:
+            return Pending(due.parameter, _beside_backward(loss, leaf, due), finite)
     loss.backward()  # type: ignore[no-untyped-call]
-    return Pending(due.parameter, _alone(check_loss(loss_apart(hessian_loss, loss.device)), due), finite)
+    other = check_loss(loss_apart(hessian_loss, loss.device))
+    with due.leaf() as leaf:
+        return Pending(due.parameter, _alone(other, leaf, due), finite)
 
 
-def _beside_backward(loss: Tensor, due: Due) -> Tensor | None:
+def _beside_backward(loss: Tensor, leaf: Tensor, due: Due) -> Tensor | None:
     if due.probe.single:
-        return _by_one_product(backward_with_product, loss, due)
-    found = _by_products(loss, due)
+        return _by_one_product(backward_with_product, loss, leaf, due)
+    found = _by_products(loss, leaf, due)
     loss.backward()  # type: ignore[no-untyped-call]
     return found
 
 
-def _alone(loss: Tensor, due: Due) -> Tensor | None:
-    return _by_one_product(product_alone, loss, due) if due.probe.single else _by_products(loss, due)
+def _alone(loss: Tensor, leaf: Tensor, due: Due) -> Tensor | None:
+    return (
+        _by_one_product(product_alone, loss, leaf, due) if due.probe.single else _by_products(loss, leaf, due)
+    )
 
 
 def _by_one_product(
-    product: Callable[[Tensor, Tensor, Tensor], Tensor | None], loss: Tensor, due: Due
+    product: Callable[[Tensor, Tensor, Tensor], Tensor | None], loss: Tensor, leaf: Tensor, due: Due
 ) -> Tensor | None:
-    v = next(due.probe.vectors(due.parameter, due.generator))
-    column = product(loss, due.parameter, v)
+    v = next(due.probe.vectors(leaf, due.generator))
+    column = product(loss, leaf, v)
     return None if column is None else due.probe.read(v, column)
 
 
-def _by_products(loss: Tensor, due: Due) -> Tensor | None:
-    gradient = differentiable_gradient(loss, due.parameter)
-    return None if gradient is None else _estimate(gradient, due)
+def _by_products(loss: Tensor, leaf: Tensor, due: Due) -> Tensor | None:
+    gradient = differentiable_gradient(loss, leaf)
+    return None if gradient is None else _estimate(gradient, leaf, due)
 
 
-def _estimate(gradient: Tensor, due: Due) -> Tensor:
-    product = block_product(gradient, due.parameter)
-    return due.probe.estimate(product, due.parameter, due.generator)
+def _estimate(gradient: Tensor, leaf: Tensor, due: Due) -> Tensor:
+    return due.probe.estimate(block_product(gradient, leaf), leaf, due.generator)
 
 
 def from_gradient(due: Due, groups: Sequence[Mapping[str, Any]]) -> Pending:
@@ -129,12 +144,12 @@ def from_gradient(due: Due, groups: Sequence[Mapping[str, Any]]) -> Pending:
     # A constant gradient has no graph of its own even then: its Hessian is zero, and not missing.
     if not any(p.grad is not None and p.grad.requires_grad for group in groups for p in group["params"]):
         raise NoCurvatureError(
-            f"The Hessian of parameter {name_of(parameter, groups)} is due at this step, but the gradients "
+            f"The Hessian of parameter {due.name} is due at this step, but the gradients "
             "carry no graph to differentiate again, so nothing has been changed. Either call "
             "`optimizer.backward(loss)` in place of `loss.backward()`, or `loss.backward(create_graph=True)`."
         )
     finite = (Flag(torch.isfinite(gradient.detach()).all()),)
-    return Pending(parameter, _estimate(gradient, due), finite)
+    return Pending(parameter, _estimate(gradient, parameter, due), finite)
 
 
 def release_graphs(groups: Sequence[Mapping[str, Any]]) -> None:

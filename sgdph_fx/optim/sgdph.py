@@ -6,15 +6,17 @@ from collections.abc import Callable
 from typing import overload
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim.optimizer import ParamsT
 
 from sgdph_fx.curvature.probes import ProbeName
 from sgdph_fx.optim.bookkeeping import Bookkeeping
-from sgdph_fx.optim.groups import move, take_in
+from sgdph_fx.optim.groups import is_rehearsal, move, rehearse, take_in
 from sgdph_fx.optim.pending import Due, Pending, from_gradient, from_loss, release_graphs
+from sgdph_fx.optim.ranks import Group, over_ranks
 from sgdph_fx.optim.scaling import loss_scale
 from sgdph_fx.optim.schedule import Schedule
+from sgdph_fx.optim.shards import is_sharded, local
 from sgdph_fx.optim.validation import check_loss, check_reached, refuse_sparse_gradients
 from sgdph_fx.optim.variants import VARIANTS, VariantName
 
@@ -70,6 +72,9 @@ class SGDPH(Bookkeeping):
         seed: Decides the signs z together with the step's number, alike on all processes.
         maximize: Climb instead of descend.
         foreach: torch's multi-tensor calls, or a plain loop with the same bits; None lets torch choose.
+        process_group: The processes over which gradients are averaged, and the Hessian with them, by one small
+            all-reduce at each step. None for all, if ``torch.distributed`` is initialized; a group of one for
+            a process that trains by itself beside others. Neither saved nor copied.
 
     A step whose loss is not finite is skipped; a Hessian that is not finite is left out, and the step taken.
     Neither waits for a device to finish its backward pass. Both are counted, and the first of each is told.
@@ -104,7 +109,9 @@ class SGDPH(Bookkeeping):
         seed: int = 0,
         maximize: bool = False,
         foreach: bool | None = None,
+        process_group: Group = None,
     ) -> None:
+        self._process_group = process_group
         defaults = {
             "lr": lr,
             "second_order_lr": second_order_lr,
@@ -127,7 +134,13 @@ class SGDPH(Bookkeeping):
         """The parameter whose Hessian the next step refreshes; None where that step needs no product."""
         return self._schedule().due(self._steps_taken + 1)
 
-    def backward(self, loss: Tensor, *, hessian_loss: Callable[[], Tensor] | None = None) -> None:
+    def backward(
+        self,
+        loss: Tensor,
+        *,
+        hessian_loss: Callable[[], Tensor] | None = None,
+        module: nn.Module | None = None,
+    ) -> None:
         """Add the gradients of ``loss`` to ``.grad`` as ``loss.backward()`` does, and find the due Hessian.
 
         Call it several times before :meth:`step` to sum over micro-batches: the Hessian is summed like the
@@ -140,6 +153,7 @@ class SGDPH(Bookkeeping):
             hessian_loss: Computes another loss, by a forward pass of its own on part of the batch, say; it is
                 called where a Hessian is due, and the Hessian is that of its loss. Modules that it calls keep
                 their buffers, and random numbers are drawn as if it had not been called.
+            module: What computed the loss; needed for parameters that ``fully_shard`` has cut into pieces.
 
         Raises:
             StaleOptimizerError: if the loss reaches none of the optimizer's parameters.
@@ -149,11 +163,13 @@ class SGDPH(Bookkeeping):
         On any of these, no gradient has been written, unless it is ``hessian_loss`` that fails.
         """
         check_loss(loss)
-        check_reached(loss, self.param_groups)
-        # A sum goes on only as long as the gradients that it belongs to.
-        if not any(p.grad is not None for group in self.param_groups for p in group["params"]):
-            self._pending = None
-        found = from_loss(loss, self._due_at(self._steps_taken + 1), hessian_loss)
+        params = [p for group in self.param_groups for p in group["params"]]
+        if not any(is_sharded(p) for p in params):
+            check_reached(loss, self.param_groups)
+            # A sum goes on only as long as the gradients that it belongs to.
+            if all(p.grad is None for p in params):
+                self._pending = None
+        found = from_loss(loss, self._due_at(self._steps_taken + 1, module), hessian_loss)
         self._pending = found.plus(self._pending)
 
     @overload
@@ -169,6 +185,9 @@ class SGDPH(Bookkeeping):
         Args:
             closure: Computes the loss, calls :meth:`backward` (or ``loss.backward(create_graph=True)``), and
                 returns the loss.
+
+        A first step with all lr and all gradients zero makes the state and counts as none:
+        ``torch.distributed.checkpoint`` takes it before it loads.
 
         Returns:
             What the closure returned; None without one.
@@ -186,6 +205,10 @@ class SGDPH(Bookkeeping):
         refuse_sparse_gradients(self.param_groups)
         self._skipped.settle(self.param_groups, wait=True)
         t, schedule = self._steps_taken + 1, self._schedule()
+        if self._pending is None and is_rehearsal(self.param_groups, self.state):
+            for group in self.param_groups:
+                rehearse(group, self.state, schedule)
+            return loss
         found = self._found(t)
         self._pending = None
         release_graphs(self.param_groups)
@@ -205,14 +228,18 @@ class SGDPH(Bookkeeping):
         interval = self.param_groups[0]["hessian_interval"]
         return Schedule.of(self.param_groups, spare_last=spare_last, interval=interval)
 
-    def _due_at(self, t: int) -> Due | None:
+    def _due_at(self, t: int, module: nn.Module | None = None) -> Due | None:
         due = self._schedule().due(t)
-        return None if due is None else Due.of(due, self.param_groups, t)
+        return None if due is None else Due.of(due, self.param_groups, t, module)
 
     def _found(self, t: int) -> Pending:
+        device = local(self.param_groups[0]["params"][0]).device
+        return over_ranks(self._found_here(t).over(loss_scale()), device, self._process_group)
+
+    def _found_here(self, t: int) -> Pending:
         due, pending = self._due_at(t), self._pending
         if due is None:
             return Pending(None, None) if pending is None else pending
         if pending is None or pending.parameter is not due.parameter:
-            pending = from_gradient(due, self.param_groups)
-        return pending.over(loss_scale())
+            return from_gradient(due, self.param_groups)
+        return pending

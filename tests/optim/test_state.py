@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch.distributed.checkpoint.state_dict import _init_optim_state
 
 from sgdph_fx.errors import OptimizerError
 from sgdph_fx.optim import SGDPH
@@ -146,3 +147,32 @@ def test_other_keys_and_names_are_carried_along(small: Any) -> None:
     assert group["role"] == "weight"
     assert group["name"] == "all"
     assert group["param_names"] == [name for name, _ in net.named_parameters()]
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_a_first_step_of_nothing_makes_the_state_and_counts_as_none(
+    small: Any, make_batches: Any, make_groups: Any, momentum: float
+) -> None:
+    """As torch.distributed.checkpoint has it before it loads: what is made there is what a real step makes."""
+    nets, data = [small(), small()], make_batches(9)
+    rehearsed, plain = (SGDPH(make_groups(n), 0.05, momentum=momentum) for n in nets)
+    _init_optim_state(rehearsed)
+    assert same_bits(*nets)
+    assert rehearsed.param_groups[0]["step"] == 0
+    made = {key: set(own) for key, own in rehearsed.state_dict()["state"].items()}
+    for net, optimizer in zip(nets, (rehearsed, plain), strict=True):
+        train(net, optimizer, data)
+    assert made == {key: set(own) for key, own in plain.state_dict()["state"].items()}
+    assert same_bits(*nets)
+    assert rehearsed.param_groups[0]["step"] == 9
+
+
+def test_a_warm_up_from_zero_is_no_such_step(small: Any, make_batches: Any, make_groups: Any) -> None:
+    net, (batch,) = small(), make_batches(1)
+    optimizer = SGDPH(make_groups(net), 0.0)
+    train(net, optimizer, [batch])
+    assert optimizer.param_groups[0]["step"] == 1
+    other = SGDPH(make_groups(net), 0.0)
+    net.loss(batch).backward()
+    with pytest.raises(OptimizerError, match="no graph"):
+        other.step()
