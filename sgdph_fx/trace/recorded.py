@@ -60,6 +60,7 @@ class _Recorder(TorchFunctionMode):
         super().__init__()
         self.graph = fx.Graph()
         self._depth = 0
+        self._inside: str | None = None  # outside the model: a callable may make inputs, or a loss
         self._paths = {module: name for name, module in model.named_modules()}
         self._constants = {id(t): name for name, t in [*model.named_buffers(), *model.named_parameters()]}
         self._nodes: dict[int, tuple[weakref.ref[Tensor], fx.Node]] = {}
@@ -72,14 +73,16 @@ class _Recorder(TorchFunctionMode):
         result = func(*args, **kwargs)
         kind, target, extra = _as_target(func)
         if target is operator.setitem:
-            self._name(args[0], self.graph.create_node(kind, target, *nodes))
+            self._name(args[0], self._create(kind, target, *nodes))
         elif _holds_tensor(result):
             self._write(kind, target, (*nodes[0], *extra), nodes[1], result)
         return result
 
     def call(self, module: nn.Module, call: Callable[..., Any], args: Any, kwargs: Any) -> Any:
-        if self._depth or module not in self._paths or not is_leaf(module):
+        if self._depth or module not in self._paths:
             return call(module, *args, **kwargs)
+        if not is_leaf(module):
+            return self._look_into(module, call, args, kwargs)
         # What is written down is not looked at either: reading a shape is a torch function, too.
         self._depth += 1
         try:
@@ -90,6 +93,13 @@ class _Recorder(TorchFunctionMode):
         finally:
             self._depth -= 1
         return result
+
+    def _look_into(self, module: nn.Module, call: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        outside, self._inside = self._inside, self._paths[module]
+        try:
+            return call(module, *args, **kwargs)
+        finally:
+            self._inside = outside
 
     def as_nodes(self, value: Any) -> Any:
         """``value`` with each tensor replaced by the node that made it."""
@@ -106,9 +116,14 @@ class _Recorder(TorchFunctionMode):
         return str(value)
 
     def _write(self, kind: str, target: Any, args: Any, kwargs: Any, result: Any) -> fx.Node:
-        node = self.graph.create_node(kind, target, args, kwargs)
+        node = self._create(kind, target, args, kwargs)
         node.meta["source"] = calling_line()
         self._name(result, node)
+        return node
+
+    def _create(self, kind: str, target: Any, args: Any, kwargs: Any = None) -> fx.Node:
+        node = self.graph.create_node(kind, target, args, kwargs)
+        node.meta["scope"] = self._inside
         return node
 
     def _name(self, result: Any, node: fx.Node) -> None:
@@ -119,7 +134,7 @@ class _Recorder(TorchFunctionMode):
         items = result.items() if isinstance(result, Mapping) else enumerate(_sequence(result))
         for key, value in items:
             if _holds_tensor(value):
-                self._name(value, self.graph.create_node("call_function", operator.getitem, (node, key)))
+                self._name(value, self._create("call_function", operator.getitem, (node, key)))
 
     def _node_of(self, tensor: Tensor) -> fx.Node:
         reference, node = self._nodes.get(id(tensor), (None, None))

@@ -41,6 +41,7 @@ def trace_symbolically(model: nn.Module, training: bool) -> Trace:
 class _Tracer(fx.Tracer):
     def __init__(self) -> None:
         super().__init__(autowrap_functions=tuple(WRAPPED))
+        self._inside = ""
 
     @functools.cached_property
     def _names(self) -> dict[int, str]:
@@ -76,15 +77,23 @@ class _Tracer(fx.Tracer):
         node = self.graph.create_node(kind, target, *args, **kwargs)
         if kind != "placeholder":
             node.meta["source"] = calling_line()
+            node.meta["scope"] = self._inside
         return node
 
     def call_module(self, m: nn.Module, forward: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         path = self.path_of_module(m)
         if not is_leaf(m):
-            return forward(*args, **kwargs)
+            return self._look_into(path, forward, args, kwargs)
         result = self.create_proxy("call_module", path, args, kwargs)
         result.node.meta["frozen"] = not m.__dict__["training"]
         return result
+
+    def _look_into(self, path: str, forward: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        outside, self._inside = self._inside, path
+        try:
+            return forward(*args, **kwargs)
+        finally:
+            self._inside = outside
 
 
 def _required(model: nn.Module) -> list[str]:
