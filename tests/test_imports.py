@@ -17,6 +17,7 @@ ANALYSIS = (
     {"decouple", "verdicts"},
     {"picture"},
     {"plan"},
+    {"changes"},
     {"checks", "convolutions", "groups", "overrides", "report", "tags"},
     {"pipeline"},
 )
