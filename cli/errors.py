@@ -11,6 +11,7 @@ __all__ = [
     "CliError",
     "ModelNotLoadedError",
     "NotTraceableError",
+    "OtherPlanError",
     "RefusedError",
     "WeightsError",
     "explain",
@@ -18,7 +19,7 @@ __all__ = [
 
 EXIT_CODES = {
     0: "converted",
-    1: "anything unexpected",
+    1: "anything unexpected, or a plan that is not the one of `--check`",
     2: "usage: an option or argument that means nothing",
     3: "the model was not found, or could not be loaded",
     4: "the model could not be traced",
@@ -31,6 +32,10 @@ class CliError(click.ClickException):
     """An error that ends the command: one paragraph on standard error, and an exit code."""
 
     exit_code = 1
+
+
+class OtherPlanError(CliError):
+    """The code no longer matches the plan that was reviewed; what differs stands on standard output."""
 
 
 class ModelNotLoadedError(CliError):

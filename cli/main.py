@@ -6,8 +6,10 @@ import click
 
 from .audit import command as audit
 from .convert import convert
+from .diff import diff
 from .errors import EXIT_CODES
 from .group import ConvertByDefault
+from .restore import restore
 from .working import accept_any_letter
 
 __all__ = ["main"]
@@ -33,6 +35,9 @@ def main() -> None:
       sgdph-convert model.py:small --input 1,3,32,32 --output converted
       sgdph-convert torchvision.models:vgg19 --weights vgg19.safetensors
       sgdph-convert model.py --policy absorbing --rule 'head.*=first-order'
+      sgdph-convert model.py --check reviewed/plan.json
+      sgdph-convert diff reviewed/plan.json model.py --markdown
+      sgdph-convert restore epoch90.pt --plan converted/plan.json --output plain.pt
     """
     accept_any_letter()
 
@@ -40,6 +45,8 @@ def main() -> None:
 # A command lives in a file of its own, and has a line here.
 main.add_command(convert)
 main.add_command(audit)
+main.add_command(diff)
+main.add_command(restore)
 
 if __name__ == "__main__":
     main(prog_name=PROGRAM)

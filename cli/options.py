@@ -14,7 +14,7 @@ from sgdph_fx.config import Action, Config, Policy
 
 from .inputs import Shape, parse_shape
 
-__all__ = ["Asked", "model_options", "parse_rule", "traceback_option"]
+__all__ = ["Asked", "model_options", "parse_rule", "reading_options", "traceback_option"]
 
 ACTIONS: tuple[Action, ...] = get_args(Action)
 
@@ -86,13 +86,19 @@ READING = (
 
 def model_options(command: Callable[..., None]) -> Callable[..., None]:
     """Give ``command`` the argument MODEL and the options that say how to read it, as one ``asked``."""
+    decorated: Callable[..., None] = MODEL(reading_options(command))
+    return decorated
+
+
+def reading_options(command: Callable[..., None]) -> Callable[..., None]:
+    """The options that say how to read a model, as one ``asked`` whose model may yet be empty."""
 
     @functools.wraps(command)
     def with_asked(**values: Any) -> None:
         command(asked=_asked(values), **values)
 
     decorated: Callable[..., None] = with_asked
-    for option in reversed((MODEL, *READING)):
+    for option in reversed(READING):
         decorated = option(decorated)
     return decorated
 
@@ -100,4 +106,4 @@ def model_options(command: Callable[..., None]) -> Callable[..., None]:
 def _asked(values: dict[str, Any]) -> Asked:
     rules: Mapping[str, Action] = dict(values.pop("rules"))
     config = Config(values.pop("policy"), rules)
-    return Asked(values.pop("model"), values.pop("shapes"), values.pop("weights"), config)
+    return Asked(values.pop("model", ""), values.pop("shapes"), values.pop("weights"), config)

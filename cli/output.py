@@ -20,7 +20,7 @@ from .errors import CliError
 
 __all__ = ["FILES", "write"]
 
-FILES = ("plan.json", "param_groups.json", "model.safetensors", "report.md")
+FILES = ("plan.json", "param_groups.json", "model.safetensors", "report.md", "report.html")
 GROUPS_VERSION = 1
 
 
@@ -54,13 +54,14 @@ def _remove_if_empty(folder: Path) -> None:
 
 
 def _write_all(prepared: Prepared, folder: Path) -> None:
-    plan, groups, weights, report = (folder / name for name in FILES)
+    plan, groups, weights, report, page = (folder / name for name in FILES)
     plan.write_text(prepared.report.plan.to_json(), encoding="utf-8")
     groups.write_text(groups_json(prepared.param_groups), encoding="utf-8")
     safetensors.torch.save_file(separate(prepared.model.state_dict()), weights)
-    # safetensors creates its file for the owner alone; all four should be as readable as any other file.
+    # safetensors creates its file for the owner alone; all of them should be as readable as any other file.
     weights.chmod(plan.stat().st_mode)
     report.write_text(prepared.report.to_markdown(), encoding="utf-8")
+    page.write_text(prepared.report.to_html(), encoding="utf-8")
 
 
 def groups_json(groups: Sequence[Mapping[str, Any]]) -> str:

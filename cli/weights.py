@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from .errors import WeightsError
 
-__all__ = ["load_weights"]
+__all__ = ["DATA_PARALLEL_PREFIX", "load_weights", "read_state"]
 
 # Keys under which training scripts save the weights beside an epoch and an optimizer's state.
 NESTS = ("state_dict", "model_state_dict", "model")
@@ -29,7 +29,7 @@ def load_weights(model: nn.Module, path: Path) -> None:
         WeightsError: if the file cannot be read as tensors alone, or if a key is missing, unexpected or of
             another shape.
     """
-    state = _without_wrapper(_read(path), model)
+    state = _without_wrapper(read_state(path), model)
     differences = [*_differences(state, model)]
     if differences:
         raise WeightsError(
@@ -42,7 +42,12 @@ def load_weights(model: nn.Module, path: Path) -> None:
         raise WeightsError(f"The weights in {path} don't fit the model: {message}") from error
 
 
-def _read(path: Path) -> Mapping[str, Any]:
+def read_state(path: Path) -> Mapping[str, Any]:
+    """The ``state_dict`` in a file, alone or nested in a training script's checkpoint.
+
+    Raises:
+        WeightsError: if the file cannot be read as tensors alone.
+    """
     is_safetensors = path.suffix == ".safetensors"
     read: Callable[[Path], Any] = safetensors.torch.load_file if is_safetensors else _torch_load
     try:
@@ -103,5 +108,5 @@ def _some(names: list[str]) -> str:
 
 def _hint(state: Mapping[str, Any]) -> str:
     if any(key.endswith("direction") for key in state):
-        return " These look like converted weights: restore() that model, and save its state_dict."
+        return " These look like converted weights: `sgdph-convert restore` makes them plain again."
     return ""

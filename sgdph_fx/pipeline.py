@@ -22,6 +22,7 @@ from sgdph_fx.errors import TraceError
 from sgdph_fx.flow import Flow, flow_of
 from sgdph_fx.groups import ParamGroup, groups_of
 from sgdph_fx.overrides import override_convolutions, override_parameters
+from sgdph_fx.picture import picture_of
 from sgdph_fx.plan import Plan
 from sgdph_fx.report import Check, Report
 from sgdph_fx.rows import Hint
@@ -75,14 +76,7 @@ def analyze(
         TraceError: if it cannot be traced, or does not run on the inputs; the message names the line.
         ConfigError: if a rule matches nothing.
     """
-    inner = unwrapped(require_module(model))
-    hints = [] if inner is model else [_unwrapping(model, inner)]
-    model, config = inner, config or Config()
-    with without_collection(), untouched(model), eagerly():
-        traces, more = _trace(model, example_inputs)
-        hints += more
-        flows = [flow_of(trace, model) for trace in traces]
-        return _decide(model, traces[0], flows, config, hints)
+    return _analyze(model, example_inputs, config)[0]
 
 
 def prepare(
@@ -116,7 +110,8 @@ def prepare(
     wrapper, model = model, unwrapped(require_module(model), inplace)
     require_trainable(model)
     require_finite(model)
-    plan = analyze(wrapper, example_inputs, config=config)
+    plan, flow = _analyze(wrapper, example_inputs, config)
+    picture = picture_of(flow)
     check = Check("weights computed from direction and gain", require_exact_rewrite(model, plan))
     if example_inputs is None:
         prepared = plan.apply(model, inplace=inplace)
@@ -125,7 +120,7 @@ def prepare(
         before = outputs_of(model, run)
         prepared = plan.apply(model, inplace=inplace)
         check = Check("outputs in evaluation mode", require_equal_outputs(before, prepared, run))
-    return Prepared(prepared, groups_of(plan, prepared), Report(plan, check))
+    return Prepared(prepared, groups_of(plan, prepared), Report(plan, check, picture))
 
 
 def param_groups(
@@ -151,6 +146,19 @@ def param_groups(
     if isinstance(model, Prepared):
         return groups_of(model.report.plan, model.model)
     return groups_of(analyze(model, example_inputs, config=config).without_rewriting(), unwrapped(model))
+
+
+def _analyze(
+    model: nn.Module, example_inputs: ExampleInputs | None, config: Config | None
+) -> tuple[Plan, Flow]:
+    """The plan, and the flow that decided it: that of training where the model runs so."""
+    inner = unwrapped(require_module(model))
+    hints = [] if inner is model else [_unwrapping(model, inner)]
+    model, config = inner, config or Config()
+    with without_collection(), untouched(model), eagerly():
+        traces, more = _trace(model, example_inputs)
+        flows = [flow_of(trace, model) for trace in traces]
+        return _decide(model, traces[0], flows, config, [*hints, *more]), flows[0]
 
 
 def _unwrapping(wrapper: nn.Module, inner: nn.Module) -> Hint:

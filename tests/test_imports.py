@@ -15,12 +15,14 @@ ANALYSIS = (
     {"trace"},
     {"flow"},
     {"decouple", "verdicts", "views"},
+    {"picture"},
     {"plan", "undecided"},
+    {"changes"},
     {"checks", "convolutions", "groups", "overrides", "report", "tags"},
     {"pipeline"},
 )
 OPTIMIZATION = ({"curvature"}, {"optim"})
-GROUND = ({"errors"}, {"config", "filters", "rows"})
+GROUND = ({"contraction", "errors"}, {"config", "filters", "rows"})
 LAYERS = {
     **{name: layer for layer, names in enumerate((*GROUND, *ANALYSIS)) for name in names},
     **{name: layer for layer, names in enumerate(OPTIMIZATION, len(GROUND)) for name in names},

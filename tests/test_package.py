@@ -46,8 +46,15 @@ def test_the_wheel_holds_every_module_and_nothing_else(wheel: Path) -> None:
         packed = {name for name in archive.namelist() if ".dist-info/" not in name}
     library = {f"sgdph_fx/{p.relative_to(ROOT / 'sgdph_fx').as_posix()}" for p in python(ROOT / "sgdph_fx")}
     command = {f"sgdph_fx/cli/{p.relative_to(ROOT / 'cli').as_posix()}" for p in python(ROOT / "cli")}
-    assert packed == library | command | {"sgdph_fx/py.typed"}
+    report = ROOT / "sgdph_fx" / "report"
+    shown = {p.relative_to(ROOT).as_posix() for p in report.rglob("*") if p.is_file() and not _is_python(p)}
+    assert packed == library | command | shown | {"sgdph_fx/py.typed"}
+    assert "sgdph_fx/report/page/vendor/dagre.LICENSE.txt" in packed
     assert "sgdph_fx/cli/main.py" in packed
+
+
+def _is_python(path: Path) -> bool:
+    return path.suffix in (".py", ".pyc")
 
 
 def python(folder: Path) -> list[Path]:

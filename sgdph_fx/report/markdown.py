@@ -9,6 +9,8 @@ from sgdph_fx.report.tables import Document, Table
 
 __all__ = ["markdown"]
 
+# A longer table is folded, so that a pull request stays readable.
+LONG = 20
 SPECIAL = re.compile(r"([\\`*_\[\]<>|])")
 
 
@@ -20,12 +22,16 @@ def markdown(document: Document) -> str:
 
 
 def _lines(table: Table) -> Iterator[str]:
-    yield f"## {table.title} ({len(table.rows):,})"
+    title = f"{table.title} ({len(table.rows):,})"
+    is_long = len(table.rows) > LONG
+    yield f"<details><summary>{title}</summary>" if is_long else f"## {title}"
     yield ""
     yield _row(table.columns)
     yield _row(["---"] * len(table.columns))
     for row in table.rows:
         yield _row([_escape(cell) for cell in row])
+    if is_long:
+        yield "\n</details>"
 
 
 def _row(cells: Sequence[str]) -> str:

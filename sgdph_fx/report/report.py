@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, TextIO
 
+from sgdph_fx.errors import PlanError
+from sgdph_fx.picture import Picture
 from sgdph_fx.plan import Plan
-from sgdph_fx.report import html, markdown, terminal
+from sgdph_fx.report import dot, html, markdown, terminal
+from sgdph_fx.report.page.assemble import page
 from sgdph_fx.report.summary import Check, Summary, headline, summarize
 from sgdph_fx.report.tables import Document, tables
 
@@ -26,10 +29,12 @@ class Report:
     Args:
         plan: The decision.
         check: How far the prepared model is from the original; None where that was not measured.
+        picture: The model as a graph, for the page; None where the model was not read for this report.
     """
 
     plan: Plan
     check: Check | None = None
+    picture: Picture | None = field(default=None, repr=False, compare=False)
 
     @property
     def summary(self) -> Summary:
@@ -56,6 +61,26 @@ class Report:
     def to_markdown(self) -> str:
         """GitHub-flavoured Markdown: the headline and all tables."""
         return markdown.markdown(self._document())
+
+    def to_dot(self) -> str:
+        """The model as a graph for Graphviz, with a cluster for each module.
+
+        Raises:
+            PlanError: if the report has no picture, because it was made from a plan alone.
+        """
+        if self.picture is None:
+            raise PlanError(
+                "This report was made from a plan alone, which does not hold the model's graph: take the report "
+                "that `prepare(model)` returns."
+            )
+        return dot.dot(self.plan, self.picture)
+
+    def to_html(self) -> str:
+        """One self-contained page: the model as a graph that folds, the tables, and the plan to copy.
+
+        It asks for nothing from any network. To look at it, write it to a file and open that in a browser.
+        """
+        return page(self.plan, self.summary, self._document().headline, self.picture)
 
     def show(self, file: TextIO | None = None) -> None:
         """Write the report to ``file``, standard output by default.

@@ -4,6 +4,8 @@ Nodes are those of torch.fx. Modules that the rules know are single ``call_modul
 are looked into. Beside each node, in ``node.meta``, stands what the later stages need:
 
 * ``"source"``: ``file.py:line`` of the call in the person's own code, where known;
+* ``"scope"``: path of the innermost module that was looked into when it happened, ``""`` for the model itself,
+  None for what happened outside it;
 * ``"frozen"``: for a module, whether it stays in evaluation mode while the model trains;
 * ``"shape"``: for a recorded run, the shape of the result.
 """

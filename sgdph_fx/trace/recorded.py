@@ -64,12 +64,13 @@ class _Recorder(TorchFunctionMode):
         self.graph = fx.Graph()
         self.unseen: Counter[str] = Counter()
         self.leaves: dict[nn.Module, str] = {}
+        self.scopes: dict[nn.Module, str] = {}
         self._inside_leaf = False
+        self._inside: str | None = None  # outside the model: a callable may make inputs, or a loss
         self._constants: dict[int, str] = {}
         self._nodes: dict[int, tuple[weakref.ref[Tensor], fx.Node]] = {}
         for path, module in model.named_modules():
-            if is_leaf(module):
-                self.leaves[module] = path
+            (self.leaves if is_leaf(module) else self.scopes)[module] = path
             for name, tensor in (*module._parameters.items(), *module._buffers.items()):
                 self._constants.setdefault(id(tensor), dotted(path, name))
 
@@ -80,7 +81,7 @@ class _Recorder(TorchFunctionMode):
             return result
         kind, target, extra = _as_target(func)
         if target is operator.setitem:
-            self._name(args[0], add_node(self.graph, kind, target, *self._operands(args, kwargs)))
+            self._name(args[0], self._add(kind, target, *self._operands(args, kwargs)))
         elif _holds_tensor(result):
             positional, named = self._operands(args, kwargs)
             self._write(kind, target, (*positional, *extra), named, result)
@@ -106,6 +107,16 @@ class _Recorder(TorchFunctionMode):
             if on_top:
                 self.__enter__()  # type: ignore[no-untyped-call]
         return result
+
+    def look_into(
+        self, path: str, module: nn.Module, call: Callable[..., Any], args: Any, kwargs: Any
+    ) -> Any:
+        """Runs the module at ``path``, whose operations are written down one by one."""
+        outside, self._inside = self._inside, path
+        try:
+            return call(module, *args, **kwargs)
+        finally:
+            self._inside = outside
 
     def _counted(self, call: Callable[..., Any]) -> Callable[..., Any]:
         def counted(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
@@ -134,9 +145,14 @@ class _Recorder(TorchFunctionMode):
         return str(value)
 
     def _write(self, kind: str, target: Any, args: Any, kwargs: Any, result: Any) -> fx.Node:
-        node = add_node(self.graph, kind, target, args, kwargs)
+        node = self._add(kind, target, args, kwargs)
         node.meta["source"] = calling_line()
         self._name(result, node)
+        return node
+
+    def _add(self, kind: str, target: Any, args: Any, kwargs: Any) -> fx.Node:
+        node = add_node(self.graph, kind, target, args, kwargs)
+        node.meta["scope"] = self._inside
         return node
 
     def _name(self, result: Any, node: fx.Node) -> None:
@@ -147,7 +163,7 @@ class _Recorder(TorchFunctionMode):
         items = result.items() if isinstance(result, Mapping) else enumerate(_sequence(result))
         for key, value in items:
             if _holds_tensor(value):
-                self._name(value, add_node(self.graph, "call_function", operator.getitem, (node, key), {}))
+                self._name(value, self._add("call_function", operator.getitem, (node, key), {}))
 
     def _node_of(self, tensor: Tensor) -> fx.Node:
         reference, node = self._nodes.get(id(tensor), (None, None))
@@ -167,13 +183,17 @@ class _Recorder(TorchFunctionMode):
 @contextmanager
 def _module_calls_seen_by(recorder: _Recorder) -> Iterator[None]:
     """Lets the recorder see every module call, as torch.fx does: no hook of the person's runs twice or not at all."""
-    original, path_of = nn.Module.__call__, recorder.leaves.get
+    original = nn.Module.__call__
+    path_of, scope_of = recorder.leaves.get, recorder.scopes.get
 
     def call(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
         path = path_of(module)
-        if path is None:
-            return original(module, *args, **kwargs)
-        return recorder.call(path, module, original, args, kwargs)
+        if path is not None:
+            return recorder.call(path, module, original, args, kwargs)
+        scope = scope_of(module)
+        if scope is not None:
+            return recorder.look_into(scope, module, original, args, kwargs)
+        return original(module, *args, **kwargs)
 
     nn.Module.__call__ = call  # type: ignore[method-assign]
     try:

@@ -43,6 +43,7 @@ def trace_symbolically(model: nn.Module, training: bool) -> Trace:
 class _Tracer(fx.Tracer):
     def __init__(self) -> None:
         super().__init__(autowrap_functions=tuple(WRAPPED))
+        self._inside = ""
 
     @functools.cached_property
     def _names(self) -> dict[int, str]:
@@ -74,17 +75,27 @@ class _Tracer(fx.Tracer):
         node = add_node(self.graph, kind, target, args, kwargs)
         if kind != "placeholder":
             node.meta["source"] = calling_line()
+            node.meta["scope"] = self._inside
         return node
 
     def call_module(self, m: nn.Module, forward: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         path = self.submodule_paths.get(m) if self.submodule_paths else None
         if is_scripted(m):
             raise TypeError(f"{path or type(m).__name__} is TorchScript, which only a run can look into")
-        if path is None or not is_leaf(m):  # one that the model does not own has no name to go by
+        if path is None:  # one that the model does not own has no name to go by
             return forward(*args, **kwargs)
+        if not is_leaf(m):
+            return self._look_into(path, forward, args, kwargs)
         result = self.create_proxy("call_module", path, args, kwargs)
         result.node.meta["frozen"] = not m.__dict__["training"]
         return result
+
+    def _look_into(self, path: str, forward: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        outside, self._inside = self._inside, path
+        try:
+            return forward(*args, **kwargs)
+        finally:
+            self._inside = outside
 
 
 def _required(model: nn.Module) -> list[str]:

@@ -229,7 +229,7 @@ def test_a_real_pipe_gets_whole_lines_without_colour_and_the_same_files_each_tim
     assert "\x1b[" not in one.stdout
     assert max(map(len, one.stdout.splitlines())) > 80
     files = sorted(path.name for path in (net.parent / "one").iterdir())
-    assert len(files) == 4
+    assert len(files) == 5
     for name in files:
         assert (net.parent / "one" / name).read_bytes() == (net.parent / "two" / name).read_bytes()
 

@@ -1,0 +1,42 @@
+"""A plan from what a person typed: a saved one, or a model that is analysed for it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from torch import nn
+
+from sgdph_fx.errors import PlanFormatError
+from sgdph_fx.pipeline import analyze
+from sgdph_fx.plan import Plan
+from sgdph_fx.trace import ExampleInputs
+
+from .options import Asked
+from .reading import read_model
+
+__all__ = ["read_plan", "saved_plan"]
+
+
+def read_plan(place: str, asked: Asked) -> Plan:
+    """The plan in the file ``place`` if that ends in ``.json``, else that of the model ``place``."""
+    if place.endswith(".json"):
+        return saved_plan(Path(place))
+
+    def stage(model: nn.Module, inputs: ExampleInputs | None) -> Plan:
+        return analyze(model, inputs, config=asked.config)
+
+    return read_model(replace(asked, model=place), stage)
+
+
+def saved_plan(path: Path) -> Plan:
+    """The plan in a file.
+
+    Raises:
+        PlanFormatError: if there is none.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise PlanFormatError(f"The plan {path} could not be read: {error}") from error
+    return Plan.from_json(text)

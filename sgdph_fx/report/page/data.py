@@ -1,0 +1,40 @@
+"""What the page shows, as plain data: its scripts read nothing else."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from sgdph_fx.picture import Part, Picture
+from sgdph_fx.plan import Plan
+from sgdph_fx.report.summary import Summary, percent
+
+__all__ = ["page_data"]
+
+
+def page_data(plan: Plan, summary: Summary, headline: Sequence[str], picture: Picture | None) -> str:
+    """JSON that may stand inside an element ``<script>``: no letter of it can end that element."""
+    data = {
+        "plan": json.loads(plan.to_json()),
+        "summary": {**asdict(summary), "share": percent(summary.second_order_share)},
+        "headline": list(headline),
+        "picture": None if picture is None else _picture(picture),
+    }
+    text = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
+    return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
+
+
+def _picture(picture: Picture) -> dict[str, Any]:
+    return {
+        "parts": [_part(part) for part in picture.parts],
+        "edges": picture.edges,
+        "routes": picture.routes,
+        "modules": dict(picture.modules),
+    }
+
+
+def _part(part: Part) -> list[Any]:
+    """Without their names the parts of a large model take a third of the room."""
+    return [part.kind, part.label, part.path, part.scope, part.source, part.shape]
