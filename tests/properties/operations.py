@@ -38,7 +38,7 @@ class Operation:
         dims: The dimension that a mean goes over, or the number of last ones that a pooling does; 0 for all of space.
         results: How many tensors it returns.
         operands: How many it takes.
-        hidden: Whether only shapes tell where it puts the channels, or whether the halves that it norms are two of them.
+        hidden: Whether only shapes tell where it puts the channels, or whether halves are two of them.
         only: The one number of spatial dimensions for which it exists, if not all.
     """
 
