@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 
 import torch
@@ -85,7 +85,7 @@ class Ledger:
             self.values.append(Value("map", step.out, {number: origin}))
         elif what.kind == "norm":
             assert what.statistics is not None
-            self._norm(operands[0], what.statistics)
+            self._norm(operands[0], what.statistics, hidden=what.hidden and operands[0].channels == 2)
             self.values.append(Value(form, operands[0].channels, {}))
         elif what.kind == "mix":
             self._end(operands)
@@ -124,8 +124,9 @@ class Ledger:
             last = form in ("last", "tokens", "flat")
             self.values.append(Value(form, shape.shape[-1 if last else 1], origins))
 
-    def _norm(self, value: Value, statistics: Statistics) -> None:
-        for call, origin in value.origins.items():
+    def _norm(self, value: Value, statistics: Statistics, hidden: bool) -> None:
+        for call, before in value.origins.items():
+            origin = replace(before, hidden=before.hidden or hidden)
             real = statistics != "frozen"
             absorbs = real and all(
                 len(set(g)) == 1 for g in _groups(origin.labels, statistics, value, self.dims)

@@ -38,7 +38,7 @@ class Operation:
         dims: The dimension that a mean goes over, or the number of last ones that a pooling does; 0 for all of space.
         results: How many tensors it returns.
         operands: How many it takes.
-        hidden: Whether only shapes tell where it puts the channels.
+        hidden: Whether only shapes tell where it puts the channels, or whether halves are two of them.
         only: The one number of spatial dimensions for which it exists, if not all.
     """
 
@@ -223,7 +223,7 @@ OPERATIONS: dict[str, Operation] = {
         statistics="dimension 1",
     ),
     "functional group": Operation(
-        "norm", lambda net, own, x: F.group_norm(x, 2, eps=net.eps), statistics="halves"
+        "norm", lambda net, own, x: F.group_norm(x, 2, eps=net.eps), statistics="halves", hidden=True
     ),
     "functional layer": Operation(
         "norm", lambda net, own, x: F.layer_norm(x, net.program.spatial, eps=net.eps), statistics="last"
