@@ -55,7 +55,7 @@ class Log:
         epochs: list[Epoch] = []
         for line in self._lines():
             if self.images.items() <= line.items() and _take(Recipe, line) == recipe:
-                epoch = _take(Epoch, line)
+                epoch = _epoch(line)
                 epochs = [*epochs[: epoch.epoch - 1], epoch]
         return Run(recipe, tuple(epochs))
 
@@ -74,8 +74,13 @@ def _ends_whole(stream: IO[bytes]) -> bool:
 
 
 def _take(kind: Any, line: dict[str, Any]) -> Any:
-    names = [field.name for field in fields(kind)]
-    return kind(**{name: math.nan if line[name] is None else line[name] for name in names})
+    """Fields that are not in the line, because it is older than they, are at their defaults."""
+    return kind(**{field.name: line[field.name] for field in fields(kind) if field.name in line})
+
+
+def _epoch(line: dict[str, Any]) -> Epoch:
+    numbers = {field.name: line.get(field.name) for field in fields(Epoch)}
+    return Epoch(**{name: math.nan if number is None else number for name, number in numbers.items()})
 
 
 def _finite_or_none(value: object) -> object:

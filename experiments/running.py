@@ -11,7 +11,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from experiments.data import load, split
 from experiments.records import Log, Run
-from experiments.training import Recipe, Task, train
+from experiments.tasks import Task
+from experiments.training import Recipe, train
 
 __all__ = ["Bench"]
 
