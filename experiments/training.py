@@ -40,6 +40,8 @@ class Recipe:
             paper's schedule (every 60 of 200 epochs, every 30 of 100) at any length.
         options: The system's further hyper-parameters by their names.
         judge_every: Epochs between judgements on the test images; the last epoch is always judged.
+        channels_last: Keep channels innermost in memory: the same numbers but for rounding, in less time on
+            most devices.
     """
 
     network: str
@@ -53,6 +55,7 @@ class Recipe:
     decay_every: int | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     judge_every: int = 1
+    channels_last: bool = False
 
     def lr_at(self, epoch: int) -> float:
         """Learning rate in ``epoch``, counted from 1."""
@@ -157,6 +160,8 @@ def _system(recipe: Recipe, task: Feed) -> System:
         classes=task.classes,
         seed=recipe.seed,
     ).to(example.device)
+    if recipe.channels_last:
+        net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return SYSTEMS[recipe.system](net, example, recipe.lr, recipe.weight_decay, **recipe.options)
 
 
