@@ -162,7 +162,11 @@ def _system(recipe: Recipe, task: Feed) -> System:
     ).to(example.device)
     if recipe.channels_last:
         net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return SYSTEMS[recipe.system](net, example, recipe.lr, recipe.weight_decay, **recipe.options)
+    system = SYSTEMS[recipe.system](net, example, recipe.lr, recipe.weight_decay, **recipe.options)
+    for group in system.optimizer.param_groups:
+        if "seed" in group:
+            group["seed"] = recipe.seed
+    return system
 
 
 def _epoch(
