@@ -15,7 +15,9 @@ from experiments.recipe_files import SCALES, names, read
 __all__ = ["main"]
 
 
-@click.command(help="Run the trainings of a table or figure of the paper, and set the results beside its own.")
+@click.command(
+    help="Run the trainings of a table or figure of the paper, and set the results beside its own."
+)
 @click.argument("recipe", type=click.Choice(names()))
 @click.option("--data", type=click.Path(path_type=Path), default=Path("data"), show_default=True)
 @click.option("--scale", type=click.Choice(list(SCALES)), default="full", show_default=True)

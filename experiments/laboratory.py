@@ -11,6 +11,9 @@ import torch
 from rich.console import Console
 
 from experiments.data import DATASETS
+from experiments.file_feed import FileTask
+from experiments.image_files import find
+from experiments.outcomes import settled, trials
 from experiments.recipe_files import Cell, Experiment, Images
 from experiments.records import Run
 from experiments.running import Bench
@@ -45,12 +48,14 @@ class Laboratory:
         out: Holds the log, the checkpoints, tables and pictures.
         device: Where to train.
         console: For progress.
+        workers: Processes that read image files; data sets in memory need none.
     """
 
     data: Path
     out: Path
     device: torch.device
     console: Console
+    workers: int = 0
     _benches: dict[tuple[Images, bool], Bench] = field(default_factory=dict)
 
     def run(self, experiment: Experiment, cell: Cell, seeds: int) -> list[Run]:
@@ -60,13 +65,9 @@ class Laboratory:
 
     def tuned(self, experiment: Experiment, cell: Cell) -> Recipe:
         """The cell's recipe with the best learning rate and weight decay of its grid."""
-        searched = experiment.cell(cell.row, cell.tuned_as) if cell.tuned_as else cell
-        trials = _trials(experiment, searched)
-        if not trials:
-            return cell.recipe
-        runs = self.bench(cell.images, held_out=True).run(trials, self.console)
-        best = max(runs, key=_merit).recipe
-        return replace(cell.recipe, lr=best.lr, weight_decay=best.weight_decay)
+        grid = trials(experiment, cell)
+        tried = self.bench(cell.images, held_out=True).run(grid, self.console) if grid else []
+        return settled(cell, tried)
 
     def bench(self, images: Images, held_out: bool = False) -> Bench:
         """The bench with these images, opened at the first call."""
@@ -86,25 +87,15 @@ class Laboratory:
                 self.device,
                 images.test_size,
             )
-        raise NotImplementedError(images.dataset)
+        if held_out:
+            raise ValueError(
+                f"{images.dataset} has no images held out for tuning; give its settings instead."
+            )
+        files = FileTask(find(images.dataset, self.data), images.pixels, self.workers, self.device)
+        task = files.reduced(images.train_size, images.test_size)
+        sizes = {"train_size": len(task), "test_size": len(task.images.test), "pixels": images.pixels}
+        return Bench(task, {"dataset": images.dataset, **sizes, "judged_by": "test images"}, self.out)
 
 
 def _seeds(recipe: Recipe, seeds: int) -> Iterator[Recipe]:
     return (replace(recipe, seed=seed) for seed in range(seeds))
-
-
-def _trials(experiment: Experiment, cell: Cell) -> list[Recipe]:
-    tuning = experiment.tuning
-    if tuning is None:
-        return []
-    epochs = min(tuning.epochs, cell.recipe.epochs)
-    return [
-        replace(cell.recipe, lr=lr, weight_decay=weight_decay, epochs=epochs, seed=tuning.seed)
-        for lr, weight_decay in cell.grid
-    ]
-
-
-def _merit(run: Run) -> tuple[float, float]:
-    """Accuracy, then low loss; a run that diverged is worse than all others."""
-    last = run.epochs[-1]
-    return (-1.0, 0.0) if last.diverged else (last.test_accuracy, -last.test_loss)

@@ -28,6 +28,7 @@ SHORT = {"epochs": 30, "decay_every": None}
 SCALES: dict[str, dict[str, Any]] = {"smoke": SMOKE, "short": SHORT, "full": {}}
 """What a scale puts in place of the paper's settings; ``[scales.NAME]`` in a file goes over it."""
 
+
 @dataclass(frozen=True, slots=True)
 class Images:
     """Which images a run is about.
@@ -163,6 +164,8 @@ def _runs(text: dict[str, Any]) -> dict[str, Any]:
     return {**runs, "columns": columns}
 
 
+PUBLISHED_WIDTH = 64
+
 RECIPE_FIELDS = {field.name for field in fields(Recipe)} - {"seed"}
 IMAGE_FIELDS = {field.name for field in fields(Images)}
 DESCRIPTION = {"key", "label", "paper", "grid", "tuned_as", "priority"}
@@ -176,7 +179,7 @@ def _cell(base: dict[str, Any], row: dict[str, Any], column: dict[str, Any], ove
     if unknown:
         raise ValueError(f"{row['key']}/{column['key']} has {sorted(unknown)}, which no run knows.")
     grid = settings.get("grid", {"lr": [], "weight_decay": []})
-    recipe = {"lr": 0.0, "weight_decay": 0.0, **_only(settings, RECIPE_FIELDS)}
+    recipe = {"width": PUBLISHED_WIDTH, "lr": 0.0, "weight_decay": 0.0, **_only(settings, RECIPE_FIELDS)}
     return Cell(
         row=row["key"],
         column=column["key"],
