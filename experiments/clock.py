@@ -30,12 +30,12 @@ class Clock:
         self._started = (0.0, 0.0)
 
     @property
-    def times(self) -> tuple[float, ...]:
+    def times(self) -> tuple[float, float, float]:
         """Wall time, processor time over all threads, wall time in data; seconds so far."""
         return self.seconds, self.cpu_seconds, self.data_seconds
 
     @times.setter
-    def times(self, times: tuple[float, ...]) -> None:
+    def times(self, times: tuple[float, float, float]) -> None:
         self.seconds, self.cpu_seconds, self.data_seconds = times
 
     def __enter__(self) -> Clock:

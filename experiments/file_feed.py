@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, Subset
 from torchvision.datasets.folder import default_loader
 from torchvision.transforms import v2
 
@@ -68,19 +68,15 @@ class FileTask:
         order = torch.randperm(len(self), generator=generator).tolist()
         draws = torch.randint(2**62, (len(self),), generator=generator).tolist()
         files = _Files(self.images.train, augment, draws)
-        return self._load(DataLoader(files, size, sampler=order, drop_last=True, **self._loading))
+        return self._load(Subset(files, order[: len(order) // size * size]), size)
 
     def judging(self) -> Iterator[Batch]:
         """The test images in order."""
-        files = _Files(self.images.test, self._plain(), None)
-        return self._load(DataLoader(files, JUDGING_BATCH, **self._loading))
+        return self._load(_Files(self.images.test, self._plain(), None), JUDGING_BATCH)
 
-    @property
-    def _loading(self) -> dict[str, int | bool]:
-        return {"num_workers": self.workers, "pin_memory": self.device.type == "cuda"}
-
-    def _load(self, loader: DataLoader[Batch]) -> Iterator[Batch]:
-        for pixels, labels in loader:
+    def _load(self, files: Dataset[tuple[Tensor, int]], size: int) -> Iterator[Batch]:
+        pinned = self.device.type == "cuda"
+        for pixels, labels in DataLoader(files, size, num_workers=self.workers, pin_memory=pinned):
             yield self._ready(pixels), labels.to(self.device, non_blocking=True)
 
     def _ready(self, pixels: Tensor) -> Tensor:

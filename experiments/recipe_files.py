@@ -22,7 +22,15 @@ __all__ = ["SCALES", "Cell", "Experiment", "Images", "Tuning", "names", "read"]
 
 FOLDER = Path(__file__).parent / "recipes"
 
-SMOKE = {"epochs": 1, "train_size": 64, "test_size": 64, "width": 8, "batch_size": 16, "decay_every": None}
+SMOKE = {
+    "epochs": 1,
+    "train_size": 64,
+    "test_size": 64,
+    "width": 8,
+    "batch_size": 16,
+    "decay_every": None,
+    "seeds": 1,
+}
 SHORT = {"epochs": 30, "decay_every": None}
 
 SCALES: dict[str, dict[str, Any]] = {"smoke": SMOKE, "short": SHORT, "full": {}}

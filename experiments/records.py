@@ -89,8 +89,9 @@ def _take(kind: Any, line: dict[str, Any]) -> Any:
 
 
 def _epoch(line: dict[str, Any]) -> Epoch:
-    numbers = {field.name: line.get(field.name) for field in fields(Epoch)}
-    return Epoch(**{name: math.nan if number is None else number for name, number in numbers.items()})
+    found: dict[str, Any] = {field.name: line.get(field.name) for field in fields(Epoch)}
+    numbers: dict[str, Any] = {name: math.nan if number is None else number for name, number in found.items()}
+    return Epoch(**numbers)
 
 
 def _finite_or_none(value: object) -> object:

@@ -78,7 +78,7 @@ def sgd_ph(net: nn.Module, example: Tensor, lr: float, weight_decay: float, **op
 
 def adabelief(net: nn.Module, example: Tensor, lr: float, weight_decay: float, **options: Any) -> System:
     """AdaBelief (Zhuang et al. 2020): decoupled decay as AdamW's, no rectification, ε 1e-8."""
-    from timm.optim import AdaBelief
+    from timm.optim.adabelief import AdaBelief
 
     settings = {"eps": 1e-8, "rectify": False, **options}
     return _plain(AdaBelief, net, lr=lr, weight_decay=weight_decay, **settings)
@@ -97,9 +97,9 @@ def apollo(net: nn.Module, example: Tensor, lr: float, weight_decay: float, **op
 
 def adahessian(net: nn.Module, example: Tensor, lr: float, weight_decay: float, **options: Any) -> System:
     """AdaHessian (Yao et al. 2021): one Rademacher probe a step, averaged over each kernel, ε 1e-4."""
-    from timm.optim import Adahessian
+    from timm.optim.adahessian import Adahessian
 
-    optimizer = Adahessian(
+    optimizer = Adahessian(  # type: ignore[no-untyped-call]
         net.parameters(),
         lr=lr,
         weight_decay=weight_decay,

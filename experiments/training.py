@@ -136,7 +136,7 @@ def train(
         fitted = _epoch(recipe, task, system, clock, epoch, on_step)
         model = system.finish(system.model) if epoch == recipe.epochs else system.model
         judged = judge(model, task) if recipe.judged(epoch) else (math.nan, math.nan)
-        record = Epoch(epoch, *fitted, *judged, *clock.times, clock.peak_bytes)
+        record = Epoch(epoch, *fitted, *judged, *clock.times, peak_bytes=clock.peak_bytes)
         yield record
         if record.diverged:
             return
@@ -161,7 +161,7 @@ def _system(recipe: Recipe, task: Feed) -> System:
         seed=recipe.seed,
     ).to(example.device)
     if recipe.channels_last:
-        net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        net = net.to(memory_format=torch.channels_last)
     system = SYSTEMS[recipe.system](net, example, recipe.lr, recipe.weight_decay, **recipe.options)
     for group in system.optimizer.param_groups:
         if "seed" in group:
@@ -200,7 +200,8 @@ def _resume(system: System, clock: Clock, checkpoint: Checkpoint | None) -> int:
         return 0
     system.model.load_state_dict(state["model"])
     system.optimizer.load_state_dict(state["optimizer"])
-    clock.times = tuple(state["times"])
+    wall, processor, data = state["times"]
+    clock.times = wall, processor, data
     done: int = state["epoch"]
     return done
 
