@@ -1,4 +1,4 @@
-"""Differences between two systems that saw the same seeds: mean and 95% interval of Student's t."""
+"""Differences between two systems: their mean, and its 95% interval by Student's t."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
 
-__all__ = ["Difference", "paired"]
+__all__ = ["Difference", "paired", "unpaired"]
 
 # 97.5% quantiles of Student's t for 1 to 30 degrees of freedom; any table of statistics has them.
 QUANTILES = (
@@ -23,9 +23,9 @@ class Difference:
     """A mean difference, and half the width of its 95% interval.
 
     Args:
-        mean: Mean over the seeds of first minus second.
+        mean: First minus second.
         half_width: Half the interval's width; infinite for one seed.
-        seeds: Number of seeds.
+        seeds: Number of seeds of each.
     """
 
     mean: float
@@ -47,10 +47,25 @@ def paired(first: Sequence[float], second: Sequence[float]) -> Difference:
     differences = [a - b for a, b in zip(first, second, strict=True)]
     if not differences:
         raise ValueError("There is no pair to compare.")
-    freedom = len(differences) - 1
-    if not freedom:
-        return Difference(differences[0], math.inf, 1)
-    quantile = QUANTILES[freedom - 1] if freedom <= len(QUANTILES) else NORMAL
-    return Difference(
-        fmean(differences), quantile * stdev(differences) / math.sqrt(len(differences)), len(differences)
-    )
+    error = stdev(differences) / math.sqrt(len(differences)) if len(differences) > 1 else 0.0
+    half_width = _quantile(len(differences) - 1) * error if len(differences) > 1 else math.inf
+    return Difference(fmean(differences), half_width, len(differences))
+
+
+def unpaired(first: tuple[float, ...], second: tuple[float, ...], seeds: int) -> Difference:
+    """The difference of two printed means with their deviations, by Welch's approximation.
+
+    Its degrees of freedom are rounded down, which widens the interval a little.
+
+    Args:
+        first: Mean and standard deviation.
+        second: Mean and standard deviation.
+        seeds: Number of runs behind each.
+    """
+    a, b = first[1] ** 2 / seeds, second[1] ** 2 / seeds
+    freedom = (a + b) ** 2 / ((a**2 + b**2) / (seeds - 1))
+    return Difference(first[0] - second[0], _quantile(math.floor(freedom + 1e-9)) * math.sqrt(a + b), seeds)
+
+
+def _quantile(freedom: int) -> float:
+    return QUANTILES[freedom - 1] if freedom <= len(QUANTILES) else NORMAL

@@ -29,12 +29,17 @@ AGAINST_SGDM = (
 )
 AT_EQUAL_TIME = (("sgd-ph", "sgdm-longer"), ("sgd-ph-rademacher", "sgdm-longer"))
 
+def _printed(experiment: Experiment, outcomes: Sequence[Outcome]) -> str:
+    return tables.printed_differences(experiment, "sgd-ph", "sgdm")
+
+
 PARTS: dict[str, Callable[[Experiment, Sequence[Outcome]], str]] = {
     "accuracy": tables.accuracy,
     "cost": tables.cost,
     "grid": tables.grid,
     "differences": partial(tables.differences, pairs=AGAINST_SGDM),
     "differences at equal time": partial(tables.differences, pairs=AT_EQUAL_TIME),
+    "printed differences": _printed,
 }
 
 BLOCK = re.compile(r"<!-- (?P<name>[\w-]+): (?P<part>[^>]+?) -->\n(?:.*?\n)??<!-- end -->", re.DOTALL)
@@ -66,12 +71,16 @@ def render(page: str, log: Path) -> str:
     "--log",
     type=click.Path(path_type=Path, exists=True),
     default=DOCS / "results" / "cpu.jsonl",
-    show_default="docs/results/cpu.jsonl",
+    show_default="docs/results/cpu.jsonl, which another log replaces",
 )
 @click.option("--docs", type=click.Path(path_type=Path, exists=True), default=DOCS, hidden=True)
 def main(log: Path, docs: Path) -> None:
-    """Rewrite the page in place."""
+    """Rewrite the page in place, and keep the log beside it."""
     page = docs / "results.md"
+    kept = docs / "results" / "cpu.jsonl"
+    if log.resolve() != kept.resolve():
+        kept.parent.mkdir(exist_ok=True)
+        kept.write_bytes(log.read_bytes())
     page.write_text(render(page.read_text(encoding="utf-8"), log), encoding="utf-8")
     experiment = read("cpu")
     picture = curves(experiment, gather(experiment, log), ["train_accuracy"])

@@ -6,11 +6,11 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from statistics import fmean, stdev
 
-from experiments.intervals import Difference, paired
+from experiments.intervals import Difference, paired, unpaired
 from experiments.outcomes import Outcome
 from experiments.recipe_files import Experiment
 
-__all__ = ["accuracy", "cost", "differences", "grid", "markdown", "text"]
+__all__ = ["accuracy", "cost", "differences", "grid", "markdown", "printed_differences", "text"]
 
 NOTHING = "–"
 
@@ -88,6 +88,19 @@ def differences(experiment: Experiment, outcomes: Sequence[Outcome], pairs: Iter
                 lines.append([label, name, *_difference(difference)])
     heads = ["", "", "difference (points)", "95% interval", "seeds", "holds zero"]
     return markdown(heads, lines)
+
+
+def printed_differences(experiment: Experiment, first: str, second: str) -> str:
+    """What the paper's own means and deviations say of a difference, and which system is its best."""
+    lines = []
+    for row, label in experiment.rows.items():
+        paper = {column: experiment.cell(row, column).paper for column in experiment.columns}
+        difference = unpaired(paper[first], paper[second], experiment.seeds)
+        best = max(paper, key=lambda column: paper[column][0])
+        mean, interval, _, zero = _difference(difference)
+        lines.append([label, mean, interval, zero, experiment.columns[best]])
+    name = f"{experiment.columns[first]} − {experiment.columns[second]}"
+    return markdown(["", name, "95% interval", "holds zero", "best of all"], lines)
 
 
 def markdown(heads: Sequence[str], lines: Iterable[Sequence[str]]) -> str:

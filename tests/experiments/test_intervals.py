@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from experiments.intervals import NORMAL, QUANTILES, paired
+from experiments.intervals import NORMAL, QUANTILES, paired, unpaired
 
 
 @pytest.mark.parametrize("freedom", range(1, len(QUANTILES) + 1))
@@ -42,3 +42,15 @@ def test_one_seed_tells_nothing() -> None:
 def test_no_pair_is_an_error() -> None:
     with pytest.raises(ValueError, match="no pair"):
         paired([], [])
+
+
+def test_welchs_interval_of_equal_deviations_is_the_pooled_one() -> None:
+    # Two groups of 4 with deviation 0.3: standard error 0.3 √(2/4), 6 degrees of freedom, t = 2.447.
+    difference = unpaired((77.96, 0.3), (77.20, 0.3), seeds=4)
+    assert difference.mean == pytest.approx(0.76)
+    assert difference.half_width == pytest.approx(2.447 * 0.3 / math.sqrt(2))
+
+
+def test_welchs_freedom_falls_to_that_of_the_wide_group() -> None:
+    # One group without deviation: the other's 3 degrees of freedom, t = 3.182.
+    assert unpaired((1.0, 0.2), (0.0, 0.0), seeds=4).half_width == pytest.approx(3.182 * 0.1)
