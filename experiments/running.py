@@ -106,7 +106,7 @@ class Bench:
             checkpoint.remove()
         steps = len(self.task) // recipe.batch_size
         name = f"{recipe.network} {recipe.system} seed {recipe.seed}"
-        bar = progress.add_task(name, total=steps * recipe.epochs)
+        bar = progress.add_task(name, total=steps * recipe.epochs, completed=steps * logged)
         for epoch in train(recipe, self.task, lambda: progress.advance(bar), checkpoint):
             self.log.append(recipe, epoch)
             accuracy = f": {epoch.test_accuracy:.1f}%" if epoch.judged else ""
