@@ -26,6 +26,8 @@ AGAINST_SGDM = (
     ("sgd-ph", "sgdm"),
     ("sgd-ph-rademacher", "sgdm"),
     ("sgd-ph-rademacher", "sgd-ph"),
+    ("sgd-ph-rademacher-same", "sgd-ph"),
+    ("sgd-ph", "sgdm-wn"),
 )
 AT_EQUAL_TIME = (("sgd-ph", "sgdm-longer"), ("sgd-ph-rademacher", "sgdm-longer"))
 
