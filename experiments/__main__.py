@@ -15,6 +15,7 @@ from experiments.outcomes import gather
 from experiments.pictures import curves
 from experiments.recipe_files import SCALES, Experiment, names, read
 from experiments.tables import text
+from experiments.team import Team
 
 __all__ = ["main"]
 
@@ -52,22 +53,27 @@ def main(
     # Autotuned convolutions may differ between two starts, and a resumed run would not be the same to the bit.
     torch.backends.cudnn.deterministic = True
     experiment = read(recipe, scale)
-    console = Console(stderr=True)
+    team, own_device = Team.join(torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu")))
+    console = Console(stderr=True, quiet=not team.leads)
     laboratory = Laboratory(
         data=data,
         out=out or Path("runs") / scale,
-        device=torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu")),
+        device=own_device,
         console=console,
         workers=min(8, os.cpu_count() or 1) if workers is None else workers,
+        team=team,
     )
     try:
         for cell in chosen(experiment, only):
             laboratory.run(experiment, cell, seeds or experiment.seeds)
-            _write(experiment, laboratory.out, seeds)
+            if team.leads:
+                _write(experiment, laboratory.out, seeds)
             console.print(f"{cell.name} is done.")
     except (MissingDataError, ValueError) as error:
         raise click.ClickException(str(error)) from error
-    click.echo((laboratory.out / f"{experiment.name}.md").read_text(encoding="utf-8"))
+    team.leave()
+    if team.leads:
+        click.echo((laboratory.out / f"{experiment.name}.md").read_text(encoding="utf-8"))
 
 
 def _write(experiment: Experiment, out: Path, seeds: int | None) -> None:

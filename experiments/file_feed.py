@@ -14,6 +14,7 @@ from torchvision.transforms import v2
 from experiments.batches import Standard
 from experiments.image_files import ImageSet, Sample
 from experiments.tasks import Batch
+from experiments.team import ALONE, Team
 
 __all__ = ["FileTask"]
 
@@ -59,7 +60,7 @@ class FileTask:
         plain = self._plain()
         return self._ready(torch.stack([plain(default_loader(str(f))) for f, _ in self.images.train[:size]]))
 
-    def batches(self, size: int, seed: int, epoch: int) -> Iterator[Batch]:
+    def batches(self, size: int, seed: int, epoch: int, team: Team = ALONE) -> Iterator[Batch]:
         """Shuffled; a crop of 8 to 100% of the area brought to ``pixels``, mirrored or not; standardised."""
         augment = v2.Compose(
             [v2.PILToTensor(), v2.RandomResizedCrop(self.pixels, antialias=True), v2.RandomHorizontalFlip()]
@@ -68,7 +69,9 @@ class FileTask:
         order = torch.randperm(len(self), generator=generator).tolist()
         draws = torch.randint(2**62, (len(self),), generator=generator).tolist()
         files = _Files(self.images.train, augment, draws)
-        return self._load(Subset(files, order[: len(order) // size * size]), size)
+        whole = order[: len(order) // size * size]
+        # Batches are multiples of the team, so that each process's part of every batch lies in step.
+        return self._load(Subset(files, whole[team.rank :: team.size]), size // team.size)
 
     def judging(self) -> Iterator[Batch]:
         """The test images in order."""

@@ -17,6 +17,7 @@ from experiments.outcomes import settled, trials
 from experiments.recipe_files import Cell, Experiment, Images
 from experiments.records import Run
 from experiments.running import Bench
+from experiments.team import ALONE, Team
 from experiments.training import Recipe
 
 __all__ = ["Laboratory", "chosen"]
@@ -49,6 +50,7 @@ class Laboratory:
         device: Where to train.
         console: For progress.
         workers: Processes that read image files; data sets in memory need none.
+        team: The processes that train together.
     """
 
     data: Path
@@ -56,6 +58,7 @@ class Laboratory:
     device: torch.device
     console: Console
     workers: int = 0
+    team: Team = ALONE
     _benches: dict[tuple[Images, bool], Bench] = field(default_factory=dict)
 
     def run(self, experiment: Experiment, cell: Cell, seeds: int) -> list[Run]:
@@ -86,6 +89,7 @@ class Laboratory:
                 self.out,
                 self.device,
                 images.test_size,
+                self.team,
             )
         if held_out:
             raise ValueError(
@@ -94,7 +98,9 @@ class Laboratory:
         files = FileTask(find(images.dataset, self.data), images.pixels, self.workers, self.device)
         task = files.reduced(images.train_size, images.test_size)
         sizes = {"train_size": len(task), "test_size": len(task.images.test), "pixels": images.pixels}
-        return Bench(task, {"dataset": images.dataset, **sizes, "judged_by": "test images"}, self.out)
+        return Bench(
+            task, {"dataset": images.dataset, **sizes, "judged_by": "test images"}, self.out, self.team
+        )
 
 
 def _seeds(recipe: Recipe, seeds: int) -> Iterator[Recipe]:

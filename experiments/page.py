@@ -31,6 +31,7 @@ AGAINST_SGDM = (
 )
 AT_EQUAL_TIME = (("sgd-ph", "sgdm-longer"), ("sgd-ph-rademacher", "sgdm-longer"))
 
+
 def _printed(experiment: Experiment, outcomes: Sequence[Outcome]) -> str:
     return tables.printed_differences(experiment, "sgd-ph", "sgdm")
 

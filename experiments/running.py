@@ -16,6 +16,7 @@ from experiments.checkpoints import Checkpoint
 from experiments.data import load, split
 from experiments.records import Log, Run
 from experiments.tasks import Feed, Task
+from experiments.team import ALONE, Team
 from experiments.training import Recipe, train
 
 __all__ = ["Bench"]
@@ -27,12 +28,15 @@ class Bench:
     Args:
         task: The images.
         images: What to write of them into each line of the log; it decides a run as much as its recipe.
-        out: Folder of the log ``epochs.jsonl`` and of the checkpoints; made if it is not there.
+        out: Folder of the log ``epochs.jsonl`` and of the checkpoints; made if it is not there. Of a team all
+            read it, and the leading process writes.
+        team: The processes that train together.
     """
 
-    def __init__(self, task: Feed, images: dict[str, object], out: Path) -> None:
+    def __init__(self, task: Feed, images: dict[str, object], out: Path, team: Team = ALONE) -> None:
         out.mkdir(parents=True, exist_ok=True)
         self.task = task
+        self.team = team
         self.images = images
         self.log = Log(out / "epochs.jsonl", images)
         self._checkpoints = out / "checkpoints"
@@ -47,6 +51,7 @@ class Bench:
         out: Path,
         device: torch.device,
         test_size: int | None = None,
+        team: Team = ALONE,
     ) -> Bench:
         """The bench of a data set that is held whole in memory.
 
@@ -58,6 +63,7 @@ class Bench:
             out: As above.
             device: Where to train.
             test_size: Number of images to judge by, the first ones; None is all.
+            team: As above.
 
         Raises:
             MissingDataError: if the data set is not there.
@@ -73,7 +79,7 @@ class Bench:
             "test_size": len(test),
             "judged_by": "held-out images" if held_out else "test images",
         }
-        return cls(Task.of(images, test, whole.classes, device), described, out)
+        return cls(Task.of(images, test, whole.classes, device), described, out, team)
 
     def run(self, recipes: Sequence[Recipe], console: Console) -> list[Run]:
         """Run those recipes that the log does not hold whole; a broken-off one goes on after its last epoch.
@@ -101,17 +107,21 @@ class Bench:
     def _run(self, recipe: Recipe, progress: Progress) -> None:
         checkpoint = self._checkpoint(recipe)
         logged = len(self.log.run(recipe).epochs)
-        if not logged:
+        if not logged and self.team.leads:
             # The log is what counts: where it was taken away, the training begins anew.
             checkpoint.remove()
+        self.team.wait()
         steps = len(self.task) // recipe.batch_size
         name = f"{recipe.network} {recipe.system} seed {recipe.seed}"
         bar = progress.add_task(name, total=steps * recipe.epochs, completed=steps * logged)
-        for epoch in train(recipe, self.task, lambda: progress.advance(bar), checkpoint):
-            self.log.append(recipe, epoch)
+        for epoch in train(recipe, self.task, lambda: progress.advance(bar), checkpoint, self.team):
+            if self.team.leads:
+                self.log.append(recipe, epoch)
             accuracy = f": {epoch.test_accuracy:.1f}%" if epoch.judged else ""
             progress.update(bar, completed=steps * epoch.epoch, description=f"{name}{accuracy}")
-        checkpoint.remove()
+        if self.team.leads:
+            checkpoint.remove()
+        self.team.wait()
 
     def _checkpoint(self, recipe: Recipe) -> Checkpoint:
         what = json.dumps([self.images, asdict(recipe)], sort_keys=True)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from experiments.batches import Standard, augmented_batches, plain_batches
 from experiments.formats import Images
+from experiments.team import ALONE, Team
 
 __all__ = ["Batch", "Feed", "Task"]
 
@@ -36,8 +37,11 @@ class Feed(Protocol):
     def example(self, size: int) -> Tensor:
         """Inputs as a training batch has them, always the same."""
 
-    def batches(self, size: int, seed: int, epoch: int) -> Iterator[Batch]:
-        """One epoch's augmented batches, decided by ``seed`` and ``epoch`` alone; a partial one is left out."""
+    def batches(self, size: int, seed: int, epoch: int, team: Team = ALONE) -> Iterator[Batch]:
+        """One epoch's augmented batches, decided by ``seed`` and ``epoch`` alone; a partial one is left out.
+
+        A process of a team gets its part of each batch of ``size``.
+        """
 
     def judging(self) -> Iterator[Batch]:
         """All images to judge by, in order, as they are."""
@@ -77,9 +81,11 @@ class Task:
         """The first images, standardised."""
         return self.standard(self.train.pixels[:size])
 
-    def batches(self, size: int, seed: int, epoch: int) -> Iterator[Batch]:
+    def batches(self, size: int, seed: int, epoch: int, team: Team = ALONE) -> Iterator[Batch]:
         """Shuffled, cropped, mirrored and standardised."""
-        return augmented_batches(self.train, size, self.standard, seed, epoch)
+        part = slice(team.rank, None, team.size)
+        whole = augmented_batches(self.train, size, self.standard, seed, epoch)
+        return ((inputs[part], labels[part]) for inputs, labels in whole)
 
     def judging(self) -> Iterator[Batch]:
         """The test images in order."""

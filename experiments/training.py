@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn import functional as F
 
 from experiments.checkpoints import Checkpoint
@@ -16,6 +16,7 @@ from experiments.clock import Clock
 from experiments.networks import build
 from experiments.systems import SYSTEMS, System
 from experiments.tasks import Batch, Feed
+from experiments.team import ALONE, Team
 
 __all__ = ["Epoch", "Recipe", "judge", "train"]
 
@@ -109,6 +110,7 @@ def train(
     task: Feed,
     on_step: Callable[[], object] = lambda: None,
     checkpoint: Checkpoint | None = None,
+    team: Team = ALONE,
 ) -> Iterator[Epoch]:
     """Train as ``recipe`` says; a run that diverges ends early.
 
@@ -121,26 +123,28 @@ def train(
         task: Its images.
         on_step: Called after each step.
         checkpoint: Where the state is kept; None keeps none.
+        team: The processes that train together; each calls this with the same recipe.
 
     Yields:
         The record of each epoch, once it is over; those before the checkpoint are not given again.
 
     Raises:
-        ValueError: if there is not one whole batch.
+        ValueError: if there is not one whole batch, or the team cannot share the work.
     """
-    if len(task) < recipe.batch_size:
-        raise ValueError(f"{len(task)} training images make no batch of {recipe.batch_size}.")
+    _check(recipe, task, team)
     system = _system(recipe, task)
     clock = Clock(task.device)
-    for epoch in range(_resume(system, clock, checkpoint) + 1, recipe.epochs + 1):
-        fitted = _epoch(recipe, task, system, clock, epoch, on_step)
+    done = _resume(system, clock, checkpoint)
+    called = team.wrap(system.model)
+    for epoch in range(done + 1, recipe.epochs + 1):
+        fitted = _epoch(recipe, task, system, called, clock, epoch, on_step, team)
         model = system.finish(system.model) if epoch == recipe.epochs else system.model
-        judged = judge(model, task) if recipe.judged(epoch) else (math.nan, math.nan)
+        judged = _judged(model, task, team) if recipe.judged(epoch) else (math.nan, math.nan)
         record = Epoch(epoch, *fitted, *judged, *clock.times, peak_bytes=clock.peak_bytes)
         yield record
         if record.diverged:
             return
-        if checkpoint is not None and epoch < recipe.epochs:
+        if checkpoint is not None and epoch < recipe.epochs and team.leads:
             checkpoint.write(_state(system, clock, epoch))
 
 
@@ -149,6 +153,25 @@ def judge(model: nn.Module, task: Feed) -> tuple[float, float]:
     """Mean cross-entropy and percentage of right answers on the test images, in eval mode."""
     model.eval()
     return _mean((model(inputs), labels) for inputs, labels in task.judging())
+
+
+def _judged(model: nn.Module, task: Feed, team: Team) -> tuple[float, float]:
+    """What the leading process finds, on all."""
+    found = judge(model, task) if team.leads else (0.0, 0.0)
+    loss, accuracy = team.sum(torch.tensor(found, dtype=torch.float64, device=task.device)).tolist()
+    return loss, accuracy
+
+
+def _check(recipe: Recipe, task: Feed, team: Team) -> None:
+    if len(task) < recipe.batch_size:
+        raise ValueError(f"{len(task)} training images make no batch of {recipe.batch_size}.")
+    if recipe.batch_size % team.size:
+        raise ValueError(f"{team.size} processes cannot share batches of {recipe.batch_size} evenly.")
+    if team.size > 1 and recipe.system == "adahessian":
+        raise ValueError(
+            "AdaHessian cannot be trained by several processes: DistributedDataParallel does not average "
+            "gradients that are differentiated again. Start it without torchrun."
+        )
 
 
 def _system(recipe: Recipe, task: Feed) -> System:
@@ -170,7 +193,14 @@ def _system(recipe: Recipe, task: Feed) -> System:
 
 
 def _epoch(
-    recipe: Recipe, task: Feed, system: System, clock: Clock, epoch: int, on_step: Callable[[], object]
+    recipe: Recipe,
+    task: Feed,
+    system: System,
+    called: nn.Module,
+    clock: Clock,
+    epoch: int,
+    on_step: Callable[[], object],
+    team: Team,
 ) -> tuple[float, float]:
     for group in system.optimizer.param_groups:
         group["lr"] = recipe.lr_at(epoch)
@@ -179,9 +209,10 @@ def _epoch(
         torch.manual_seed(recipe.seed * 1_000_003 + epoch)
         if system.generator is not None:
             system.generator.manual_seed(recipe.seed * 1_000_003 + epoch)
-        batches = task.batches(recipe.batch_size, recipe.seed, epoch)
+        batches = task.batches(recipe.batch_size, recipe.seed, epoch, team)
         with clock:
-            return _fit(system, clock.watch(batches), on_step)
+            called.train()
+            return _mean(_steps(system, called, clock.watch(batches), on_step), team)
 
 
 def _state(system: System, clock: Clock, epoch: int) -> dict[str, Any]:
@@ -206,25 +237,25 @@ def _resume(system: System, clock: Clock, checkpoint: Checkpoint | None) -> int:
     return done
 
 
-def _fit(system: System, batches: Iterable[Batch], on_step: Callable[[], object]) -> tuple[float, float]:
-    def steps() -> Iterator[Batch]:
-        for inputs, labels in batches:
-            system.optimizer.zero_grad()
-            logits = system.model(inputs)
-            system.backward(F.cross_entropy(logits, labels))
-            system.optimizer.step()
-            on_step()
-            yield logits.detach(), labels
-
-    system.model.train()
-    return _mean(steps())
+def _steps(
+    system: System, called: nn.Module, batches: Iterable[Batch], on_step: Callable[[], object]
+) -> Iterator[Batch]:
+    for inputs, labels in batches:
+        system.optimizer.zero_grad()
+        logits = called(inputs)
+        system.backward(F.cross_entropy(logits, labels))
+        system.optimizer.step()
+        on_step()
+        yield logits.detach(), labels
 
 
-def _mean(answers: Iterable[tuple[Tensor, Tensor]]) -> tuple[float, float]:
+def _mean(answers: Iterable[Batch], team: Team = ALONE) -> tuple[float, float]:
     """Mean cross-entropy and percentage of right answers; the device is waited for only at the end."""
     losses, right, count = [], [], 0
     for logits, labels in answers:
         losses.append(F.cross_entropy(logits, labels, reduction="sum"))
         right.append((logits.argmax(1) == labels).sum())
         count += len(labels)
-    return float(torch.stack(losses).sum()) / count, 100 * float(torch.stack(right).sum()) / count
+    sums = torch.stack([torch.stack(losses).sum(), torch.stack(right).sum()])
+    loss, hits = team.sum(sums).tolist()
+    return loss / (count * team.size), 100 * hits / (count * team.size)
