@@ -1,7 +1,8 @@
-"""Time spent in training, and the part of it that goes into making batches."""
+"""Time spent in training, the part of it that goes into making batches, and peak memory."""
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
@@ -17,23 +18,37 @@ class Clock:
     """A stop watch: runs inside ``with``, adds up over several of them.
 
     Args:
-        device: The device whose pending work is awaited at start and stop.
+        device: The device whose pending work is awaited at start and stop, and whose memory is watched.
     """
 
     def __init__(self, device: torch.device) -> None:
+        self.device = device
         self.seconds = 0.0
         self.cpu_seconds = 0.0
         self.data_seconds = 0.0
-        self._device = device
+        self.peak_bytes = math.nan
         self._started = (0.0, 0.0)
 
+    @property
+    def times(self) -> tuple[float, float, float]:
+        """Wall time, processor time over all threads, wall time in data; seconds so far."""
+        return self.seconds, self.cpu_seconds, self.data_seconds
+
+    @times.setter
+    def times(self, times: tuple[float, float, float]) -> None:
+        self.seconds, self.cpu_seconds, self.data_seconds = times
+
     def __enter__(self) -> Clock:
-        self._await_device()
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+            torch.cuda.reset_peak_memory_stats(self.device)
         self._started = (time.perf_counter(), time.process_time())
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._await_device()
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+            self.peak_bytes = float(torch.cuda.max_memory_allocated(self.device))
         self.seconds += time.perf_counter() - self._started[0]
         self.cpu_seconds += time.process_time() - self._started[1]
 
@@ -47,7 +62,3 @@ class Clock:
             if batch is None:
                 return
             yield batch
-
-    def _await_device(self) -> None:
-        if self._device.type == "cuda":
-            torch.cuda.synchronize(self._device)

@@ -1,4 +1,4 @@
-"""CIFAR-10 and Fashion-MNIST, whole, in memory.
+"""CIFAR-10, CIFAR-100 and Fashion-MNIST, whole, in memory.
 
 Nothing is downloaded and no data set lies in the repository: a set that is missing is a
 :class:`MissingDataError` that says what to place where, and who publishes it.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -66,11 +67,13 @@ class Source:
         layouts: Looked at in this order; the first that is complete is read.
         what: What to place in the data folder.
         published: Where it is published.
+        classes: Number of classes.
     """
 
     layouts: tuple[Layout, ...]
     what: str
     published: str
+    classes: int = 10
 
 
 CIFAR10_BATCHES = tuple(f"data_batch_{k}" for k in range(1, 6))
@@ -90,6 +93,25 @@ DATASETS: dict[str, Source] = {
         ),
         what="the folder cifar-10-batches-bin (binary version) or cifar-10-batches-py (Python version)",
         published="https://www.cs.toronto.edu/~kriz/cifar.html",
+    ),
+    "cifar100": Source(
+        layouts=(
+            Layout(
+                "cifar-100-binary",
+                ("train.bin",),
+                ("test.bin",),
+                partial(read_binary, classes=100, label_bytes=2),
+            ),
+            Layout(
+                "cifar-100-python",
+                ("train",),
+                ("test",),
+                partial(read_pickled, classes=100, labels="fine_labels"),
+            ),
+        ),
+        what="the folder cifar-100-binary (binary version) or cifar-100-python (Python version)",
+        published="https://www.cs.toronto.edu/~kriz/cifar.html",
+        classes=100,
     ),
     "fashion-mnist": Source(
         layouts=tuple(
@@ -117,7 +139,7 @@ def load(name: str, folder: Path) -> Dataset:
         train = [_find(folder / layout.folder / file) for file in layout.train]
         test = [_find(folder / layout.folder / file) for file in layout.test]
         if all(file.is_file() for file in train + test):
-            return Dataset(name, layout.read(train), layout.read(test))
+            return Dataset(name, layout.read(train), layout.read(test), source.classes)
     raise MissingDataError(
         f"{name} is not in {folder}. Place there {source.what}; it is published at {source.published}."
     )

@@ -1,4 +1,4 @@
-"""The file formats that CIFAR-10 and Fashion-MNIST are published in → tensors."""
+"""The file formats that CIFAR-10, CIFAR-100 and Fashion-MNIST are published in → tensors."""
 
 from __future__ import annotations
 
@@ -18,8 +18,7 @@ from torch.nn import functional as F
 
 __all__ = ["DamagedDataError", "Images", "read_binary", "read_idx_pair", "read_pickled"]
 
-CLASSES = 10
-RECORD = 1 + 3 * 32 * 32
+PIXELS = 3 * 32 * 32
 UNSIGNED_BYTE = 8
 
 
@@ -50,14 +49,20 @@ class Images:
         return Images(self.pixels.to(device), self.labels.to(device))
 
 
-def read_binary(files: Sequence[Path]) -> Images:
-    """CIFAR-10's binary version: records of a label byte and 3072 pixel bytes (channel, row, column)."""
-    return _concatenate([_records(file) for file in files])
+def read_binary(files: Sequence[Path], classes: int = 10, label_bytes: int = 1) -> Images:
+    """CIFAR's binary version: records of the label and 3072 pixel bytes (channel, row, column).
+
+    CIFAR-100 has two label bytes, the coarse one and the fine one; the last byte is the label here.
+    """
+    return _concatenate([_records(file, classes, label_bytes) for file in files])
 
 
-def read_pickled(files: Sequence[Path]) -> Images:
-    """CIFAR-10's Python version: pickled dictionaries with ``data`` ``(N, 3072)`` uint8 and ``labels``."""
-    return _concatenate([_pickle(file) for file in files])
+def read_pickled(files: Sequence[Path], classes: int = 10, labels: str = "labels") -> Images:
+    """CIFAR's Python version: pickled dictionaries with ``data`` ``(N, 3072)`` uint8 and the labels.
+
+    It is the layout that ``torchvision.datasets`` reads.
+    """
+    return _concatenate([_pickle(file, classes, labels) for file in files])
 
 
 def read_idx_pair(files: Sequence[Path]) -> Images:
@@ -66,31 +71,34 @@ def read_idx_pair(files: Sequence[Path]) -> Images:
     The frame lets the networks for CIFAR take them.
     """
     images, labels = files
-    return _checked(F.pad(_idx(images, 3)[:, None], (2, 2, 2, 2)), _idx(labels, 1), images)
+    return _checked(F.pad(_idx(images, 3)[:, None], (2, 2, 2, 2)), _idx(labels, 1), images, 10)
 
 
-def _records(file: Path) -> Images:
+def _records(file: Path, classes: int, label_bytes: int) -> Images:
     data = np.fromfile(file, dtype=np.uint8)
-    if not data.size or data.size % RECORD:
+    record = label_bytes + PIXELS
+    if not data.size or data.size % record:
         raise DamagedDataError(
-            f"{file} holds {data.size} bytes, no multiple of the {RECORD} of one CIFAR-10 record "
-            "(a label, 3×32×32 pixels): it was cut short or is another file. Unpack the archive again."
+            f"{file} holds {data.size} bytes, no multiple of the {record} of one record of CIFAR-{classes} "
+            "(its label, 3×32×32 pixels): it was cut short or is another file. Unpack the archive again."
         )
-    records = torch.from_numpy(data).view(-1, RECORD)
-    return _checked(records[:, 1:].reshape(-1, 3, 32, 32), records[:, 0], file)
+    records = torch.from_numpy(data).view(-1, record)
+    pixels = records[:, label_bytes:].reshape(-1, 3, 32, 32)
+    return _checked(pixels, records[:, label_bytes - 1], file, classes)
 
 
-def _pickle(file: Path) -> Images:
+def _pickle(file: Path, classes: int, names: str) -> Images:
     with file.open("rb") as stream:
         try:
             batch = _ArrayUnpickler(stream, encoding="latin1").load()
             pixels = torch.from_numpy(np.array(batch["data"], dtype=np.uint8)).view(-1, 3, 32, 32)
-            labels = torch.tensor(batch["labels"])
+            labels = torch.tensor(batch[names])
         except (pickle.UnpicklingError, EOFError, KeyError, TypeError, ValueError, RuntimeError) as error:
             raise DamagedDataError(
-                f"{file} is no batch of CIFAR-10's Python version ({error}). Unpack the archive again."
+                f"{file} is no batch of the Python version of CIFAR-{classes} ({error}). "
+                "Unpack the archive again."
             ) from error
-    return _checked(pixels, labels, file)
+    return _checked(pixels, labels, file, classes)
 
 
 class _ArrayUnpickler(pickle.Unpickler):
@@ -124,11 +132,13 @@ def _read(file: Path) -> bytes:
         raise DamagedDataError(f"{file} cannot be unpacked ({error}). Fetch it again.") from error
 
 
-def _checked(pixels: Tensor, labels: Tensor, file: Path) -> Images:
+def _checked(pixels: Tensor, labels: Tensor, file: Path, classes: int) -> Images:
     if len(pixels) != len(labels):
         raise DamagedDataError(f"{file} holds {len(pixels)} images, but its labels number {len(labels)}.")
-    if labels.max() >= CLASSES:
-        raise DamagedDataError(f"{file} has the label {labels.max()}; the {CLASSES} classes are 0 to 9.")
+    if labels.max() >= classes:
+        raise DamagedDataError(
+            f"{file} has the label {labels.max()}; the {classes} classes are 0 to {classes - 1}."
+        )
     return Images(pixels.contiguous(), labels.long())
 
 

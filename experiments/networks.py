@@ -13,9 +13,10 @@ from collections.abc import Callable
 from functools import partial
 
 import torch
+import torchvision
 from torch import Tensor, nn
 
-__all__ = ["NETWORKS", "BasicBlock", "Bottleneck", "ResNet", "Vgg", "build"]
+__all__ = ["NETWORKS", "TORCHVISION", "BasicBlock", "Bottleneck", "ResNet", "Vgg", "build"]
 
 # Output channels as multiples of width / 64; "M" is a pooling of 2×2.
 VGG_LAYOUTS: dict[int, tuple[int | str, ...]] = {
@@ -156,11 +157,27 @@ NETWORKS: dict[str, Callable[[int, int, int], nn.Module]] = {
 }
 
 
+TORCHVISION: dict[str, Callable[..., nn.Module]] = {
+    "resnet18-imagenet": torchvision.models.resnet18,
+    "resnet50-imagenet": torchvision.models.resnet50,
+}
+"""Those for images of 224×224 pixels, of three channels and in the published width alone."""
+
+
 def build(name: str, *, width: int = 64, channels: int = 3, classes: int = 10, seed: int = 0) -> nn.Module:
-    """The network ``name`` of :data:`NETWORKS`, its start decided by ``seed`` alone.
+    """The network ``name`` of :data:`NETWORKS` or :data:`TORCHVISION`, its start decided by ``seed`` alone.
 
     The global random state is left as it was.
+
+    Raises:
+        ValueError: for a width or number of channels that a torchvision network does not come in.
     """
+    if name in TORCHVISION and (width, channels) != (64, 3):
+        raise ValueError(
+            f"{name} is torchvision's, of width 64 for 3 channels; width {width}, {channels} channel(s) asked for."
+        )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
+        if name in TORCHVISION:
+            return TORCHVISION[name](num_classes=classes)
         return NETWORKS[name](width, channels, classes)

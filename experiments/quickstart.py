@@ -92,7 +92,7 @@ def main(
     """Run every comparison, then write the results; runs that the log in ``out`` holds are not run again."""
     torch.set_num_threads(threads)
     try:
-        bench = Bench(dataset, data, train_size, False, out, torch.device(device))
+        bench = Bench.in_memory(dataset, data, train_size, False, out, torch.device(device))
     except (MissingDataError, ValueError) as error:
         raise click.ClickException(str(error)) from error
     console = Console()

@@ -6,8 +6,8 @@ import contextlib
 import json
 import math
 import os
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
+from functools import lru_cache
 from pathlib import Path
 from typing import IO, Any
 
@@ -55,16 +55,26 @@ class Log:
         epochs: list[Epoch] = []
         for line in self._lines():
             if self.images.items() <= line.items() and _take(Recipe, line) == recipe:
-                epoch = _take(Epoch, line)
+                epoch = _epoch(line)
                 epochs = [*epochs[: epoch.epoch - 1], epoch]
         return Run(recipe, tuple(epochs))
 
-    def _lines(self) -> Iterator[dict[str, Any]]:
-        text = self.file.read_text(encoding="utf-8") if self.file.exists() else ""
-        for line in text.splitlines():
-            # A run that was killed may have left half a line; its epoch counts as not done.
-            with contextlib.suppress(json.JSONDecodeError):
-                yield json.loads(line)
+    def _lines(self) -> tuple[dict[str, Any], ...]:
+        if not self.file.exists():
+            return ()
+        stamp = self.file.stat()
+        return _parsed(self.file, stamp.st_size, stamp.st_mtime_ns)
+
+
+@lru_cache(maxsize=4)
+def _parsed(file: Path, size: int, modified: int) -> tuple[dict[str, Any], ...]:
+    """The file's lines; a log is asked for every run, so that reading it anew each time would take minutes."""
+    lines = []
+    for line in file.read_text(encoding="utf-8").splitlines():
+        # A run that was killed may have left half a line; its epoch counts as not done.
+        with contextlib.suppress(json.JSONDecodeError):
+            lines.append(json.loads(line))
+    return tuple(lines)
 
 
 def _ends_whole(stream: IO[bytes]) -> bool:
@@ -74,8 +84,14 @@ def _ends_whole(stream: IO[bytes]) -> bool:
 
 
 def _take(kind: Any, line: dict[str, Any]) -> Any:
-    names = [field.name for field in fields(kind)]
-    return kind(**{name: math.nan if line[name] is None else line[name] for name in names})
+    """Fields that are not in the line, because it is older than they, are at their defaults."""
+    return kind(**{field.name: line[field.name] for field in fields(kind) if field.name in line})
+
+
+def _epoch(line: dict[str, Any]) -> Epoch:
+    found: dict[str, Any] = {field.name: line.get(field.name) for field in fields(Epoch)}
+    numbers: dict[str, Any] = {name: math.nan if number is None else number for name, number in found.items()}
+    return Epoch(**numbers)
 
 
 def _finite_or_none(value: object) -> object:

@@ -51,7 +51,7 @@ def main(
     """Run the grid and print a line for each of its points."""
     torch.set_num_threads(threads)
     try:
-        bench = Bench(dataset, data, train_size, True, out, torch.device("cpu"))
+        bench = Bench.in_memory(dataset, data, train_size, True, out, torch.device("cpu"))
     except (MissingDataError, ValueError) as error:
         raise click.ClickException(str(error)) from error
     recipes = [

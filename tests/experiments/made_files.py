@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import gzip
 import struct
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
 Bytes = npt.NDArray[np.uint8]
 Batches = list[tuple[Bytes, list[int]]]
@@ -42,8 +44,8 @@ def write_cifar10_pickled(root: Path, count: int) -> Batches:
     return batches
 
 
-def python2_batch(data: Bytes, labels: list[int]) -> bytes:
-    """``cPickle.dumps({"data": data, "labels": labels}, 2)`` of Python 2: its strings are bytes."""
+def python2_batch(data: Bytes, labels: list[int], key: bytes = b"labels") -> bytes:
+    """``cPickle.dumps({"data": data, key: labels}, 2)`` of Python 2: its strings are bytes."""
     rows, columns = data.shape
     empty = b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\nK\x00\x85U\x01btR"
     dtype = b"cnumpy\ndtype\n(U\x02u1K\x00K\x01tR(K\x03U\x01|NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb"
@@ -51,7 +53,7 @@ def python2_batch(data: Bytes, labels: list[int]) -> bytes:
     content = b"T" + struct.pack("<I", data.size) + data.tobytes()
     array = empty + b"(K\x01" + shape + dtype + b"\x89" + content + b"tb"
     numbers = b"](" + b"".join(b"K" + bytes([label]) for label in labels) + b"e"
-    return b"\x80\x02}(" + b"U\x04data" + array + b"U\x06labels" + numbers + b"u."
+    return b"\x80\x02}(" + b"U\x04data" + array + b"U" + bytes([len(key)]) + key + numbers + b"u."
 
 
 def write_fashion_mnist(folder: Path, count: int, packed: bool = True) -> Batches:
@@ -67,3 +69,51 @@ def write_fashion_mnist(folder: Path, count: int, packed: bool = True) -> Batche
             else:
                 (folder / kind).write_bytes(content)
     return halves
+
+
+def write_cifar100(root: Path, count: int, pickled: bool) -> Batches:
+    """Both halves in the layout of cifar-100-binary.tar.gz or cifar-100-python.tar.gz; fine labels from 90 on."""
+    folder = root / ("cifar-100-python" if pickled else "cifar-100-binary")
+    folder.mkdir(parents=True)
+    halves = [(pixels, [90 + k for k in labels]) for pixels, labels in _two_halves(count)]
+    for name, (pixels, labels) in zip(("train", "test"), halves, strict=True):
+        if pickled:
+            batch = python2_batch(pixels.reshape(count, 3072), labels, b"fine_labels")
+            (folder / name).write_bytes(batch)
+        else:
+            records = (bytes((3, k)) + image.tobytes() for image, k in zip(pixels, labels, strict=True))
+            (folder / f"{name}.bin").write_bytes(b"".join(records))
+    return halves
+
+
+def write_image_folder(folder: Path, classes: Sequence[str], count: int) -> None:
+    """``count`` JPEG files of noise for each class, of different sizes."""
+    for k, name in enumerate(classes):
+        (folder / name).mkdir(parents=True)
+        for n in range(count):
+            write_jpeg(folder / name / f"{name}_{n}.JPEG", seed=100 * k + n)
+
+
+def write_ravi_split(folder: Path, classes: Sequence[str], count: int) -> list[tuple[str, str]]:
+    """Mini-ImageNet as Ravi and Larochelle divide it: each third of the classes in a csv file of its own."""
+    (folder / "images").mkdir(parents=True)
+    listed: list[tuple[str, str]] = []
+    for split, part in zip(("train", "val", "test"), np.array_split(np.array(classes), 3), strict=True):
+        files = [(f"{name}{n:05d}.jpg", str(name)) for name in part for n in range(count)]
+        lines = ["filename,label", *(",".join(line) for line in files)]
+        (folder / f"{split}.csv").write_text("\n".join(lines) + "\n")
+        listed += files
+    for seed, (file, _) in enumerate(listed):
+        write_jpeg(folder / "images" / file, seed)
+    return listed
+
+
+def write_jpeg(file: Path, seed: int) -> None:
+    """Noise of 20 to 29 pixels a side."""
+    generator = np.random.default_rng(seed)
+    height, width = generator.integers(20, 30, 2)
+    Image.fromarray(generator.integers(0, 256, (height, width, 3), dtype=np.uint8)).save(file, "JPEG")
+
+
+def _two_halves(count: int) -> Batches:
+    return [some_images(count, (3, 32, 32), seed) for seed in range(2)]

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torchvision.datasets import CIFAR10, CIFAR100
 
 from experiments.data import DATASETS, Dataset, MissingDataError, load, split
 from experiments.formats import DamagedDataError, Images
@@ -19,6 +20,7 @@ from tests.experiments.made_files import (
     python2_batch,
     write_cifar10_binary,
     write_cifar10_pickled,
+    write_cifar100,
     write_fashion_mnist,
 )
 
@@ -32,6 +34,33 @@ def test_cifar10_is_read_in_order(write: Callable[[Path, int], Batches], tmp_pat
     assert np.array_equal(dataset.test.pixels.numpy(), batches[5][0])
     assert dataset.train.pixels.dtype == torch.uint8
     assert dataset.train.labels.dtype == torch.int64
+
+
+@pytest.mark.parametrize("pickled", [True, False])
+def test_cifar100_has_fine_labels(pickled: bool, tmp_path: Path) -> None:
+    halves = write_cifar100(tmp_path, 4, pickled)
+    dataset = load("cifar100", tmp_path)
+    assert dataset.classes == 100
+    for images, (pixels, labels) in zip((dataset.train, dataset.test), halves, strict=True):
+        assert np.array_equal(images.pixels.numpy(), pixels)
+        assert images.labels.tolist() == labels == [90, 91, 92, 93]
+
+
+@pytest.mark.parametrize(("name", "official"), [("cifar10", CIFAR10), ("cifar100", CIFAR100)])
+def test_what_torchvision_reads_is_read_alike(
+    name: str, official: type[CIFAR10], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_cifar10_pickled(tmp_path, 3)
+    write_cifar100(tmp_path, 3, pickled=True)
+    (tmp_path / "cifar-10-batches-py" / "batches.meta").write_bytes(pickle.dumps({"label_names": []}))
+    (tmp_path / "cifar-100-python" / "meta").write_bytes(pickle.dumps({"fine_label_names": []}))
+    # The made files have no published checksum.
+    monkeypatch.setattr("torchvision.datasets.cifar.check_integrity", lambda *arguments: True)
+    dataset = load(name, tmp_path)
+    for images, train in ((dataset.train, True), (dataset.test, False)):
+        theirs = official(str(tmp_path), train=train)
+        assert np.array_equal(images.pixels.permute(0, 2, 3, 1).numpy(), theirs.data)
+        assert images.labels.tolist() == theirs.targets
 
 
 @pytest.mark.parametrize("place", ["fashion-mnist", "FashionMNIST/raw", "."])
@@ -51,6 +80,7 @@ def test_fashion_mnist_is_framed_to_32(place: str, packed: bool, tmp_path: Path)
     ("name", "told"),
     [
         ("cifar10", ["cifar-10-batches-bin", "cifar-10-batches-py", "cs.toronto.edu/~kriz/cifar.html"]),
+        ("cifar100", ["cifar-100-binary", "cifar-100-python", "cs.toronto.edu/~kriz/cifar.html"]),
         ("fashion-mnist", ["train-images-idx3-ubyte.gz", "zalandoresearch/fashion-mnist"]),
     ],
 )

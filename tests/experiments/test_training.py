@@ -18,7 +18,8 @@ from experiments.formats import Images
 from experiments.networks import build
 from experiments.records import Log
 from experiments.systems import SYSTEMS
-from experiments.training import Epoch, Recipe, Task, judge, train
+from experiments.tasks import Task
+from experiments.training import Epoch, Recipe, judge, train
 
 CPU = torch.device("cpu")
 

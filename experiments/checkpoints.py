@@ -1,0 +1,47 @@
+"""Where a training stands, saved whole at the end of each epoch, so that it goes on with the same bits."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+__all__ = ["Checkpoint"]
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A file that holds all of a training's state, or does not exist yet.
+
+    Batches and random draws depend on the seed and the epoch alone, so that no random state needs saving.
+
+    Args:
+        file: The file; its folder is made when it is first written.
+    """
+
+    file: Path
+
+    def write(self, state: dict[str, Any]) -> None:
+        """Replace the file by ``state`` in one step: a kill leaves the old file or the new one."""
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        part = self.file.with_suffix(".part")
+        with part.open("wb") as stream:
+            torch.save(state, stream)
+            stream.flush()
+            os.fsync(stream.fileno())
+        part.replace(self.file)
+
+    def read(self, device: torch.device) -> dict[str, Any] | None:
+        """What was last written, its tensors on ``device``; None if nothing was."""
+        if not self.file.exists():
+            return None
+        state: dict[str, Any] = torch.load(self.file, map_location=device, weights_only=True)
+        return state
+
+    def remove(self) -> None:
+        """Forget it: the training is over."""
+        self.file.unlink(missing_ok=True)
+        self.file.with_suffix(".part").unlink(missing_ok=True)
