@@ -11,6 +11,7 @@ from typing import Any, get_args
 import click
 
 from sgdph_fx.config import Action, Config, Policy
+from sgdph_fx.hints import HINTS
 
 from .inputs import Shape, parse_shape
 
@@ -81,6 +82,13 @@ READING = (
         metavar="NAME=ACTION",
         help=f"Override for a module or parameter name, or a glob; ACTION: {', '.join(ACTIONS)}.",
     ),
+    click.option(
+        "--silence",
+        type=click.Choice(tuple(HINTS)),
+        multiple=True,
+        metavar="CODE",
+        help="Leave out hints of this code; docs/messages.md lists them.",
+    ),
 )
 
 
@@ -105,5 +113,5 @@ def reading_options(command: Callable[..., None]) -> Callable[..., None]:
 
 def _asked(values: dict[str, Any]) -> Asked:
     rules: Mapping[str, Action] = dict(values.pop("rules"))
-    config = Config(values.pop("policy"), rules)
+    config = Config(values.pop("policy"), rules, values.pop("silence"))
     return Asked(values.pop("model", ""), values.pop("shapes"), values.pop("weights"), config)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 from sgdph_fx.errors import ConfigError
+from sgdph_fx.hints import HINTS
 
 __all__ = ["Action", "Config", "Policy"]
 
@@ -29,13 +30,15 @@ class Config:
             ``"decouple"`` (rewrite it whatever its verdict), ``"first-order"`` or ``"second-order"``
             (treat the parameter, or all parameters of the module, so). A rule that matches
             nothing is an error, raised by :func:`sgdph_fx.analyze`, that names the nearest name.
+        silence: Codes of hints that are not wanted; docs/messages.md lists them all.
 
     Raises:
-        ConfigError: for a policy or an action that does not exist.
+        ConfigError: for a policy, an action or a hint's code that does not exist.
     """
 
     policy: Policy = "see-through"
     rules: Mapping[str, Action] = field(default_factory=dict)
+    silence: Collection[str] = ()
 
     def __post_init__(self) -> None:
         if self.policy not in get_args(Policy):
@@ -47,4 +50,10 @@ class Config:
                 raise ConfigError(
                     f"rules[{pattern!r}]={action!r} is not known; "
                     f"choose one of {', '.join(map(repr, get_args(Action)))}."
+                )
+        for code in self.silence:
+            if code not in HINTS:
+                raise ConfigError(
+                    f"silence names {code!r}, which is no hint's code, so nothing would be silenced; "
+                    f"choose from {', '.join(map(repr, HINTS))}."
                 )

@@ -21,6 +21,7 @@ from sgdph_fx.convolutions import convolution_rows
 from sgdph_fx.errors import TraceError
 from sgdph_fx.flow import Flow, flow_of
 from sgdph_fx.groups import ParamGroup, groups_of
+from sgdph_fx.noticed import noticed
 from sgdph_fx.overrides import override_convolutions, override_parameters
 from sgdph_fx.picture import picture_of
 from sgdph_fx.plan import Plan
@@ -173,6 +174,7 @@ def _decide(model: nn.Module, trace: Trace, flows: list[Flow], config: Config, h
     convolutions, more = convolution_rows(model, flows, config.policy)
     convolutions = override_convolutions(convolutions, config.rules)
     parameters = override_parameters(parameter_rows(model, convolutions, flows), config.rules)
+    more = (*more, *noticed(model, flows[0], convolutions, parameters))
     return Plan(
         model=f"{type(model).__module__}.{type(model).__qualname__}",
         policy=config.policy,
@@ -180,7 +182,7 @@ def _decide(model: nn.Module, trace: Trace, flows: list[Flow], config: Config, h
         convolutions=convolutions,
         parameters=parameters,
         frozen=tuple(name for name, p in model.named_parameters() if not p.requires_grad),
-        hints=(*hints, *more),
+        hints=tuple(hint for hint in (*hints, *more) if hint.code not in config.silence),
     )
 
 

@@ -18,11 +18,11 @@ ANALYSIS = (
     {"picture"},
     {"plan", "undecided"},
     {"changes"},
-    {"checks", "convolutions", "groups", "overrides", "report", "tags"},
+    {"checks", "convolutions", "groups", "noticed", "overrides", "report", "tags"},
     {"pipeline"},
 )
 OPTIMIZATION = ({"curvature"}, {"optim"})
-GROUND = ({"contraction", "errors"}, {"config", "filters", "rows"})
+GROUND = ({"contraction", "errors", "hints"}, {"config", "filters", "rows"})
 LAYERS = {
     **{name: layer for layer, names in enumerate((*GROUND, *ANALYSIS)) for name in names},
     **{name: layer for layer, names in enumerate(OPTIMIZATION, len(GROUND)) for name in names},

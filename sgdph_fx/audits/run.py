@@ -166,7 +166,7 @@ class _Measure:
                 self._gradients[name], parameter, places, draws=draws, seed=seed, chunk=chunk, done=done
             )
         except NoCurvatureError as error:
-            raise NoCurvatureError(f"{name}: {error}") from error
+            raise NoCurvatureError(f"The Hessian of {name} cannot be audited. {error}") from error
 
     def _count(self, products: int) -> None:
         self._done += products

@@ -9,18 +9,23 @@ from sgdph_fx.report.tables import Document, Table
 
 __all__ = ["html"]
 
+# A notebook keeps what it shows in its file: the whole of a large model belongs on the page.
+MOST_ROWS = 50
+
 
 def html(document: Document) -> str:
-    """Headline and foldable tables, without style or script of their own."""
+    """Headline and foldable tables, without style or script of their own; long tables are cut, and say so."""
     sentences = "".join(f"<p>{escape(sentence)}</p>" for sentence in document.headline)
     return f"<div>{sentences}{''.join(map(_table, document.tables))}</div>"
 
 
 def _table(table: Table) -> str:
     head = _row("th", table.columns)
-    body = "".join(_row("td", row) for row in table.rows)
+    body = "".join(_row("td", row) for row in table.rows[:MOST_ROWS])
     summary = f"<summary>{escape(table.title)} ({len(table.rows):,})</summary>"
-    return f"<details>{summary}<table><thead>{head}</thead><tbody>{body}</tbody></table></details>"
+    more = len(table.rows) - MOST_ROWS
+    rest = f"<p>{more:,} more: see <code>report.to_html()</code></p>" if more > 0 else ""
+    return f"<details>{summary}<table><thead>{head}</thead><tbody>{body}</tbody></table>{rest}</details>"
 
 
 def _row(tag: str, cells: Sequence[str]) -> str:

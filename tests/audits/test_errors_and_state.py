@@ -148,7 +148,9 @@ def test_what_cannot_be_audited_is_refused_with_its_reason(
 
 def test_an_operation_without_second_derivative_is_refused_by_the_name_of_the_parameter() -> None:
     net = nn.Linear(5, 3)
-    with pytest.raises(NoCurvatureError, match=r"^bias: An operation.*no second derivative"):
+    with pytest.raises(
+        NoCurvatureError, match=r"^The Hessian of bias cannot be audited.*no second derivative"
+    ):
         audit(net, lambda out, y: Cut.apply(out).exp().sum(), small_batch())
 
 

@@ -111,3 +111,10 @@ def test_a_long_markdown_table_is_folded(write: Write, convert: Convert) -> None
 def test_dot_is_a_graph(net: Path, convert: Convert) -> None:
     (graph,) = pydot.graph_from_dot_data(convert(net, "--dot").stdout)
     assert len(graph.get_edges()) == 6  # input, stem, norm, relu, head, mean, output
+
+
+def test_hints_can_be_silenced(write: Write, convert: Convert) -> None:
+    write("from torch import nn\nnet = nn.Sequential(nn.Linear(2, 2))\n")
+    assert "classifier-bias" in convert("net.py").stdout
+    assert "classifier-bias" not in convert("net.py", "--silence", "classifier-bias").stdout
+    assert convert("net.py", "--silence", "nothing").exit_code == 2

@@ -1,0 +1,61 @@
+"""The code of each hint, with what it means and what to do about it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+__all__ = ["HINTS"]
+
+HINTS: Mapping[str, str] = {
+    "absorbed-bias": (
+        "A batch norm subtracts this bias again: it changes nothing, and its Hessian is rounding noise, which makes "
+        "for the largest step of all. Build the convolution with `bias=False`."
+    ),
+    "classifier-bias": (
+        "The bias of the last linear layer: under cross-entropy the rows of its Hessian sum to zero, so the probe of "
+        'ones sees no curvature at all. `variant="authors"` steps the last channel-wise parameter by SGD for this '
+        'reason; with another variant, or where that bias is not the last, use `probe="rademacher"` or a rule '
+        "`first-order`."
+    ),
+    "frozen-norm": (
+        "Norms that are frozen normalize nothing, and the convolutions before them are not decoupled: nothing in that "
+        "part of the model gets Hessian treatment. Thaw the norm, or the convolution's weight, if it should."
+    ),
+    "never-called": "Neither mode calls this convolution, so no gradient reaches it, and it is left as it is.",
+    "never-reached": (
+        "The run in training mode, as far as it was seen, uses these parameters nowhere: they get no gradient, and "
+        "their turn in the Hessian cycle goes by unused. Freeze them, or remove the layer."
+    ),
+    "norm-without-affine": (
+        "Norms without a scale and a shift normalize, but hold nothing that could get Hessian treatment. Build them "
+        "with `affine=True` (`elementwise_affine=True`) if it should."
+    ),
+    "not-in-training": (
+        "Only evaluation calls this convolution, so training would never change it; it is left as it is."
+    ),
+    "train-eval-difference": (
+        "The convolution is normalized in one mode and bare in the other. Training decides; see whether the model "
+        "should differ so."
+    ),
+    "training-run-failed": (
+        "The model does not run on the example inputs in training mode, so that evaluation mode decided. Pass inputs "
+        "that training takes, or a callable."
+    ),
+    "unseen-convolutions": (
+        "Convolutions ran inside a TorchScript module, where none can be decoupled. Pass the module that it was made "
+        "from, and script after training."
+    ),
+    "unwrapped": (
+        "The model came inside DataParallel, DistributedDataParallel or torch.compile. What is inside was taken, and "
+        "is what comes back: wrap it again to train."
+    ),
+    "used-otherwise": (
+        "The weight of this convolution module goes into an operation that is no convolution, so it is left as it is. "
+        "Nothing to do, unless a convolution was meant."
+    ),
+    "zero-filter": (
+        "Output filters of this decoupled convolution are zero, so they have no direction of their own: they get a "
+        "random one and a gain of zero, and the direction learns nothing until the gain has left zero. Initialise "
+        "them, unless zero was meant."
+    ),
+}

@@ -1,0 +1,100 @@
+"""Hints on models whose source says why they are given, and their near neighbours that get none."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torchvision.ops import FrozenBatchNorm2d
+
+from sgdph_fx import Config, analyze
+from sgdph_fx.errors import ConfigError
+
+
+def hints(model: nn.Module, inputs: Tensor | None = None, **config: object) -> set[tuple[str, str]]:
+    return {(hint.code, hint.where) for hint in analyze(model, inputs, config=Config(**config)).hints}  # type: ignore[arg-type]
+
+
+def conv(bias: bool = False, frozen: bool = False) -> nn.Conv2d:
+    layer = nn.Conv2d(3, 3, 3, padding=1, bias=bias)
+    layer.weight.requires_grad_(not frozen)
+    return layer
+
+
+class Unused(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.used = nn.Linear(2, 2)
+        self.unused = nn.Linear(2, 2)
+        self.functional = nn.Linear(2, 2)
+        self.frozen = nn.Linear(2, 2).requires_grad_(False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.relu(nn.functional.linear(self.used(x), self.functional.weight, self.functional.bias))
+
+
+def test_a_linear_layer_whose_bias_is_the_output_s() -> None:
+    assert hints(nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))) == {("classifier-bias", "1.bias")}
+    assert hints(nn.Sequential(nn.Linear(2, 4), nn.Unflatten(1, (2, 2)))) == {("classifier-bias", "0.bias")}
+    assert hints(nn.Sequential(nn.Linear(2, 2), nn.ReLU())) == set()
+    assert hints(nn.Sequential(nn.Linear(2, 2, bias=False))) == set()
+    assert hints(nn.Sequential(nn.Linear(2, 2)), rules={"0.bias": "first-order"}) == set()
+
+
+def test_the_ones_probe_sees_no_curvature_in_a_classifier_s_bias() -> None:
+    """The fact behind that hint, by torch's own Hessian."""
+    bias = torch.tensor([0.3, -1.0, 2.0], dtype=torch.float64)
+    target = torch.tensor([1])
+    hessian = torch.func.hessian(lambda b: nn.functional.cross_entropy(b[None], target))(bias)
+    assert hessian.abs().max() > 0.05
+    torch.testing.assert_close(hessian.sum(1), torch.zeros(3, dtype=torch.float64), atol=1e-15, rtol=0)
+
+
+def test_norms_without_scale_and_shift_are_one_hint() -> None:
+    plain = [nn.BatchNorm2d(3, affine=False) for _ in range(4)]
+    model = nn.Sequential(conv(), plain[0], conv(), plain[1], conv(), plain[2], conv(), plain[3], nn.ReLU())
+    (hint,) = analyze(model).hints
+    assert (hint.code, hint.where) == ("norm-without-affine", "1")
+    assert "4 norms (1, 3, 5 and 1 more)" in hint.message
+    assert hints(nn.Sequential(conv(), nn.BatchNorm2d(3))) == set()
+
+
+def test_a_frozen_norm_after_a_convolution_that_is_not_decoupled() -> None:
+    frozen = ("frozen-norm", "1")
+    assert hints(nn.Sequential(conv(frozen=True), FrozenBatchNorm2d(3), conv())) == {frozen}
+    # Here the convolution trains, is bare, and gets a gain: something is second-order after all.
+    assert hints(nn.Sequential(conv(), FrozenBatchNorm2d(3), conv())) == set()
+
+
+def test_a_filter_of_zeros_in_a_decoupled_convolution() -> None:
+    model = nn.Sequential(conv(), nn.ReLU(), conv(), nn.BatchNorm2d(3))
+    nn.init.zeros_(model[0].weight[1])  # type: ignore[index, arg-type]
+    nn.init.zeros_(model[2].weight[1])  # type: ignore[index, arg-type]
+    (hint,) = analyze(model).hints
+    assert (hint.code, hint.where, hint.message) == ("zero-filter", "0", "1 of 3 output filters are zero")
+
+
+@pytest.mark.parametrize("inputs", [None, torch.zeros(1, 2)])
+def test_parameters_that_training_uses_nowhere(inputs: Tensor | None) -> None:
+    (hint,) = analyze(Unused(), inputs).hints
+    assert (hint.code, hint.where) == ("never-reached", "unused.weight")
+    assert "2 parameters (unused.weight, unused.bias)" in hint.message
+
+
+def test_a_parameter_inside_a_module_that_is_one_part_is_reached() -> None:
+    class Attends(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.attention = nn.MultiheadAttention(4, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.relu(self.attention(x, x, x)[0])
+
+    assert hints(Attends(), torch.zeros(3, 2, 4)) == set()
+
+
+def test_a_hint_that_is_not_wanted_stays_out() -> None:
+    model = nn.Sequential(conv(bias=True), nn.BatchNorm2d(3, affine=False), nn.Flatten(), nn.Linear(48, 2))
+    everything = {("absorbed-bias", "0.bias"), ("norm-without-affine", "1"), ("classifier-bias", "3.bias")}
+    assert hints(model) == everything
+    assert hints(model, silence=["absorbed-bias", "classifier-bias"]) == {("norm-without-affine", "1")}
+    with pytest.raises(ConfigError, match="no hint's code"):
+        Config(silence=["absorbed"])
