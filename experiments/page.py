@@ -26,10 +26,15 @@ AGAINST_SGDM = (
     ("sgd-ph", "sgdm"),
     ("sgd-ph-rademacher", "sgdm"),
     ("sgd-ph-rademacher", "sgd-ph"),
+    ("sgd-ph-rademacher-same", "sgdm"),
     ("sgd-ph-rademacher-same", "sgd-ph"),
     ("sgd-ph", "sgdm-wn"),
 )
-AT_EQUAL_TIME = (("sgd-ph", "sgdm-longer"), ("sgd-ph-rademacher", "sgdm-longer"))
+AT_EQUAL_TIME = (
+    ("sgd-ph", "sgdm-longer"),
+    ("sgd-ph-rademacher", "sgdm-longer"),
+    ("sgd-ph-rademacher-same", "sgdm-longer"),
+)
 
 
 def _printed(experiment: Experiment, outcomes: Sequence[Outcome]) -> str:

@@ -170,3 +170,9 @@ def test_the_page_is_written_anew_between_its_marks_alone(tmp_path: Path) -> Non
     assert "\nbetween\n" in once
     assert once.endswith("<!-- end -->\nafter\n")
     assert page.render(once, tmp_path / "none.jsonl") == once
+
+
+def test_the_page_of_results_is_what_its_log_says() -> None:
+    text = (page.DOCS / "results.md").read_text(encoding="utf-8")
+    assert "<!-- cpu: accuracy -->" in text
+    assert page.render(text, page.DOCS / "results" / "cpu.jsonl") == text
