@@ -83,7 +83,7 @@ _TABLE: tuple[tuple[str, dict[str, Any], _Inputs], ...] = (
     ("raft", {}, _pairs(128)),
     ("inception", {}, _images(3, 299, 299)),
     ("maxvit", {}, _images(3, 224, 224)),
-    ("mvit", {"spatial_size": (64, 64), "temporal_size": 4}, _images(3, 4, 64, 64)),
+    ("mvit", {}, _images(3, 16, 224, 224)),
     ("vit_h_14", {"image_size": 56}, _images(3, 56, 56)),
     ("vit_", {"image_size": 64}, _images(3, 64, 64)),
     ("swin3d", {}, _images(3, 4, 64, 64)),
