@@ -43,12 +43,12 @@ def launch(tmp_path_factory: pytest.TempPathFactory) -> Launch:
         ]
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
-        found = {
+        # Not by the exit code: now and then torch aborts a process that has done all its work, as it ends
+        # ("terminate called without an active exception").
+        return {
             name: [_read(folder / f"{name}-{rank}.pt", done.stderr) for rank in range(world)]
             for name in task.names
         }
-        assert done.returncode == 0, done.stderr
-        return found
 
     return start
 
