@@ -5,18 +5,17 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, fx, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks.coverage.sample import Sample, leaves_of
 from sgdph_fx import Plan, Prepared
 from sgdph_fx.flow import flow_of
 from sgdph_fx.rules.kinds import Conv
 from sgdph_fx.trace import trace_by_recording
+from sgdph_fx.trace.scripted import ConvolutionCounter
 
 __all__ = [
     "convolution_calls",
@@ -27,16 +26,6 @@ __all__ = [
     "overlooked",
     "says_nothing",
 ]
-
-_CONVOLUTIONS = frozenset(
-    {
-        torch.ops.aten.convolution.default,
-        torch.ops.aten._convolution.default,
-        torch.ops.aten.convolution_overrideable.default,
-        torch.ops.aten.mkldnn_convolution.default,
-        torch.ops.aten.cudnn_convolution.default,
-    }
-)
 
 
 def outputs_of(model: nn.Module, sample: Sample) -> list[Tensor]:
@@ -102,7 +91,7 @@ def convolution_calls(model: nn.Module, sample: Sample) -> tuple[int, int]:
 
     Those with a buffer for a kernel (blur pooling) are left out on both sides: nothing in them is trained.
     """
-    counter = _Counter({b.untyped_storage().data_ptr() for b in model.buffers()})
+    counter = ConvolutionCounter(model)
     with counter:
         trace = trace_by_recording(model, sample, training=True)
     flow = flow_of(trace, model)
@@ -154,17 +143,3 @@ def _reached(outputs: Sequence[Tensor]) -> set[int]:
         seen |= fresh
         waiting.extend(fresh)
     return leaves
-
-
-class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts convolutions, but not those with a kernel in one of the storages ``fixed``."""
-
-    def __init__(self, fixed: set[int]) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.fixed = fixed
-        self.count = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func in _CONVOLUTIONS:
-            self.count += args[1].untyped_storage().data_ptr() not in self.fixed
-        return func(*args, **(kwargs or {}))
