@@ -18,7 +18,7 @@ from .options import traceback_option
 from .output import separate
 from .plans import saved_plan
 from .progress import progress
-from .weights import DATA_PARALLEL_PREFIX, read_state
+from .weights import read_state, without_wrapper
 from .working import working
 
 __all__ = ["restore"]
@@ -60,8 +60,7 @@ def restore(checkpoint: Path, plan_file: Path, output: Path, with_traceback: boo
 
 
 def _of_prepared(state: Mapping[str, Any], plan: Plan, path: Path) -> Mapping[str, Any]:
-    if state and all(key.startswith(DATA_PARALLEL_PREFIX) for key in state):
-        state = {key.removeprefix(DATA_PARALLEL_PREFIX): value for key, value in state.items()}
+    state = without_wrapper(state, ())
     needed = [name for row in plan.decoupled for name in decoupled_names(row.weight)]
     missing = list(dict.fromkeys(name for name in needed if name not in state))
     if missing:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from .errors import WeightsError
 
-__all__ = ["DATA_PARALLEL_PREFIX", "load_weights", "read_state"]
+__all__ = ["load_weights", "read_state", "without_wrapper"]
 
 # Keys under which training scripts save the weights beside an epoch and an optimizer's state.
 NESTS = ("state_dict", "model_state_dict", "model")
@@ -29,7 +29,7 @@ def load_weights(model: nn.Module, path: Path) -> None:
         WeightsError: if the file cannot be read as tensors alone, or if a key is missing, unexpected or of
             another shape.
     """
-    state = _without_wrapper(read_state(path), model)
+    state = without_wrapper(read_state(path), model.state_dict())
     differences = [*_differences(state, model)]
     if differences:
         raise WeightsError(
@@ -74,8 +74,13 @@ def _tensors(content: Any, path: Path) -> Mapping[str, Any]:
     return nested[0] if nested else content
 
 
-def _without_wrapper(state: Mapping[str, Any], model: nn.Module) -> Mapping[str, Any]:
-    expected = model.state_dict().keys()
+def without_wrapper(state: Mapping[str, Any], expected: Collection[str]) -> Mapping[str, Any]:
+    """``state`` under the keys that a model has inside ``DataParallel``, if it was saved around it.
+
+    Args:
+        state: As read.
+        expected: Keys that the model itself has: a state that has nothing else was saved from it.
+    """
     wrapped = state.keys() - expected and all(key.startswith(DATA_PARALLEL_PREFIX) for key in state)
     return {key.removeprefix(DATA_PARALLEL_PREFIX): state[key] for key in state} if wrapped else state
 
