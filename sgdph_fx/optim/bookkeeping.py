@@ -8,7 +8,7 @@ from torch.optim.optimizer import Optimizer, ParamsT
 
 from sgdph_fx.optim.finite import COUNTERS, Skipped
 from sgdph_fx.optim.pending import Pending
-from sgdph_fx.optim.ranks import Group
+from sgdph_fx.optim.ranks import ProcessGroup
 from sgdph_fx.optim.validation import check_group, check_hyperparameters, check_is_group, check_saved_groups
 
 __all__ = ["Bookkeeping"]
@@ -75,7 +75,7 @@ class Bookkeeping(Optimizer):
                 group.setdefault(key, 0)
         self._pending = None
         self._skipped = Skipped()
-        self._process_group: Group = getattr(self, "_process_group", None)
+        self._process_group: ProcessGroup = getattr(self, "_process_group", None)
 
     def state_dict(self) -> dict[str, Any]:
         """As any optimizer's: plain data, which ``torch.load(weights_only=True)`` reads."""

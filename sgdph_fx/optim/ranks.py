@@ -12,13 +12,13 @@ from torch import Tensor
 from sgdph_fx.optim.finite import Flag
 from sgdph_fx.optim.pending import Pending
 
-__all__ = ["Group", "over_ranks"]
+__all__ = ["ProcessGroup", "over_ranks"]
 
-Group: TypeAlias = "dist.ProcessGroup | None"
+ProcessGroup: TypeAlias = "dist.ProcessGroup | None"
 """A process group; None is that of all processes, if there are several."""
 
 
-def over_ranks(found: Pending, device: torch.device, group: Group) -> Pending:
+def over_ranks(found: Pending, device: torch.device, group: ProcessGroup) -> Pending:
     """The mean over all ranks, by one all-reduce; a loss that is not finite on one of them is so on all.
 
     Args:

@@ -13,7 +13,7 @@ from sgdph_fx.curvature.probes import ProbeName
 from sgdph_fx.optim.bookkeeping import Bookkeeping
 from sgdph_fx.optim.groups import is_rehearsal, move, rehearse, take_in
 from sgdph_fx.optim.pending import Due, Pending, from_gradient, from_loss, release_graphs
-from sgdph_fx.optim.ranks import Group, over_ranks
+from sgdph_fx.optim.ranks import ProcessGroup, over_ranks
 from sgdph_fx.optim.scaling import loss_scale
 from sgdph_fx.optim.schedule import Schedule
 from sgdph_fx.optim.shards import is_sharded, local
@@ -109,7 +109,7 @@ class SGDPH(Bookkeeping):
         seed: int = 0,
         maximize: bool = False,
         foreach: bool | None = None,
-        process_group: Group = None,
+        process_group: ProcessGroup = None,
     ) -> None:
         self._process_group = process_group
         defaults = {
