@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING
 
 from sgdph_fx.audits.document import document
 from sgdph_fx.audits.rows import AuditRow
 from sgdph_fx.errors import AuditError
-from sgdph_fx.report import html, markdown, terminal
+from sgdph_fx.report.shown import Shown
+from sgdph_fx.report.tables import Document
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -22,7 +22,7 @@ VERSION = 1
 
 
 @dataclass(frozen=True, slots=True)
-class Audit:
+class Audit(Shown):
     """How diagonal the Hessian of each second-order parameter is, and how far each probe is off, on one batch.
 
     ``print(audit)`` shows it; a notebook and rich show it too.
@@ -62,10 +62,6 @@ class Audit:
         ]
         return json.dumps({"version": VERSION, **asdict(self), "rows": rows}, indent=2) + "\n"
 
-    def to_markdown(self) -> str:
-        """GitHub-flavoured Markdown: the headline and the tables."""
-        return markdown.markdown(document(self))
-
     def plot(self, file: Path | str | None = None) -> Figure:
         """Draw shares and errors by parameter, and each estimate against the true diagonal.
 
@@ -86,15 +82,5 @@ class Audit:
             picture.savefig(file, dpi=100)
         return picture
 
-    def show(self, file: TextIO | None = None) -> None:
-        """Write the audit to ``file``, standard output by default, as :meth:`Report.show` does."""
-        terminal.show(document(self), file)
-
-    def __str__(self) -> str:
-        return terminal.text(document(self))
-
-    def __rich_console__(self, console: Any, options: Any) -> Iterator[Any]:
-        yield from terminal.render(document(self), options.max_width)
-
-    def _repr_html_(self) -> str:
-        return html.html(document(self))
+    def _document(self) -> Document:
+        return document(self)

@@ -21,7 +21,7 @@ COLUMNS = ("name", "role", "shape", "measured", "off-diagonal", "ones", "one-dra
 def document(audit: Audit) -> Document:
     """Headline, and one row for each parameter. Shares and errors are relative, ``-`` where nothing is there."""
     table = Table("Second-order parameters", COLUMNS, tuple(map(_row, audit.rows)))
-    return Document(tuple(_headline(audit)), (table,))
+    return Document(tuple(_headline(audit)), (table,), whole="audit.to_markdown()")
 
 
 def _headline(audit: Audit) -> Iterator[str]:

@@ -16,15 +16,16 @@ MOST_ROWS = 50
 def html(document: Document) -> str:
     """Headline and foldable tables, without style or script of their own; long tables are cut, and say so."""
     sentences = "".join(f"<p>{escape(sentence)}</p>" for sentence in document.headline)
-    return f"<div>{sentences}{''.join(map(_table, document.tables))}</div>"
+    tables = "".join(_table(table, document.whole) for table in document.tables)
+    return f"<div>{sentences}{tables}</div>"
 
 
-def _table(table: Table) -> str:
+def _table(table: Table, whole: str) -> str:
     head = _row("th", table.columns)
     body = "".join(_row("td", row) for row in table.rows[:MOST_ROWS])
     summary = f"<summary>{escape(table.title)} ({len(table.rows):,})</summary>"
     more = len(table.rows) - MOST_ROWS
-    rest = f"<p>{more:,} more: see <code>report.to_html()</code></p>" if more > 0 else ""
+    rest = f"<p>{more:,} more: see <code>{escape(whole)}</code></p>" if more > 0 else ""
     return f"<details>{summary}<table><thead>{head}</thead><tbody>{body}</tbody></table>{rest}</details>"
 
 

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
-from typing import Any, TextIO
 
 from sgdph_fx.errors import PlanError
 from sgdph_fx.picture import Picture
 from sgdph_fx.plan import Plan
-from sgdph_fx.report import dot, html, markdown, terminal
+from sgdph_fx.report import dot
 from sgdph_fx.report.page.assemble import page
+from sgdph_fx.report.shown import Shown
 from sgdph_fx.report.summary import Check, Summary, headline, summarize
 from sgdph_fx.report.tables import Document, tables
 
@@ -21,7 +20,7 @@ VERSION = 1
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class Report(Shown):
     """What was decided about a model, and why.
 
     ``print(report)`` shows it; a notebook and rich show it too.
@@ -58,10 +57,6 @@ class Report:
         }
         return json.dumps(data, indent=2) + "\n"
 
-    def to_markdown(self) -> str:
-        """GitHub-flavoured Markdown: the headline and all tables."""
-        return markdown.markdown(self._document())
-
     def to_dot(self) -> str:
         """The model as a graph for Graphviz, with a cluster for each module.
 
@@ -82,22 +77,5 @@ class Report:
         """
         return page(self.plan, self.summary, self._document().headline, self.picture)
 
-    def show(self, file: TextIO | None = None) -> None:
-        """Write the report to ``file``, standard output by default.
-
-        On a terminal it is laid out in the terminal's width, with colour unless ``NO_COLOR`` is set;
-        elsewhere each row is one line, whole and without colour.
-        """
-        terminal.show(self._document(), file)
-
     def _document(self) -> Document:
         return Document(headline(self.plan, self.summary, self.check), tables(self.plan))
-
-    def __str__(self) -> str:
-        return terminal.text(self._document())
-
-    def __rich_console__(self, console: Any, options: Any) -> Iterator[Any]:
-        yield from terminal.render(self._document(), options.max_width)
-
-    def _repr_html_(self) -> str:
-        return html.html(self._document())

@@ -24,10 +24,17 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """What a report shows in whatever format: sentences, then tables."""
+    """What a report shows in whatever format: sentences, then tables.
+
+    Args:
+        headline: The sentences.
+        tables: The tables.
+        whole: The call that shows all rows, for where long tables are cut.
+    """
 
     headline: tuple[str, ...]
     tables: tuple[Table, ...]
+    whole: str = "report.to_html()"
 
 
 def tables(plan: Plan) -> tuple[Table, ...]:

@@ -178,6 +178,13 @@ def test_text_and_markdown_have_a_line_for_each_parameter_and_count_the_empty_on
         assert f"| {row.name.replace('_', chr(92) + '_')} |" in found.to_markdown()
 
 
+def test_a_notebook_shows_the_first_rows_and_says_where_the_others_are() -> None:
+    net = nn.Sequential(*(nn.Linear(5, 5) for _ in range(60)), nn.Linear(5, 3))
+    found = audit(net, cross_entropy, small_batch(), channels=1, draws=1)
+    assert len(found.rows) == 61
+    assert "11 more: see <code>audit.to_markdown()</code>" in found._repr_html_()
+
+
 def test_the_plot_is_saved_and_shows_every_measurable_parameter(tmp_path: Path) -> None:
     found = audit(everything(), cross_entropy, batch_of())
     picture = found.plot(tmp_path / "audit.png")
