@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -63,12 +64,28 @@ def _exp(node: Node) -> Tensor:
     return y.clone()
 
 
+def _push_relu(visit: Visit) -> Tensors:
+    return [_through_relu(visit.node, visit.tangents[0], visit.spare[0])]
+
+
+def _pull_relu(turn: Turn) -> Tensors:
+    return [_through_relu(turn.node, turn.dg[0], turn.spare[0])]
+
+
+def _through_relu(node: Node, tangent: Tensor | None, spare: bool) -> Tensor | None:
+    if tangent is None:
+        return None
+    y: Tensor = saved(node, "result")
+    call: Any = torch.ops.aten.threshold_backward
+    passed: Tensor = call.grad_input(tangent, y, 0, grad_input=tangent) if spare else call(tangent, y, 0)
+    return passed
+
+
 _PIECEWISE_LINEAR = Rule(_push, pull_linear, LINEAR)
 
 _SCALED = (
     *("AddBackward1", "SubBackward1", "MulBackward1", "DivBackward1", "NegBackward0"),
     *(
-        "ReluBackward0",
         "LeakyReluBackward0",
         "LeakyReluBackward1",
         "HardtanhBackward0",
@@ -81,6 +98,7 @@ RULES: Mapping[str, Rule] = {
     **dict.fromkeys(_SCALED, _PIECEWISE_LINEAR),
     "ExpBackward0": _smooth(_exp),
     "GeluBackward0": _smooth(_gelu),
+    "ReluBackward0": Rule(_push_relu, _pull_relu, LINEAR, makes=True),
     "MaskedFillBackward0": linear(lambda node, t: t.masked_fill(saved(node, "mask"), 0)),
     "SigmoidBackward0": _smooth(_sigmoid),
     "SiluBackward0": _smooth(_silu),

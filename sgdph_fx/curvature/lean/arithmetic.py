@@ -27,10 +27,13 @@ def _push_sum(sign: int) -> Rule:
     def push(visit: Visit) -> Tensors:
         a, b = (*visit.tangents, None)[:2]
         scale = sign * saved(visit.node, "alpha") if b is not None else 1
+        shape = output_shape(visit.node)
+        if a is not None and b is not None and visit.spare[0] and a.shape == shape and a.dtype == b.dtype:
+            return [a.add_(b, alpha=scale)]
         out = total(a, b if b is None or scale == 1 else b * scale)
-        return [None if out is None else out.expand(output_shape(visit.node))]
+        return [None if out is None else out.expand(shape)]
 
-    return Rule(push, pull_linear, LINEAR)
+    return Rule(push, pull_linear, LINEAR, makes=True)
 
 
 def _push_product(visit: Visit) -> Tensors:

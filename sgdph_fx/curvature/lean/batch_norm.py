@@ -94,7 +94,7 @@ def _pull(turn: Turn) -> Tensors:
     if not saved(turn.node, "training"):
         return frozen_norm.pull(turn)
     norm = _Norm.of(turn.node)
-    g, dg, (dx, dgain, _) = turn.g[0], turn.dg[0], turn.tangents
+    g, dg, dx = turn.g[0], turn.dg[0], turn.tangents[0]
     zero = torch.zeros_like(norm.r)
     sums = _Sums(
         *((zero, zero) if dg is None else norm.moments(dg)),
@@ -105,7 +105,7 @@ def _pull(turn: Turn) -> Tensors:
     count = norm.x.numel() // norm.x.shape[1]
     by_x, by_gain, by_bias = turn.active
     return [
-        _by_x(norm, sums, kappa, (dg, g, dx), dgain) if by_x else None,
+        _by_x(turn, norm, sums, kappa) if by_x else None,
         count * (sums.dg_x + norm.r * kappa) if by_gain else None,
         count * sums.dg if by_bias else None,
     ]
@@ -131,7 +131,8 @@ def _moments_of_gradient(turn: Turn, norm: _Norm, g: Tensor) -> tuple[Tensor, Te
     return by_bias / count, by_gain / count
 
 
-def _by_x(norm: _Norm, sums: _Sums, kappa: Tensor, terms: Tensors, dgain: Tensor | None) -> Tensor:
+def _by_x(turn: Turn, norm: _Norm, sums: _Sums, kappa: Tensor) -> Tensor:
+    dgain = turn.tangents[1]
     r = norm.r
     gain = torch.ones_like(r) if norm.weight is None else norm.weight
     bent = gain * r * r
@@ -140,12 +141,27 @@ def _by_x(norm: _Norm, sums: _Sums, kappa: Tensor, terms: Tensors, dgain: Tensor
     means = ((sums.dg, sums.dg_x), (sums.a, sums.b), (sums.m, sums.c))
     offset = -sum((f * mean for f, (mean, _) in zip(factors, means, strict=True)), torch.zeros_like(r))
     slope = -sum((f * along for f, (_, along) in zip(factors, means, strict=True)), bent * kappa)
-    out = norm.affine(slope, offset)
-    for term, factor in zip(terms, factors, strict=True):
+    return _combined(turn, norm, factors, slope, offset)
+
+
+def _combined(
+    turn: Turn, norm: _Norm, factors: tuple[Tensor, Tensor, Tensor], slope: Tensor, offset: Tensor
+) -> Tensor:
+    """slope x̂ + offset + the factors times ġ, g and ẋ: written over ġ where it is to spare."""
+    dg, g, dx = turn.dg[0], turn.g[0], turn.tangents[0]
+    terms = [*zip((dg, g, dx), factors, strict=True)]
+    if dg is not None and turn.spare[0] and dg.dtype == norm.r.dtype:
+        by_value = slope * norm.r
+        rest = norm.over_channels(offset - by_value * norm.mean)
+        out = torch.addcmul(rest, dg, norm.over_channels(factors[0]), out=dg)
+        terms = [*terms[1:], (norm.x, by_value)]
+    else:
+        out = norm.affine(slope, offset)
+    for term, factor in terms:
         if term is not None:
             out.addcmul_(term, norm.over_channels(factor))
     return out
 
 
-RULES: Mapping[str, Rule] = {"NativeBatchNormBackward0": Rule(_push, _pull, NONLINEAR)}
+RULES: Mapping[str, Rule] = {"NativeBatchNormBackward0": Rule(_push, _pull, NONLINEAR, makes=True)}
 """By node."""

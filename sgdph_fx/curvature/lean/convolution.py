@@ -90,5 +90,5 @@ def _backward(node: Node, g: Tensor, x: Tensor, weight: Tensor, wanted: list[boo
     return list(backward(g, x, weight, sizes, *_geometry(node), wanted))
 
 
-RULES: Mapping[str, Rule] = {"ConvolutionBackward0": Rule(_push, _pull, BILINEAR)}
+RULES: Mapping[str, Rule] = {"ConvolutionBackward0": Rule(_push, _pull, BILINEAR, makes=True)}
 """By node."""

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.autograd.graph import Node
 
 from sgdph_fx.curvature.hvp import block_product, differentiable_gradient
+from sgdph_fx.curvature.lean.ownership import own
 from sgdph_fx.curvature.lean.path import path, saved_as_it_is, source
 from sgdph_fx.curvature.lean.rules import rule_of
 from sgdph_fx.curvature.lean.visit import Edge, Tensors, Turn, Visit, as_gradient
@@ -75,14 +76,18 @@ def _by_torch(loss: Tensor, parameter: Tensor, v: Tensor) -> Tensor | None:
 
 def _push(nodes: Mapping[Node, tuple[bool, ...]], start: Edge, v: Tensor) -> list[Visit]:
     tangents: dict[Edge, Tensor] = {start: v}
+    spare: set[Edge] = set()
     waiting = _consumers(nodes)
     visits = []
     for node, active in nodes.items():
         edges = node.next_functions
-        visit = Visit(node, rule_of(node), active, [tangents.get(edge) for edge in edges])
-        for number, tangent in enumerate(_conforming(node, visit.rule.push(visit))):
-            if tangent is not None:
-                tangents[node, number] = tangent
+        mine = [edge in spare for edge in edges]
+        visit = Visit(node, rule_of(node), active, [tangents.get(edge) for edge in edges], mine)
+        made = _conforming(node, visit.rule.push(visit))
+        tangents.update({(node, number): t for number, t in enumerate(made) if t is not None})
+        for number, alone in enumerate(own(visit.rule, made, visit.tangents, mine)):
+            if alone and waiting.get((node, number)) == 1:
+                spare.add((node, number))
         if sum(active) < visit.rule.bends:
             visit.tangents = [None] * len(edges)
         for edge in edges:
@@ -107,6 +112,7 @@ class _Pull:
 
     def __init__(self, visits: list[Visit]) -> None:
         self.tangents: dict[Edge, Tensor] = {}
+        self._spare: set[Edge] = set()
         self._visits = {visit.node: visit for visit in visits}
         # A rule may run autograd itself, over operations that have their own turn still to come.
         self._busy = False
@@ -124,25 +130,35 @@ class _Pull:
         if self._busy:
             return
         visit = self._visits.pop(node)
-        dg = [self.tangents.pop((node, number), None) for number in range(len(g))]
+        edges = [(node, number) for number in range(len(g))]
+        dg = [self.tangents.pop(edge, None) for edge in edges]
+        mine = [edge in self._spare for edge in edges]
         if visit.rule.bends > sum(visit.active) and all(t is None for t in dg):
             return
         self._busy = True
         try:
             with torch.no_grad(), _no_autocast(g):
-                found = visit.rule.pull(Turn(visit, g, dg, by_inputs))
+                found = visit.rule.pull(Turn(visit, g, dg, mine, by_inputs))
+                asked = [t if active else None for t, active in zip(found, visit.active, strict=False)]
+                alone = own(visit.rule, asked, dg, mine)
+                for edge, tangent, its in zip(node.next_functions, asked, alone, strict=False):
+                    self._add(edge, tangent, its)
         finally:
             self._busy = False
-        self._add(visit, found)
 
-    def _add(self, visit: Visit, found: Tensors) -> None:
-        for edge, active, tangent in zip(visit.node.next_functions, visit.active, found, strict=False):
-            child, number = edge
-            if child is None or tangent is None or not active:
-                continue
-            tangent = as_gradient(edge, tangent)
-            held = self.tangents.get((child, number))
-            self.tangents[child, number] = tangent if held is None else held + tangent
+    def _add(self, edge: Edge, tangent: Tensor | None, alone: bool) -> None:
+        if edge[0] is None or tangent is None:
+            return
+        tangent = as_gradient(edge, tangent)
+        held = self.tangents.get(edge)
+        if held is None:
+            self.tangents[edge] = tangent
+        elif edge in self._spare:
+            held.add_(tangent)
+        else:
+            self.tangents[edge] = tangent.add_(held) if alone else held + tangent
+        if alone or held is not None:
+            self._spare.add(edge)
 
 
 def _conforming(node: Node, tangents: Tensors) -> Tensors:

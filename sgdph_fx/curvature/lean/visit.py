@@ -48,11 +48,13 @@ class Rule:
         push: ẋ of the inputs ↦ ẏ of the outputs.
         pull: One turn in the backward pass ↦ the tangents of the gradients by the inputs.
         bends: ``NONLINEAR``, ``BILINEAR`` or ``LINEAR``: decides whether ẋ is kept for ``pull``.
+        makes: Whether what both give lies in memory of its own, or in that of the tangents they were given.
     """
 
     push: Callable[[Visit], Tensors]
     pull: Callable[[Turn], Tensors]
     bends: int
+    makes: bool = False
 
 
 @dataclass(slots=True, eq=False)
@@ -64,6 +66,7 @@ class Visit:
         rule: How tangents pass it.
         active: For each input, whether it depends on the due parameter.
         tangents: ẋ of each input.
+        spare: Of each ẋ, whether ``push`` may write over it.
         memo: What ``push`` likes to leave for ``pull``.
     """
 
@@ -71,6 +74,7 @@ class Visit:
     rule: Rule
     active: tuple[bool, ...]
     tangents: Tensors
+    spare: Sequence[bool]
     memo: Any = None
 
 
@@ -82,12 +86,14 @@ class Turn:
         visit: What the forward sweep left.
         g: ∂L/∂y of each output.
         dg: ġ of each output.
+        spare: Of each ġ, whether ``pull`` may write over it.
         by_inputs: What autograd found, ∂L/∂x of each input.
     """
 
     visit: Visit
     g: Tensors
     dg: Tensors
+    spare: Sequence[bool]
     by_inputs: Tensors
 
     @property
