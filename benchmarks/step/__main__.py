@@ -15,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from benchmarks.step.contenders import available
 from benchmarks.step.measure import Cost, measure
 from benchmarks.step.memory import peak_megabytes
+from benchmarks.step.picture import figure
 from benchmarks.step.table import Row, page
 from benchmarks.step.task import batch_of, trainer
 from experiments.networks import NETWORKS
@@ -50,7 +51,7 @@ def main(
     memory: bool,
     out: Path,
 ) -> None:
-    """Print a Markdown table and write the same figures as JSON."""
+    """Print a Markdown table and write the same figures as JSON, with a picture of them beside it."""
     torch.set_num_threads(1)
     names = list(dict.fromkeys(["SGD", *(only or available())]))
     rows: list[Row] = []
@@ -64,6 +65,7 @@ def main(
     )
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps({"how": how, "rows": [asdict(row) for row in rows]}, indent=1) + "\n")
+    figure(rows, f"{network}: a step, as a multiple of SGD's").savefig(out.with_suffix(".png"), dpi=110)
     click.echo(page(rows, how), nl=False)
 
 

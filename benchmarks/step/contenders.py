@@ -28,23 +28,29 @@ class Trainer:
         model: The network.
         optimizer: Its optimizer.
         create_graph: Whether it wants ``loss.backward(create_graph=True)``.
+        share: Of the batch, what SGD-PH takes the Hessian of; if not all, by a forward pass of its own.
     """
 
     model: nn.Module
     optimizer: Optimizer
     create_graph: bool = False
+    share: float = 1.0
 
     def step(self, batch: tuple[Tensor, Tensor]) -> None:
         """One whole training step."""
         self.optimizer.zero_grad()
-        loss = nn.functional.cross_entropy(self.model(batch[0]), batch[1])
+        loss = self._loss(*batch)
         if self.create_graph:
             torch.autograd.backward(loss, create_graph=True)
         elif isinstance(self.optimizer, SGDPH):
-            self.optimizer.backward(loss)
+            part = [t[: int(self.share * len(t))] for t in batch]
+            self.optimizer.backward(loss, hessian_loss=None if self.share == 1 else lambda: self._loss(*part))
         else:
             torch.autograd.backward(loss)
         self.optimizer.step()
+
+    def _loss(self, images: Tensor, labels: Tensor) -> Tensor:
+        return nn.functional.cross_entropy(self.model(images), labels)
 
     def moments(self, sample: int) -> list[tuple[int, float]]:
         """Steps that stand for a full Hessian cycle: how many were taken before each, and its share of the cycle.
@@ -73,10 +79,12 @@ def _sgd(net: nn.Module, example: Tensor) -> Trainer:
     return Trainer(net, torch.optim.SGD(net.parameters(), lr=LR, momentum=0.9, weight_decay=5e-4))
 
 
-def _sgd_ph(*, create_graph: bool = False, **options: Any) -> Callable[[nn.Module, Tensor], Trainer]:
+def _sgd_ph(
+    *, create_graph: bool = False, share: float = 1.0, **options: Any
+) -> Callable[[nn.Module, Tensor], Trainer]:
     def make(net: nn.Module, example: Tensor) -> Trainer:
         model, groups, _ = prepare(net, example, inplace=True)
-        return Trainer(model, SGDPH(groups, lr=LR, weight_decay=5e-4, **options), create_graph)
+        return Trainer(model, SGDPH(groups, lr=LR, weight_decay=5e-4, **options), create_graph, share)
 
     return make
 
@@ -94,6 +102,7 @@ CONTENDERS: Mapping[str, Callable[[nn.Module, Tensor], Trainer]] = {
     "SGD-PH": _sgd_ph(),
     "SGD-PH, rademacher": _sgd_ph(probe="rademacher"),
     "SGD-PH, every 10th step": _sgd_ph(hessian_interval=10),
+    "SGD-PH, of a quarter": _sgd_ph(share=0.25),
     "SGD-PH, create_graph": _sgd_ph(create_graph=True),
     # pytorch_optimizer 4.1.0; its AdaHessian draws its probes as signs of both kinds, read in its source.
     "AdaHessian": _of_package("AdaHessian", create_graph=True),

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,8 @@ from click.testing import CliRunner
 from benchmarks.step.__main__ import main
 from benchmarks.step.measure import measure
 from benchmarks.step.memory import peak_megabytes
+from benchmarks.step.picture import figure
+from benchmarks.step.table import Row
 from benchmarks.step.task import batch_of, trainer
 
 
@@ -29,6 +34,7 @@ def test_the_command_writes_a_table_and_json(tmp_path: Path) -> None:
     assert tenth["arithmetic"] - 1 == pytest.approx((ph["arithmetic"] - 1) / 10)
     assert all(row["megabytes"] > 50 for row in rows)
     assert done.output.count("\n| SGD") == 3
+    assert file.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_a_sample_spreads_over_the_cycle_and_the_rest_of_an_interval_is_one_more() -> None:
@@ -59,3 +65,29 @@ def test_the_peak_is_that_of_the_child_alone() -> None:
     holding = peak_megabytes("SGD", "resnet18", 2, 2)
     del ballast
     assert abs(holding - peak_megabytes("SGD", "resnet18", 2, 2)) < 100
+
+
+def test_the_hessian_of_a_quarter_is_taken_of_a_quarter() -> None:
+    made: Any = trainer("SGD-PH, of a quarter", "resnet18", 2)
+    sizes: list[int] = []
+    made.model.register_forward_pre_hook(lambda module, inputs: sizes.append(len(inputs[0])))
+    made.step(batch_of(8))
+    assert sizes == [8, 2]
+
+
+def test_the_picture_has_a_bar_for_each_figure(tmp_path: Path) -> None:
+    rows = [
+        Row("SGD", 8, 1, 1, 1, None, None),
+        Row("A", 8, 2, 2, 2, None, None),
+        Row("A", 16, 3, 3, 3, 9, 1.5),
+    ]
+    time, memory = figure(rows, "").axes
+    assert [bar.get_width() for bars in time.containers for bar in bars] == [2, 3]
+    assert [bar.get_width() for bars in memory.containers for bar in bars] == [1.5]
+    assert [label.get_text() for label in time.get_yticklabels()] == ["A"]
+    files = [tmp_path / name for name in ("a.json", "b.json")]
+    for file, some in zip(files, (rows[:2], rows[2:]), strict=True):
+        file.write_text(json.dumps({"rows": [asdict(row) for row in some]}))
+    out = tmp_path / "both.png"
+    subprocess.run([sys.executable, "-m", "benchmarks.step.picture", *files, out], check=True)
+    assert out.read_bytes().startswith(b"\x89PNG")
