@@ -19,6 +19,7 @@ from click.testing import CliRunner
 
 from sgdph_fx.cli.errors import EXIT_CODES
 from sgdph_fx.cli.main import main
+from tests.cli.conftest import forget
 from tests.cli.triggers import COMMANDS, furnish
 from tests.test_messages import DOCUMENTS, ROOT
 
@@ -47,15 +48,12 @@ class Ended:
 @pytest.fixture(scope="module")
 def ended(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Ended]]:
     folder = tmp_path_factory.mktemp("typed")
-    modules = {*sys.modules}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "path", [*sys.path])
         patch.chdir(folder)
         furnish(folder)
         yield [run(command) for command in COMMANDS]
-    for name in {*sys.modules} - modules:
-        if str(folder) in (getattr(sys.modules[name], "__file__", None) or ""):
-            del sys.modules[name]
+    forget(folder)
 
 
 def run(command: str) -> Ended:
