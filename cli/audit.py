@@ -20,7 +20,7 @@ from .batch import doubled, first_of, read_batch
 from .errors import CliError
 from .losses import LOSSES, loss_function
 from .options import NEW_FILE, Asked, model_options, traceback_option
-from .reading import read_model
+from .reading import filled_model, read_model
 from .working import working
 
 __all__ = ["command"]
@@ -101,11 +101,9 @@ def _audited(
     seed: int,
     double: bool,
 ) -> Audit:
-    real = None if data is None else read_batch(data, batch)
     loss_fn = loss_function(loss, seed)
 
-    def stage(model: nn.Module, given: ExampleInputs | None) -> Audit:
-        inputs, targets = (given, None) if real is None else real
+    def measured(model: nn.Module, inputs: Any, targets: Any) -> Audit:
         if double:
             model, inputs, targets = model.double(), doubled(inputs), doubled(targets)
         if not model.training:
@@ -123,7 +121,15 @@ def _audited(
                 progress=told,
             )
 
-    return read_model(replace(asked, shapes=tuple(first_of(shape, batch) for shape in asked.shapes)), stage)
+    if data is not None:
+        return measured(filled_model(asked), *read_batch(data, batch))
+
+    def on_random_numbers(model: nn.Module, inputs: ExampleInputs | None) -> Audit:
+        return measured(model, inputs, None)
+
+    return read_model(
+        replace(asked, shapes=tuple(first_of(shape, batch) for shape in asked.shapes)), on_random_numbers
+    )
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
 import importlib
 import importlib.util
 import re
@@ -46,9 +47,10 @@ def load_function(target: str) -> Callable[..., Any]:
     """
     module, _, name = _resolve(target)
     found = _attribute(module, name, target) if name else module
-    if not callable(found):
+    if not callable(found) or isinstance(found, type):
+        kind = "class" if isinstance(found, type) else type(found).__name__
         raise ModelNotLoadedError(
-            f"{target} is a {type(found).__name__}, no function. Write FILE.py:NAME or package.module:NAME."
+            f"{target} is a {kind}, no function. Write FILE.py:NAME or package.module:NAME."
         )
     function: Callable[..., Any] = found
     return function
@@ -139,12 +141,15 @@ def _attribute(module: ModuleType, name: str, target: str) -> Any:
     value: Any = module
     for part in name.split("."):
         if not hasattr(value, part):
-            raise ModelNotLoadedError(f"{target}: there is no {part!r}.{_offer(module)}")
+            raise ModelNotLoadedError(f"{target}: there is no {part!r}.{_offer(module, name)}")
         value = getattr(value, part)
     return value
 
 
-def _offer(module: ModuleType) -> str:
+def _offer(module: ModuleType, name: str) -> str:
+    near = difflib.get_close_matches(name, [n for n, value in vars(module).items() if callable(value)])
+    if near:
+        return f" The nearest {'name is' if len(near) == 1 else 'names are'} {', '.join(near)}."
     candidates = find_candidates(module)
     return f" Models there: {', '.join(map(str, candidates))}." if candidates else ""
 
@@ -158,8 +163,8 @@ def _only_candidate(module: ModuleType, place: str) -> Any:
         raise ModelNotLoadedError(f"{place} defines several models; pick one: {choices}.")
     raise ModelNotLoadedError(
         f"{place} defines no model: no nn.Module object, no function without required arguments that "
-        f"returns one, no nn.Module class that is made without arguments.{_nearly(module)} "
-        f"Write a function that returns the model, and pick it: {place}:name."
+        f"returns one, no nn.Module class that is made without arguments.{_nearly(module)} What it imports counts when "
+        f"it is picked by its name: {place}:NAME. Otherwise write a function that returns the model."
     )
 
 

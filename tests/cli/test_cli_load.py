@@ -91,6 +91,7 @@ def test_a_class_that_needs_arguments_is_named(write: Write) -> None:
         ("def net():\n    raise OSError('no disk')", ":net", "net failed: OSError: no disk"),
         ("def net():\n    return 4", ":net", "net returned a int, no nn.Module"),
         ("net = 4", ":net", "net is a int, neither a model nor something that makes one"),
+        ("def nett():\n    return 4", ":net", "there is no 'net'. The nearest name is nett."),
         ("def other():\n    return 4", ":net", "there is no 'net'. Models there: other (function)"),
     ],
 )

@@ -83,6 +83,7 @@ COMMANDS = (
     f"restore epoch.pt --plan plan.json --output {LONG}.pt",
     "other.py --check plan.json",
     # 2: usage
+    "dif plan.json net.py",
     "audit net.py",
     f"audit net.py {RANDOM} --data alone.pt",
     f"audit net.py {RANDOM} --json nowhere/audit.json",
