@@ -86,7 +86,9 @@ def _of_file(file: Path) -> Iterator[Message]:
             if name in CLASSES:
                 text = _text(call.args[0], functions, assigned) if call.args else ""
                 where = file.relative_to(ROOT).as_posix()
-                yield Message(name, " ".join(text.split()), where, node.lineno, node.end_lineno or node.lineno)
+                yield Message(
+                    name, " ".join(text.split()), where, node.lineno, node.end_lineno or node.lineno
+                )
 
 
 def _text(node: ast.expr, functions: dict[str, ast.FunctionDef], assigned: dict[str, ast.expr]) -> str:

@@ -112,7 +112,7 @@ def test_what_is_not_run_is_in_the_table() -> None:
     assert [reason for reason in NOT_RUN if not any(re.match(reason, text) for text in left)] == []
 
 
-def test_a_wrong_option_is_found() -> None:
+def test_a_wrong_option_is_found(folder: Path) -> None:
     """The reader itself: one for click, one for argparse, one behind torchrun."""
     for text in (
         "sgdph-convert model.py --polcy direct",
