@@ -19,8 +19,8 @@ from sgdph_fx.trace import ExampleInputs
 from .batch import doubled, first_of, read_batch
 from .errors import CliError
 from .losses import LOSSES, loss_function
-from .options import Asked, model_options, traceback_option
-from .reading import read_model
+from .options import NEW_FILE, Asked, model_options, traceback_option
+from .reading import filled_model, read_model
 from .working import working
 
 __all__ = ["command"]
@@ -54,10 +54,14 @@ COUNT = click.IntRange(min=1)
 @click.option(
     "--double", is_flag=True, help="Compute in float64, where rounding is told best from curvature."
 )
-@click.option("--json", "json_file", type=click.Path(dir_okay=False, writable=True, path_type=Path),
-              metavar="FILE", help="Write all numbers as JSON.")  # fmt: skip
-@click.option("--plot", "plot_file", type=click.Path(dir_okay=False, writable=True, path_type=Path),
-              metavar="FILE", help="Draw a picture, in the format of its suffix; needs matplotlib.")  # fmt: skip
+@click.option("--json", "json_file", type=NEW_FILE, metavar="FILE", help="Write all numbers as JSON.")
+@click.option(
+    "--plot",
+    "plot_file",
+    type=NEW_FILE,
+    metavar="FILE",
+    help="Draw a picture, in the format of its suffix; needs matplotlib.",
+)
 @traceback_option
 def command(
     asked: Asked, json_file: Path | None, plot_file: Path | None, with_traceback: bool, **choices: Any
@@ -80,8 +84,10 @@ def command(
         raise click.UsageError("--input and --data both say what the batch is; give one of them.")
     with working(with_traceback):
         found = _audited(asked, **choices)
-        _write(found, json_file, plot_file)
+    # Shown first: an audit may have taken hours, and a full disk must not take it away.
     found.show()
+    with working(with_traceback):
+        _write(found, json_file, plot_file)
 
 
 def _audited(
@@ -95,11 +101,9 @@ def _audited(
     seed: int,
     double: bool,
 ) -> Audit:
-    real = None if data is None else read_batch(data, batch)
     loss_fn = loss_function(loss, seed)
 
-    def stage(model: nn.Module, given: ExampleInputs | None) -> Audit:
-        inputs, targets = (given, None) if real is None else real
+    def measured(model: nn.Module, inputs: Any, targets: Any) -> Audit:
         if double:
             model, inputs, targets = model.double(), doubled(inputs), doubled(targets)
         if not model.training:
@@ -117,7 +121,15 @@ def _audited(
                 progress=told,
             )
 
-    return read_model(replace(asked, shapes=tuple(first_of(shape, batch) for shape in asked.shapes)), stage)
+    if data is not None:
+        return measured(filled_model(asked), *read_batch(data, batch))
+
+    def on_random_numbers(model: nn.Module, inputs: ExampleInputs | None) -> Audit:
+        return measured(model, inputs, None)
+
+    return read_model(
+        replace(asked, shapes=tuple(first_of(shape, batch) for shape in asked.shapes)), on_random_numbers
+    )
 
 
 @contextmanager
@@ -141,5 +153,6 @@ def _write(found: Audit, json_file: Path | None, plot_file: Path | None) -> None
             json_file.write_text(found.to_json(), encoding="utf-8")
         if plot_file is not None:
             found.plot(plot_file)
-    except OSError as error:
-        raise CliError(f"{error.filename or 'A file'} could not be written: {error}") from error
+    except (OSError, ValueError) as error:
+        # matplotlib's ValueError names the formats that it knows.
+        raise CliError(f"The audit was made, but could not be written: {error}") from error

@@ -24,10 +24,14 @@ def read_batch(path: Path, size: int | None) -> tuple[Any, Any]:
     """
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, OSError, RuntimeError, EOFError, ValueError) as error:
+    except pickle.UnpicklingError as error:
         raise CliError(
-            f"{path} could not be read as a file of torch.save that holds tensors alone: "
-            f"{' '.join(str(error).split())}"
+            f"{path} holds more than tensors, or is no file of torch.save. Only tensors are loaded, as anything "
+            "else could run code: torch.save((inputs, targets), FILE)."
+        ) from error
+    except (OSError, RuntimeError, EOFError, ValueError) as error:
+        raise CliError(
+            f"{path} could not be read as a file of torch.save: {str(error) or 'it ends too early'}"
         ) from error
     if not isinstance(content, tuple | list) or len(content) != 2:
         raise CliError(

@@ -86,8 +86,8 @@ def _compare(reviewed: Plan, plan: Plan, form: str | None) -> None:
         return
     click.echo(FORMS.get(form or "text", FORMS["text"])(found), nl=False)
     raise OtherPlanError(
-        f"{len(found)} difference{'' if len(found) == 1 else 's'} to the reviewed plan, so it says no longer how this "
-        "model is trained. Review the new plan, and save it with --output, if it is as it should be."
+        f"{len(found)} difference{'' if len(found) == 1 else 's'} to the reviewed plan, so it no longer says how this "
+        "model is trained. If the new plan is as it should be, save it with --output in place of the old one."
     )
 
 

@@ -33,6 +33,10 @@ class CliError(click.ClickException):
 
     exit_code = 1
 
+    def __init__(self, message: str) -> None:
+        # A message may quote what a person's own code raised, line breaks and all.
+        super().__init__(" ".join(message.split()))
+
 
 class OtherPlanError(CliError):
     """The code no longer matches the plan that was reviewed; what differs stands on standard output."""
@@ -66,9 +70,8 @@ def explain(error: Exception) -> click.ClickException:
     """The error as a person should read it, with its exit code."""
     if isinstance(error, click.ClickException):
         return error
-    message = " ".join(str(error).split())
     if isinstance(error, TraceError):
-        return NotTraceableError(message)
+        return NotTraceableError(str(error))
     if isinstance(error, SgdphError):
-        return RefusedError(message)
-    return CliError(f"Unexpected {type(error).__name__}: {message} (--traceback shows where)")
+        return RefusedError(str(error))
+    return CliError(f"Unexpected {type(error).__name__}: {error} (--traceback shows where)")

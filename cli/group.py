@@ -21,8 +21,20 @@ class ConvertByDefault(click.Group):
         # While a shell completes the first word, that word may still become a subcommand.
         nothing_to_complete = not args and ctx.resilient_parsing
         if not nothing_to_complete and (not args or args[0] not in {*own, *self.commands}):
+            self._refuse_what_convert_would_misread(ctx, args)
             args = [DEFAULT, *args]
         return super().parse_args(ctx, args)
+
+    def _refuse_what_convert_would_misread(self, ctx: click.Context, args: list[str]) -> None:
+        """Two words in a row begin with a command, or with one that is misspelt."""
+        if ctx.resilient_parsing or any(word.startswith("-") for word in args[:2]) or len(args) < 2:
+            return
+        names = ", ".join(sorted(self.commands))
+        raise click.UsageError(
+            f"{args[0]!r} is no command; there are {names}. "
+            f"If it is a model, options alone may follow, not {args[1]!r}.",
+            ctx,
+        )
 
     def format_usage(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         formatter.write_usage(ctx.command_path, "[OPTIONS] MODEL")

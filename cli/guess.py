@@ -30,6 +30,7 @@ class Guess:
 
     inputs: ExampleInputs
     what: str
+    source: str
 
 
 def guesses(model: nn.Module) -> Iterator[Guess]:
@@ -43,7 +44,7 @@ def guesses(model: nn.Module) -> Iterator[Guess]:
         yield _image(tuple(size), "the model's pretrained_cfg")
     yield from _from_config(model)
     if {"images", "targets"} <= inspect.signature(model.forward).parameters.keys():
-        yield Guess(_detect, "two images and targets for them, as torchvision's detectors take")
+        yield Guess(_detect, "two images and targets for them", "the arguments of torchvision's detectors")
     first = next((m for m in model.modules() if isinstance(rule_of(m), Conv)), None)
     rule = rule_of(first) if first is not None else None
     if isinstance(rule, Conv):
@@ -54,7 +55,7 @@ def guesses(model: nn.Module) -> Iterator[Guess]:
 
 def _image(shape: tuple[int, ...], source: str) -> Guess:
     sizes = "×".join(map(str, (2, *shape)))
-    return Guess(_random(2, *shape), f"random numbers of shape {sizes}, from {source}")
+    return Guess(_random(2, *shape), f"random numbers of shape {sizes}", source)
 
 
 def _from_config(model: nn.Module) -> Iterator[Guess]:
@@ -75,7 +76,7 @@ def _from_config(model: nn.Module) -> Iterator[Guess]:
     if getattr(config, "is_encoder_decoder", False):
         inputs["decoder_input_ids"] = torch.ones(2, 8, dtype=torch.int64)
     if inputs:
-        yield Guess(inputs, f"{', '.join(inputs)}, from the model's config")
+        yield Guess(inputs, ", ".join(inputs), "the model's config")
 
 
 def _detect(model: nn.Module) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 
 import click
@@ -19,6 +20,7 @@ DTYPES = {
     "int64": torch.int64,
     "bool": torch.bool,
 }
+LARGEST = 2**40
 SYNTAX = re.compile(r"(?P<sizes>\d+(,\d+)*)(:(?P<dtype>\w+))?", re.ASCII)
 
 Shape = tuple[tuple[int, ...], torch.dtype]
@@ -32,7 +34,12 @@ def parse_shape(text: str) -> Shape:
     dtype = match["dtype"] or "float32"
     if dtype not in DTYPES:
         raise click.BadParameter(f"dtype {dtype!r} is not known; choose one of {', '.join(DTYPES)}.")
-    return tuple(map(int, match["sizes"].split(","))), DTYPES[dtype]
+    sizes = tuple(map(int, match["sizes"].split(",")))
+    if math.prod(sizes) > LARGEST:
+        raise click.BadParameter(
+            f"{text!r} is an input of {math.prod(sizes):,} numbers, too many for any memory."
+        )
+    return sizes, DTYPES[dtype]
 
 
 def example_input(shape: Shape, generator: torch.Generator) -> Tensor:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import difflib
 import importlib
 import importlib.util
 import re
 import sys
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Iterator
 from itertools import takewhile
 from pathlib import Path
 from types import ModuleType
@@ -20,6 +21,7 @@ from .errors import ModelNotLoadedError
 
 __all__ = ["load_function", "load_model"]
 
+FORMS = "Write FILE.py, package.module, or either with :NAME."
 TARGET = re.compile(r"(?P<place>.+?)(:(?P<name>[^:/\\]+))?")
 
 
@@ -44,9 +46,12 @@ def load_function(target: str) -> Callable[..., Any]:
         ModelNotLoadedError: if there is no such name, if it cannot be called, or if the code fails.
     """
     module, _, name = _resolve(target)
-    found = _attribute(module, name, target) if name else None
-    if not callable(found):
-        raise ModelNotLoadedError(f"{target!r} names no function; write FILE.py:NAME or package.module:NAME.")
+    found = _attribute(module, name, target) if name else module
+    if not callable(found) or isinstance(found, type):
+        kind = "class" if isinstance(found, type) else type(found).__name__
+        raise ModelNotLoadedError(
+            f"{target} is a {kind}, no function. Write FILE.py:NAME or package.module:NAME."
+        )
     function: Callable[..., Any] = found
     return function
 
@@ -55,7 +60,7 @@ def _resolve(target: str) -> tuple[ModuleType, str, str | None]:
     """The module that ``target`` names, its place as written, and the name in it."""
     match = TARGET.fullmatch(target)
     if match is None:
-        raise ModelNotLoadedError(f"{target!r} names no file and no module.")
+        raise ModelNotLoadedError(f"{target!r} names no file and no module. {FORMS}")
     place, name = match["place"], match["name"]
     return _import_file(Path(place)) if _is_file(place) else _import_name(place), place, name
 
@@ -88,11 +93,14 @@ def _import_alone(path: Path) -> ModuleType:
     name = _free_module_name(path.stem)
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
-        raise ModelNotLoadedError(f"{path} is no Python file.")
+        raise ModelNotLoadedError(
+            f"{path} is no Python file. MODEL is the code that makes the model; weights are given by --weights."
+        )
     module = importlib.util.module_from_spec(spec)
     # Dataclasses and pickling look their module up by name.
     sys.modules[name] = module
-    _run(partial(spec.loader.exec_module, module), f"{path} could not be imported")
+    with _their_code(f"Importing {path}"):
+        spec.loader.exec_module(module)
     return module
 
 
@@ -106,13 +114,22 @@ def _free_module_name(stem: str) -> str:
 def _import_name(name: str) -> ModuleType:
     _prepend(Path.cwd())
     if any(not part.isidentifier() for part in name.split(".")):
-        raise ModelNotLoadedError(f"{name!r} is neither a file nor the name of a module.")
-    return _import(name, f"The module {name}")
+        raise ModelNotLoadedError(f"{name!r} is neither a file nor the name of a module. {FORMS}")
+    try:
+        return _import(name, f"the module {name}")
+    except ModelNotLoadedError as error:
+        absent = error.__cause__
+        if isinstance(absent, ModuleNotFoundError) and f"{name}.".startswith(f"{absent.name}."):
+            raise ModelNotLoadedError(
+                f"There is no module {absent.name}: no {absent.name}.py in this folder, and none that is installed "
+                "where sgdph-convert is."
+            ) from absent
+        raise
 
 
 def _import(name: str, what: str) -> ModuleType:
-    module: ModuleType = _run(partial(importlib.import_module, name), f"{what} could not be imported")
-    return module
+    with _their_code(f"Importing {what}"):
+        return importlib.import_module(name)
 
 
 def _prepend(folder: Path) -> None:
@@ -124,12 +141,15 @@ def _attribute(module: ModuleType, name: str, target: str) -> Any:
     value: Any = module
     for part in name.split("."):
         if not hasattr(value, part):
-            raise ModelNotLoadedError(f"{target}: there is no {part!r}.{_offer(module)}")
+            raise ModelNotLoadedError(f"{target}: there is no {part!r}.{_offer(module, name)}")
         value = getattr(value, part)
     return value
 
 
-def _offer(module: ModuleType) -> str:
+def _offer(module: ModuleType, name: str) -> str:
+    near = difflib.get_close_matches(name, [n for n, value in vars(module).items() if callable(value)])
+    if near:
+        return f" The nearest {'name is' if len(near) == 1 else 'names are'} {', '.join(near)}."
     candidates = find_candidates(module)
     return f" Models there: {', '.join(map(str, candidates))}." if candidates else ""
 
@@ -143,8 +163,8 @@ def _only_candidate(module: ModuleType, place: str) -> Any:
         raise ModelNotLoadedError(f"{place} defines several models; pick one: {choices}.")
     raise ModelNotLoadedError(
         f"{place} defines no model: no nn.Module object, no function without required arguments that "
-        f"returns one, no nn.Module class that is made without arguments.{_nearly(module)} "
-        f"Write a function that returns the model, and pick it: {place}:name."
+        f"returns one, no nn.Module class that is made without arguments.{_nearly(module)} What it imports counts when "
+        f"it is picked by its name: {place}:NAME. Otherwise write a function that returns the model."
     )
 
 
@@ -163,7 +183,8 @@ def _instance(found: Any, target: str) -> nn.Module:
         return found
     if not callable(found):
         raise ModelNotLoadedError(
-            f"{target} is a {type(found).__name__}, neither a model nor something that makes one."
+            f"{target} is a {type(found).__name__}, neither a model nor something that makes one. Pick a model, or a "
+            "function that returns one."
         )
     needed = needed_arguments(found)
     if needed:
@@ -171,15 +192,21 @@ def _instance(found: Any, target: str) -> nn.Module:
             f"{target} needs arguments ({', '.join(needed)}). "
             "Write a function without them that returns the model."
         )
-    model = _run(found, f"Calling {target} failed")
+    with _their_code(f"Calling {target}"):
+        model = found()
     if not isinstance(model, nn.Module):
-        raise ModelNotLoadedError(f"{target} returned a {type(model).__name__}, no nn.Module.")
+        raise ModelNotLoadedError(
+            f"{target} returned a {type(model).__name__}, no nn.Module. It must return the model, and nothing else."
+        )
     return model
 
 
-def _run(call: Callable[[], Any], failure: str) -> Any:
+@contextlib.contextmanager
+def _their_code(doing: str) -> Iterator[None]:
     try:
-        return call()
+        yield
     # A script without a main guard may well exit; that must not end the command in silence.
     except (Exception, SystemExit) as error:
-        raise ModelNotLoadedError(f"{failure}: {type(error).__name__}: {error}") from error
+        raise ModelNotLoadedError(
+            f"{doing} failed: {type(error).__name__}: {error} (--traceback shows where)"
+        ) from error

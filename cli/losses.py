@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import click
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -38,8 +39,15 @@ def loss_function(name: str, seed: int) -> Loss:
     """The loss called ``name``; where there are no targets it draws them, the same for the same seed.
 
     Raises:
-        ModelNotLoadedError: if ``name`` is neither in :data:`LOSSES` nor a function that can be loaded.
+        BadParameter: if ``name`` is neither in :data:`LOSSES` nor the place of a function.
+        ModelNotLoadedError: if it is such a place, and there is no function that can be loaded.
     """
+    if name not in LOSSES and ":" not in name:
+        raise click.BadParameter(
+            f"{name!r} is not known; choose {' or '.join(LOSSES)}, or write FILE.py:NAME of a function of the model's "
+            "outputs and the targets.",
+            param_hint="--loss",
+        )
     if name not in LOSSES:
         return load_function(name)
     loss, draw = LOSSES[name]

@@ -15,7 +15,7 @@ from sgdph_fx.hints import HINTS
 
 from .inputs import Shape, parse_shape
 
-__all__ = ["Asked", "model_options", "parse_rule", "reading_options", "traceback_option"]
+__all__ = ["NEW_FILE", "Asked", "model_options", "parse_rule", "reading_options", "traceback_option"]
 
 ACTIONS: tuple[Action, ...] = get_args(Action)
 
@@ -46,6 +46,20 @@ def parse_rule(text: str) -> tuple[str, Action]:
         raise click.BadParameter(f"action {action!r} is not known; choose one of {', '.join(ACTIONS)}.")
     return name, action
 
+
+class NewFile(click.Path):
+    """A file to be written when the work is done: its folder must be there before the work begins."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        path = Path(super().convert(value, param, ctx))  # type: ignore[arg-type]
+        if not path.parent.is_dir():
+            raise click.BadParameter(
+                f"There is no folder {path.parent} to write {path.name} into; make it first."
+            )
+        return path
+
+
+NEW_FILE = NewFile(dir_okay=False, writable=True, path_type=Path)
 
 traceback_option = click.option(
     "--traceback", "with_traceback", is_flag=True, help="Show where an error came from."

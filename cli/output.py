@@ -57,7 +57,8 @@ def _write_all(prepared: Prepared, folder: Path) -> None:
     plan, groups, weights, report, page = (folder / name for name in FILES)
     plan.write_text(prepared.report.plan.to_json(), encoding="utf-8")
     groups.write_text(groups_json(prepared.param_groups), encoding="utf-8")
-    safetensors.torch.save_file(separate(prepared.model.state_dict()), weights)
+    instead = "To have the report alone, leave out --output; torch.save in a script takes any state_dict."
+    safetensors.torch.save_file(separate(prepared.model.state_dict(), instead), weights)
     # safetensors creates its file for the owner alone; all of them should be as readable as any other file.
     weights.chmod(plan.stat().st_mode)
     report.write_text(prepared.report.to_markdown(), encoding="utf-8")
@@ -78,8 +79,12 @@ def names(group: Mapping[str, Any]) -> list[str]:
     return list(group["param_names"]) if "param_names" in group else [name for name, _ in group["params"]]
 
 
-def separate(state: Mapping[str, Any]) -> dict[str, Tensor]:
+def separate(state: Mapping[str, Any], instead: str) -> dict[str, Tensor]:
     """The tensors with storage of their own, as safetensors wants them: every key of ``state`` is kept.
+
+    Args:
+        state: As ``state_dict()`` returns it.
+        instead: What a person may do where that is impossible, as a sentence.
 
     Raises:
         CliError: if ``state`` holds anything but tensors.
@@ -87,6 +92,6 @@ def separate(state: Mapping[str, Any]) -> dict[str, Tensor]:
     others = [key for key, value in state.items() if not isinstance(value, Tensor)]
     if others:
         raise CliError(
-            f"The state_dict holds more than tensors ({', '.join(others)}), which safetensors cannot."
+            f"The state_dict holds more than tensors ({', '.join(others)}), which safetensors cannot. {instead}"
         )
     return {key: value.detach().clone(memory_format=torch.contiguous_format) for key, value in state.items()}

@@ -33,10 +33,13 @@ def saved_plan(path: Path) -> Plan:
     """The plan in a file.
 
     Raises:
-        PlanFormatError: if there is none.
+        PlanFormatError: if there is none; the message names the file, as two may have been given.
     """
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise PlanFormatError(f"The plan {path} could not be read: {error}") from error
-    return Plan.from_json(text)
+    try:
+        return Plan.from_json(text)
+    except PlanFormatError as error:
+        raise PlanFormatError(f"The plan {path} cannot be used: {error}") from error

@@ -19,7 +19,7 @@ from .load import load_model
 from .options import Asked
 from .weights import load_weights
 
-__all__ = ["read_model"]
+__all__ = ["filled_model", "read_model"]
 
 SEED = 0
 Result = TypeVar("Result")
@@ -30,10 +30,7 @@ def read_model(asked: Asked, stage: Callable[[nn.Module, ExampleInputs | None], 
 
     Without ``--input``, a model that cannot be traced is run on inputs that it seems to take.
     """
-    torch.manual_seed(SEED)
-    model = load_model(asked.model)
-    if asked.weights is not None:
-        load_weights(model, asked.weights)
+    model = filled_model(asked)
     given = _example_inputs(asked.shapes, model) or None
     try:
         return stage(model, given)
@@ -43,21 +40,32 @@ def read_model(asked: Asked, stage: Callable[[nn.Module, ExampleInputs | None], 
         return _on_a_guess(model, stage, error)
 
 
+def filled_model(asked: Asked) -> nn.Module:
+    """The model with its weights; without any, the same call draws the same."""
+    torch.manual_seed(SEED)
+    model = load_model(asked.model)
+    if asked.weights is not None:
+        load_weights(model, asked.weights)
+    return model
+
+
 def _on_a_guess(
     model: nn.Module, stage: Callable[[nn.Module, ExampleInputs | None], Result], error: TraceError
 ) -> Result:
-    tried = []
+    tried: dict[str, list[str]] = {}
     for guess in guesses(model):
         with contextlib.suppress(TraceError):
             result = stage(model, guess.inputs)
             click.echo(
-                f"Without --input the model cannot be traced, so it was run on {guess.what}.", err=True
+                f"Without --input the model cannot be traced, so it was run on {guess.what}, from {guess.source}.",
+                err=True,
             )
             return result
-        tried.append(guess.what)
+        tried.setdefault(guess.source, []).append(guess.what)
     if not tried:
         raise error
-    raise TraceError(f"{error} It does not run on guessed inputs either ({'; '.join(tried)}).") from error
+    guessed = "; ".join(f"{', '.join(of_source)}, from {source}" for source, of_source in tried.items())
+    raise TraceError(f"{error} It does not run on guessed inputs either ({guessed}).") from error
 
 
 def _example_inputs(shapes: tuple[Shape, ...], model: nn.Module) -> tuple[Tensor, ...]:

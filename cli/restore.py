@@ -14,7 +14,7 @@ from sgdph_fx.filters import decoupled_names
 from sgdph_fx.plan import Plan
 
 from .errors import CliError, WeightsError
-from .options import traceback_option
+from .options import NEW_FILE, traceback_option
 from .output import separate
 from .plans import saved_plan
 from .progress import progress
@@ -37,7 +37,7 @@ __all__ = ["restore"]
 @click.option(
     "--output",
     required=True,
-    type=click.Path(dir_okay=False, writable=True, path_type=Path),
+    type=NEW_FILE,
     metavar="FILE",
     help="Where to write the weights: .safetensors, or any other name for torch.save.",
 )
@@ -55,7 +55,7 @@ def restore(checkpoint: Path, plan_file: Path, output: Path, with_traceback: boo
     with working(with_traceback), progress("Restoring"):
         plan = saved_plan(plan_file)
         state = _of_prepared(read_state(checkpoint), plan, checkpoint)
-        _save(separate(plan.restore_state_dict(state)), output)
+        _save(plan.restore_state_dict(state), output)
     click.echo(f"Wrote {output}.", err=True)
 
 
@@ -70,14 +70,22 @@ def _of_prepared(state: Mapping[str, Any], plan: Plan, path: Path) -> Mapping[st
             f"{path} is no checkpoint of the model that the plan was made for: {', '.join(missing[:5])} "
             f"{'is' if len(missing) == 1 else 'are'} missing.{hint}"
         )
+    planned = {row.name: row.shape for row in plan.parameters}
+    for name in needed:
+        shape = tuple(state[name].shape)
+        if shape != planned.get(name, shape):
+            raise WeightsError(
+                f"{path} is no checkpoint of the model that the plan was made for: {name} has the shape {shape} "
+                f"where the plan has {planned[name]}. Take the plan.json that was written for this model."
+            )
     return state
 
 
-def _save(state: dict[str, torch.Tensor], path: Path) -> None:
+def _save(state: Mapping[str, Any], path: Path) -> None:
     try:
         if path.suffix == ".safetensors":
-            safetensors.torch.save_file(state, path)
+            safetensors.torch.save_file(separate(state, "Any other suffix of --output takes them."), path)
         else:
-            torch.save(state, path)
+            torch.save(dict(state), path)
     except (OSError, RuntimeError) as error:
         raise CliError(f"{path} could not be written: {error}") from error

@@ -38,8 +38,9 @@ def load_weights(model: nn.Module, path: Path) -> None:
     try:
         model.load_state_dict(state)
     except Exception as error:
-        message = " ".join(str(error).split())
-        raise WeightsError(f"The weights in {path} don't fit the model: {message}") from error
+        raise WeightsError(
+            f"The weights in {path} fit by name and shape, but not to be loaded: {error}"
+        ) from error
 
 
 def read_state(path: Path) -> Mapping[str, Any]:
@@ -59,7 +60,9 @@ def read_state(path: Path) -> Mapping[str, Any]:
         ) from error
     except (SafetensorError, OSError, RuntimeError, EOFError, ValueError) as error:
         kind = "safetensors" if is_safetensors else "torch.save"
-        raise WeightsError(f"{path} could not be read as a file of {kind}: {error}") from error
+        raise WeightsError(
+            f"{path} could not be read as a file of {kind}: {str(error) or 'it ends too early'}"
+        ) from error
     return _tensors(content, path)
 
 
@@ -69,7 +72,9 @@ def _torch_load(path: Path) -> Any:
 
 def _tensors(content: Any, path: Path) -> Mapping[str, Any]:
     if not isinstance(content, Mapping):
-        raise WeightsError(f"{path} holds a {type(content).__name__}, no state_dict.")
+        raise WeightsError(
+            f"{path} holds a {type(content).__name__}, no state_dict: save model.state_dict()."
+        )
     nested = [content[key] for key in NESTS if isinstance(content.get(key), Mapping)]
     return nested[0] if nested else content
 

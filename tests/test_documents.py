@@ -9,7 +9,6 @@ import pytest
 
 from sgdph_fx.cli.errors import EXIT_CODES
 from sgdph_fx.cli.main import main
-from sgdph_fx.rules.modules import MODULES
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -55,17 +54,3 @@ def options(command: str) -> set[str]:
 def test_links_to_files_lead_somewhere(document: Path) -> None:
     targets = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", document.read_text(encoding="utf-8"))
     assert [target for target in targets if not (document.parent / target).exists()] == []
-
-
-@pytest.mark.parametrize(("page", "count"), [("howto", 5), ("concepts", 2)])
-def test_the_code_on_a_page_runs_from_top_to_bottom(page: str, count: int) -> None:
-    """Its own assertions hold; `MODULES` is put back, as a page may register a norm."""
-    before = dict(MODULES)
-    text = (ROOT / "docs" / f"{page}.md").read_text(encoding="utf-8")
-    blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-    assert len(blocks) >= count
-    try:
-        exec("\n".join(blocks), {"__name__": page})
-    finally:
-        MODULES.clear()
-        MODULES.update(before)

@@ -38,8 +38,8 @@ def loss_on(model: nn.Module, loss_fn: LossFunction, inputs: Any, targets: Any) 
     except Exception as error:
         raise AuditError(
             f"{type(model).__name__} does not run on the batch ({_described(inputs)}; its parameters are "
-            f"{_dtypes(model)}): {_first_line(error)}. Pass `batch=(inputs, targets)` with the inputs as the "
-            "model takes them in training."
+            f"{_dtypes(model)}): {_first_line(error)}. Pass `batch=(inputs, targets)` (on the "
+            "command line: --input or --data) with the inputs as the model takes them in training."
         ) from error
     try:
         loss = loss_fn(outputs, targets)

@@ -105,7 +105,7 @@ def rule_of(module: nn.Module) -> Rule | None:
     """What ``module`` is, or None if it has to be looked into.
 
     >>> rule_of(nn.Conv2d(3, 8, 3))
-    Conv(dims=2, transposed=False, weight='weight', bias='bias')
+    Conv(dims=2, transposed=False, weight='weight', bias='bias', gain=None, standardized=False)
     >>> rule_of(nn.Sequential()) is None
     True
     """

@@ -31,6 +31,13 @@ class Convert(Protocol):
     def __call__(self, *arguments: str | Path) -> Result: ...
 
 
+def forget(folder: Path) -> None:
+    """Take what was imported from ``folder`` out of this process."""
+    for name, module in [*sys.modules.items()]:
+        if str(folder) in (getattr(module, "__file__", None) or ""):
+            del sys.modules[name]
+
+
 @pytest.fixture
 def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Path]]:
     """Write a Python file into a folder of its own, the current one; afterwards nothing of it is imported any more."""
@@ -44,9 +51,7 @@ def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[
         return path
 
     yield write
-    for name, module in [*sys.modules.items()]:
-        if str(tmp_path) in (getattr(module, "__file__", None) or ""):
-            del sys.modules[name]
+    forget(tmp_path)
 
 
 @pytest.fixture

@@ -91,20 +91,44 @@ def test_a_plot_is_drawn(net: Path, convert: Convert) -> None:
     [
         ((), 2, "A batch is needed: --input SHAPE for random numbers, or --data FILE"),
         (("--input", "2,3,6,6", "--data", "batch.pt"), 2, "give one of them"),
-        ((*SHAPE, "--loss", "hinge"), 3, "hinge"),
+        (
+            (*SHAPE, "--loss", "hinge"),
+            2,
+            "'hinge' is not known; choose cross-entropy or mse, or write FILE.py:NAME",
+        ),
         ((*SHAPE, "--loss", "net.py:nothing"), 3, "nothing"),
         ((*SHAPE, "--sample", "0"), 2, "--sample"),
-        (("--data", "net.py"), 1, "could not be read as a file of torch.save"),
+        (("--data", "net.py"), 1, "holds more than tensors, or is no file of torch.save"),
+        (("--data", "empty.pt"), 1, "empty.pt could not be read as a file of torch.save: it ends too early"),
+        ((*SHAPE, "--loss", "torch.nn:MSELoss"), 3, "torch.nn:MSELoss is a class, no function"),
         (("--data", "alone.pt"), 1, "holds a Tensor; a batch is a pair"),
         (("--input", "2,4,6,6"), 4, "expected input"),
-        ((*SHAPE, "--json", "nowhere/audit.json"), 1, "could not be written"),
+        ((*SHAPE, "--json", "nowhere/audit.json"), 2, "There is no folder nowhere to write audit.json into"),
     ],
 )
 def test_what_makes_no_sense_is_one_message_with_its_exit_code(
     net: Path, convert: Convert, batch: tuple[Any, Any], arguments: tuple[str, ...], code: int, message: str
 ) -> None:
     torch.save(batch[0], "alone.pt")
+    Path("empty.pt").touch()
     result = convert("audit", net, *arguments)
     assert result.exit_code == code, result.output
     assert message in " ".join(result.stderr.split())
     assert result.stdout == ""
+
+
+def test_an_audit_that_cannot_be_written_is_shown_all_the_same(net: Path, convert: Convert) -> None:
+    result = convert("audit", net, *SHAPE, "--channels", "1", "--draws", "1", "--plot", "audit.xyz")
+    assert result.exit_code == 1
+    assert "Format 'xyz' is not supported (supported formats: " in result.stderr
+    assert "4 of 4 second-order parameters audited" in result.stdout
+
+
+def test_a_batch_that_the_model_does_not_take_is_no_reason_to_guess_another(
+    net: Path, convert: Convert
+) -> None:
+    torch.save((torch.randn(2, 5, 6, 6), torch.arange(2)), "wide.pt")
+    result = convert("audit", net, "--data", "wide.pt")
+    assert result.exit_code == 4
+    assert "to have 3 channels, but got 5 channels instead" in result.stderr
+    assert "guessed" not in result.stderr

@@ -22,7 +22,9 @@ def test_sizes_and_dtype_are_read(text: str, sizes: tuple[int, ...], dtype: torc
     assert (tensor.shape, tensor.dtype) == (sizes, dtype)
 
 
-@pytest.mark.parametrize("text", ["", "1,,2", "1x3", "-1,3", "1,3:", "1,3:float99", "a", "²"])
+@pytest.mark.parametrize(
+    "text", ["", "1,,2", "1x3", "-1,3", "1,3:", "1,3:float99", "a", "²", "1,3,9999999,9999999"]
+)
 def test_what_is_no_shape_is_a_usage_error(text: str) -> None:
     with pytest.raises(click.BadParameter):
         parse_shape(text)

@@ -85,12 +85,13 @@ def test_a_class_that_needs_arguments_is_named(write: Write) -> None:
 @pytest.mark.parametrize(
     ("source", "pick", "message"),
     [
-        ("raise KeyError('weights')", "", "could not be imported: KeyError: 'weights'"),
-        ("import sys\nsys.exit(0)", "", "could not be imported: SystemExit: 0"),
-        ("def broken(:", "", "could not be imported: SyntaxError"),
+        ("raise KeyError('weights')", "", "net.py failed: KeyError: 'weights'"),
+        ("import sys\nsys.exit(0)", "", "net.py failed: SystemExit: 0"),
+        ("def broken(:", "", "net.py failed: SyntaxError"),
         ("def net():\n    raise OSError('no disk')", ":net", "net failed: OSError: no disk"),
         ("def net():\n    return 4", ":net", "net returned a int, no nn.Module"),
         ("net = 4", ":net", "net is a int, neither a model nor something that makes one"),
+        ("def nett():\n    return 4", ":net", "there is no 'net'. The nearest name is nett."),
         ("def other():\n    return 4", ":net", "there is no 'net'. Models there: other (function)"),
     ],
 )
@@ -100,10 +101,18 @@ def test_failures_say_what_failed(source: str, pick: str, message: str, write: W
 
 def test_a_missing_file_and_a_missing_module_are_told_apart(write: Write, tmp_path: Path) -> None:
     assert refused(tmp_path / "nowhere.py") == f"There is no file {tmp_path / 'nowhere.py'}."
-    assert "The module no_such_module could not be imported: ModuleNotFoundError" in refused(
-        "no_such_module:x"
+    assert "There is no module no_such_module: no no_such_module.py in this folder" in refused(
+        "no_such_module.inner:x"
     )
     assert "neither a file nor the name of a module" in refused("no-such-module")
+
+
+def test_a_module_that_a_module_lacks_is_not_taken_for_it(write: Write) -> None:
+    write("import no_such_module\n", "lacking.py")
+    message = refused("lacking")
+    assert message.startswith(
+        "Importing the module lacking failed: ModuleNotFoundError: No module named 'no_such_module'"
+    )
 
 
 def test_the_main_guard_stays_shut_and_neighbours_can_be_imported(write: Write) -> None:

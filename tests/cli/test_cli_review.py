@@ -102,6 +102,34 @@ def test_restore_refuses_what_is_plain_already(
     assert "head.direction, head.gain are missing. It holds plain weights already." in result.stderr
 
 
+def test_restore_keeps_what_is_no_tensor_where_the_format_can(
+    net: Path, converted: Path, convert: Convert, tmp_path: Path
+) -> None:
+    plan = Plan.from_json((converted / "plan.json").read_text())
+    state = plan.apply(load_model(str(net))).state_dict()
+    torch.save({**state, "head._extra_state": "three"}, tmp_path / "epoch.pt")
+    assert (
+        convert("restore", "epoch.pt", "--plan", converted / "plan.json", "--output", "out.pt").exit_code == 0
+    )
+    assert torch.load("out.pt")["head._extra_state"] == "three"
+
+
+def test_restore_refuses_a_checkpoint_of_other_shapes(
+    net: Path, converted: Path, convert: Convert, tmp_path: Path
+) -> None:
+    plan = Plan.from_json((converted / "plan.json").read_text())
+    state = plan.apply(load_model(str(net))).state_dict()
+    torch.save({**state, "head.gain": torch.ones(7)}, tmp_path / "epoch.pt")
+    result = convert("restore", "epoch.pt", "--plan", converted / "plan.json", "--output", "out.pt")
+    assert result.exit_code == 5
+    assert "head.gain has the shape (7,) where the plan has (3,)" in result.stderr
+
+
+def test_of_two_plans_the_one_that_is_none_is_named(converted: Path, write: Write, convert: Convert) -> None:
+    write("{}", "no.json")
+    assert "The plan no.json cannot be used: " in convert("diff", converted / "plan.json", "no.json").stderr
+
+
 def test_a_long_markdown_table_is_folded(write: Write, convert: Convert) -> None:
     write("from torch import nn\nnet = nn.Sequential(*(nn.Linear(2, 2) for _ in range(30)))\n")
     text = convert("net.py", "--markdown").stdout

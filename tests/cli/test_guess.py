@@ -63,4 +63,4 @@ def test_a_real_detector(tmp_path: Path) -> None:
     )
     result = CliRunner().invoke(main, [f"{file}:net"])
     assert result.exit_code == 0, result.stderr
-    assert "as torchvision's detectors take" in result.stderr
+    assert "two images and targets for them, from the arguments of torchvision's detectors" in result.stderr

@@ -1,0 +1,125 @@
+"""The shortest command that ends in each error of the command line; see test_cli_messages.py."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from sgdph_fx import analyze, prepare
+from sgdph_fx.cli.load import load_model
+from tests.cli.conftest import NET
+
+__all__ = ["COMMANDS", "furnish"]
+
+HEAD = "import torch\nfrom torch import nn\n\n"
+SOURCES = {
+    "net.py": NET,
+    "other.py": NET.replace("nn.BatchNorm2d(4)", "nn.Identity()"),
+    "none.py": "WIDTH = 3\n",
+    "several.py": HEAD + "one, two = nn.Linear(1, 1), nn.Linear(1, 1)\n",
+    "broken.py": "raise KeyError('weights')\n",
+    "number.py": "four = 4\n\n\ndef make():\n    return four\n",
+    "needs.py": HEAD
+    + "class Needs(nn.Linear):\n    def __init__(self, width):\n        super().__init__(width, 1)\n",
+    "odd.py": HEAD
+    + "class Odd(nn.Linear):\n"
+    + "    def __init__(self):\n        super().__init__(2, 2)\n        self.training = False\n\n"
+    + "    def train(self, mode=True):\n        raise ZeroDivisionError('never')\n",
+    "picky.py": HEAD
+    + "class Picky(nn.Linear):\n"
+    + "    def __init__(self):\n        super().__init__(2, 2)\n\n"
+    + "    def get_extra_state(self):\n        return torch.zeros(1)\n\n"
+    + "    def set_extra_state(self, state):\n        raise ValueError('not this one')\n",
+    "extra.py": HEAD
+    + "class Extra(nn.Linear):\n"
+    + "    def __init__(self):\n        super().__init__(2, 2)\n\n"
+    + "    def get_extra_state(self):\n        return 'no tensor'\n\n"
+    + "    def set_extra_state(self, state):\n        pass\n",
+    "branching.py": HEAD
+    + "class Branching(nn.Module):\n"
+    + "    def __init__(self):\n        super().__init__()\n        self.conv = nn.Conv2d(3, 3, 1)\n\n"
+    + "    def forward(self, x):\n        return self.conv(x) if x.shape[1] == int(x[0, 0, 0, 0] + 5) else x @ 1\n",
+    "notes.txt": "Weights are in the other folder.\n",
+    "empty.pt": "",
+    "no.json": "{}",
+}
+
+
+def furnish(folder: Path) -> None:
+    """Write into ``folder``, the current one, all files that the commands name."""
+    for name, source in SOURCES.items():
+        (folder / name).write_text(source, encoding="utf-8")
+    net = load_model("net.py")
+    (folder / "plan.json").write_text(analyze(net).to_json(), encoding="utf-8")
+    trained = prepare(net).model.state_dict()
+    saved = {
+        "plain.pt": net.state_dict(),
+        "wider.pt": {**trained, "head.gain": torch.ones(7)},
+        "extra.pt": {**trained, "_extra_state": "no tensor"},
+        "epoch.pt": trained,
+        "picky.pt": load_model("picky.py").state_dict(),
+        "alone.pt": torch.zeros(2, 3, 6, 6),
+        "whole.pt": nn.Linear(2, 2),
+    }
+    for name, content in saved.items():
+        torch.save(content, folder / name)
+
+
+RANDOM = "--input 2,3,6,6"
+LONG = "l" * 300
+
+COMMANDS = (
+    # 1: anything unexpected, or another plan
+    f"audit net.py {RANDOM} --draws 1 --channels 1 --plot audit.xyz",
+    "audit odd.py --input 2,2",
+    "audit net.py --data empty.pt",
+    "audit net.py --data alone.pt",
+    "audit net.py --data whole.pt",
+    "extra.py --output out",
+    "restore extra.pt --plan plan.json --output plain.safetensors",
+    "net.py --output notes.txt/below",
+    f"restore epoch.pt --plan plan.json --output {LONG}.pt",
+    "other.py --check plan.json",
+    # 2: usage
+    "dif plan.json net.py",
+    "audit net.py",
+    f"audit net.py {RANDOM} --data alone.pt",
+    f"audit net.py {RANDOM} --json nowhere/audit.json",
+    f"audit net.py {RANDOM} --loss hinge",
+    "net.py --input 1x3",
+    "net.py --input 1,3:float99",
+    "net.py --input 1,3,9999999,9999999",
+    "net.py --rule keep",
+    "net.py --rule head=drop",
+    # 3: no model
+    "''",
+    "no-such-module",
+    "no_such_module:net",
+    "nowhere.py",
+    "notes.txt",
+    "none.py",
+    "several.py",
+    "broken.py",
+    "needs.py:Needs",
+    "net.py:nix",
+    "number.py:four",
+    "number.py:make",
+    f"audit net.py {RANDOM} --loss number.py:four",
+    # 4: not to be traced
+    "branching.py",
+    "net.py --input 2,5,8,8",
+    # 5: weights
+    "net.py --weights empty.pt",
+    "net.py --weights alone.pt",
+    "net.py --weights whole.pt",
+    "net.py --weights epoch.pt",
+    "picky.py --weights picky.pt",
+    "restore plain.pt --plan plan.json --output out.pt",
+    "restore wider.pt --plan plan.json --output out.pt",
+    # 6: refused
+    "net.py --rule haed=keep",
+    "diff no.json net.py",
+    "diff nowhere.json net.py",
+)

@@ -1,0 +1,24 @@
+"""A folder as a reader of the pages has it before them."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from sgdph_fx.rules.modules import MODULES
+from tests.cli.conftest import forget
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The current one; afterwards nothing of it is imported any more, and no rule that a page registered holds."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    rules = dict(MODULES)
+    yield tmp_path
+    MODULES.clear()
+    MODULES.update(rules)
+    forget(tmp_path)
