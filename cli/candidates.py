@@ -32,7 +32,8 @@ def find_candidates(module: ModuleType) -> tuple[Candidate, ...]:
     """The models that ``module`` itself defines, in the order of definition, each under its first name.
 
     Nothing is called to find out, as any function might start a training: a function counts if its
-    annotation says ``nn.Module``, or if it has none and returns something.
+    annotation says ``nn.Module``, or if it has none and returns something. What a model there is made of, its class
+    and those of its parts, and parts that have names of their own, is not meant beside it.
     """
     imported = _imported_names(module)
     seen: dict[int, Candidate] = {}
@@ -40,7 +41,15 @@ def find_candidates(module: ModuleType) -> tuple[Candidate, ...]:
         kind = None if name in imported or name.startswith("_") else _kind(value, module)
         if kind is not None:
             seen.setdefault(id(value), Candidate(name, kind, value))
-    return tuple(seen.values())
+    parts = [part for c in seen.values() if isinstance(c.value, nn.Module) for part in _made_of(c.value)]
+    return tuple(c for c in seen.values() if not any(c.value is part for part in parts))
+
+
+def _made_of(model: nn.Module) -> Iterator[Any]:
+    for part in model.modules():
+        yield type(part)
+        if part is not model:
+            yield part
 
 
 def needed_arguments(value: Any) -> tuple[str, ...]:

@@ -64,10 +64,21 @@ def test_a_dotted_name_reaches_inside(write: Write) -> None:
 
 
 def test_several_models_are_listed_with_how_to_pick(write: Write) -> None:
-    path = write(HEAD + NARROW + NEEDS + "def build():\n    return Narrow()\nnet = Narrow()\n")
+    path = write(HEAD + NARROW + NEEDS + "def build():\n    return Narrow()\nnet = nn.Linear(2, 1)\n")
     message = refused(path)
     choices = f"{path}:Narrow (class), {path}:build (function), {path}:net (object)"
     assert message == f"{path} defines several models; pick one: {choices}."
+
+
+def test_a_model_stands_for_what_it_is_made_of(write: Write) -> None:
+    classes = "class Part(nn.ReLU):\n    pass\nclass Net(nn.Sequential):\n    pass\n"
+    path = write(HEAD + classes + "part = Part()\nmodel = Net(Conv2d(3, 4, 1), part)")
+    assert type(load_model(str(path))).__name__ == "Net"
+
+
+def test_a_class_of_nothing_in_the_model_may_be_meant_as_well(write: Write) -> None:
+    path = write(HEAD + NARROW + "model = nn.Sequential(nn.ReLU())")
+    assert f"pick one: {path}:Narrow (class), {path}:model (object)." in refused(path)
 
 
 def test_nothing_is_called_before_it_is_chosen(write: Write, tmp_path: Path) -> None:
