@@ -1,61 +1,127 @@
-"""Scaled dot-product attention: torch's fused backward on the CPU has no derivative, so its formula is used."""
+"""Scaled dot-product attention, O = P V with P = softmax(S) and S = s Q Kᵀ + mask, the softmax over each row.
+
+torch's fused backward on the CPU has no derivative, so its formula is used, P being computed anew each time rather
+than kept. With J(U) = P ∘ (U - Σ P ∘ U), the softmax's Jacobian, G = ∂L/∂O and Ṗ = J(s (Q̇ Kᵀ + Q K̇ᵀ)),
+
+    O:     P V,        whose tangent is   Ṗ V + P V̇
+    by S:  J(G Vᵀ),    whose tangent is   J(Ġ Vᵀ + G V̇ᵀ) + Ṗ ∘ (G Vᵀ - Σ P ∘ G Vᵀ) - P ∘ Σ Ṗ ∘ G Vᵀ
+
+from which the gradients by Q, K and V and their tangents are products of matrices.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.graph import Node
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from sgdph_fx.curvature.lean.visit import NONLINEAR, Rule, Tensors, Turn, Visit, saved
+from sgdph_fx.curvature.lean.visit import NONLINEAR, Rule, Tensors, Turn, Visit, saved, total
 
 __all__ = ["RULES"]
 
 
+@dataclass(frozen=True, slots=True)
+class _Attention:
+    """One application: Q ``(N, H, L, E)``, K and V spread to as many heads, P ``(N, H, L, S)``, the scale s."""
+
+    q: Tensor
+    k: Tensor
+    v: Tensor
+    p: Tensor
+    scale: float
+
+    @classmethod
+    def of(cls, node: Node) -> _Attention:
+        q = _wide(saved(node, "query"), 1)
+        k, v = (_wide(saved(node, name), q.shape[1]) for name in ("key", "value"))
+        scale = saved(node, "scale") or 1 / math.sqrt(q.shape[-1])
+        return cls(q, k, v, _probabilities(node, q @ _t(k) * scale), scale)
+
+    def through_softmax(self, u: Tensor) -> Tensor:
+        """J(U), which is symmetric: forward and backward are the same."""
+        call: Any = torch.ops.aten._softmax_backward_data.default
+        through: Tensor = call(u, self.p, -1, self.p.dtype)
+        return through
+
+    def dp(self, dq: Tensor | None, dk: Tensor | None) -> Tensor | None:
+        """Ṗ."""
+        ds = total(_product(dq, _t(self.k)), _product(self.q, None if dk is None else _t(dk)))
+        return None if ds is None else self.through_softmax(ds * self.scale)
+
+
 def _push(visit: Visit) -> Tensors:
-    with torch.enable_grad():
-        inputs, output = _again(visit.node)
-        g = torch.zeros_like(output, requires_grad=True)
-        gradients = torch.autograd.grad(output, inputs, g, create_graph=True)
-    out, *_ = _along(gradients, (g,), visit.tangents)
+    one = _Attention.of(visit.node)
+    dq, dk, dv = _spread(visit.tangents, one)
+    out = total(_product(one.dp(dq, dk), one.v), _product(one.p, dv))
     return [out, *[None] * (len(visit.node._input_metadata) - 1)]
 
 
 def _pull(turn: Turn) -> Tensors:
-    g, dg = turn.g[0], turn.dg[0]
-    with torch.enable_grad():
-        inputs, output = _again(turn.node)
-        own = torch.zeros_like(output) if g is None else g
-        gradients = torch.autograd.grad(output, inputs, own, create_graph=True)
-    passed: Tensors = [None] * 3
-    if dg is not None:
-        passed = torch.autograd.grad(output, inputs, dg, retain_graph=True)
-    bent = _along(gradients, inputs, turn.tangents)
-    return [b if p is None else p if b is None else p + b for p, b in zip(passed, bent, strict=True)]
+    one = _Attention.of(turn.node)
+    dq, dk, dv = _spread(turn.tangents, one)
+    g, dg = (None if t is None else _wide(t, 1) for t in (turn.g[0], turn.dg[0]))
+    dp, by_p = one.dp(dq, dk), _product(g, _t(one.v))
+    by_s = None if by_p is None else one.through_softmax(by_p) * one.scale
+    dby_s = _tangent_by_scores(one, dp, by_p, total(_product(dg, _t(one.v)), _product(g, _t(dv))))
+    found = (
+        total(_product(dby_s, one.k), _product(by_s, dk)),
+        total(_product(_t(dby_s), one.q), _product(_t(by_s), dq)),
+        total(_product(_t(dp), g), _product(_t(one.p), dg)),
+    )
+    heads = (saved(turn.node, name).shape[1] for name in ("query", "key", "value"))
+    return [
+        _narrow(t, count) if active else None
+        for t, count, active in zip(found, heads, turn.active, strict=False)
+    ]
 
 
-def _again(node: Node) -> tuple[tuple[Tensor, ...], Tensor]:
-    names = ("query", "key", "value")
-    query, key, value = (saved(node, name).detach().requires_grad_() for name in names)
-    with sdpa_kernel(SDPBackend.MATH):
-        output = torch.nn.functional.scaled_dot_product_attention(
-            query,
-            key,
-            value,
-            attn_mask=saved(node, "attn_mask"),
-            is_causal=saved(node, "is_causal"),
-            scale=saved(node, "scale"),
-            enable_gqa=query.shape[1] != key.shape[1],
-        )
-    return (query, key, value), output
+def _tangent_by_scores(
+    one: _Attention, dp: Tensor | None, by_p: Tensor | None, dby_p: Tensor | None
+) -> Tensor | None:
+    straight = None if dby_p is None else one.through_softmax(dby_p)
+    bent = None
+    if dp is not None and by_p is not None:
+        bent = dp * (by_p - (one.p * by_p).sum(-1, keepdim=True)) - one.p * (dp * by_p).sum(-1, keepdim=True)
+    both = total(straight, bent)
+    return None if both is None else both * one.scale
 
 
-def _along(gradients: Tensors, by: tuple[Tensor, ...], tangents: Tensors) -> Tensors:
-    pairs = [(g, t) for g, t in zip(gradients, tangents, strict=True) if g is not None and t is not None]
-    outputs, along = [g for g, _ in pairs], [t for _, t in pairs]
-    return torch.autograd.grad(outputs, by, along, allow_unused=True, retain_graph=True)
+def _probabilities(node: Node, scores: Tensor) -> Tensor:
+    mask = saved(node, "attn_mask")
+    if mask is not None:
+        scores = scores + mask
+    if saved(node, "is_causal"):
+        scores = scores.masked_fill(torch.ones_like(scores, dtype=torch.bool).triu(1), -math.inf)
+    p = torch.softmax(scores, -1)
+    # A row that the mask leaves nothing of is zero, not 0/0.
+    return p if mask is None else p.masked_fill(scores.isneginf().all(-1, keepdim=True), 0)
+
+
+def _spread(tangents: Tensors, one: _Attention) -> list[Tensor | None]:
+    return [None if t is None else _wide(t, one.q.shape[1]) for t in tangents[:3]]
+
+
+def _wide(t: Tensor, heads: int) -> Tensor:
+    """In single precision at least, as scores need it, and each head as often as its group of queries asks for it."""
+    t = t.to(torch.promote_types(t.dtype, torch.float32))
+    return t if t.shape[1] >= heads else t.repeat_interleave(heads // t.shape[1], dim=1)
+
+
+def _narrow(t: Tensor | None, heads: int) -> Tensor | None:
+    return t if t is None or t.shape[1] == heads else t.reshape(t.shape[0], heads, -1, *t.shape[2:]).sum(2)
+
+
+def _product(a: Tensor | None, b: Tensor | None) -> Tensor | None:
+    return None if a is None or b is None else a @ b
+
+
+def _t(matrix: Any) -> Any:
+    return None if matrix is None else matrix.transpose(-2, -1)
 
 
 # Dropout is none of its business: torch takes the formula itself then.

@@ -51,8 +51,11 @@ def _pixel_entropy(x: Tensor) -> Tensor:
     return F.cross_entropy(x, torch.arange(60).view(2, 5, 6) % 4)
 
 
-def _attention(causal: bool) -> Callable[..., Tensor]:
-    return lambda q, k, v: F.scaled_dot_product_attention(q, k, v, is_causal=causal)
+def _attention(**how: Any) -> Callable[..., Tensor]:
+    return lambda q, k, v: F.scaled_dot_product_attention(q, k, v, **how)
+
+
+BIAS = torch.linspace(-2, 2, 15, dtype=torch.float64).view(5, 3)
 
 
 CONVOLUTIONS: dict[str, Operation] = {
@@ -113,8 +116,13 @@ ARITHMETIC: dict[str, Operation] = {
     "cross entropy": (_entropy, [(3, 4)]),
     "smoothed cross entropy": (_smooth_entropy, [(3, 4)]),
     "cross entropy of pixels": (_pixel_entropy, [IMAGE]),
-    "attention": (_attention(False), [(2, 2, 4, 4)] * 3),
-    "causal attention": (_attention(True), [(2, 2, 4, 4)] * 3),
+    "attention": (_attention(), [(2, 2, 4, 4)] * 3),
+    "attention to fewer": (_attention(scale=0.7), [(2, 2, 5, 4), (2, 2, 3, 4), (2, 2, 3, 4)]),
+    "attention with a bias": (_attention(attn_mask=BIAS), [(2, 2, 5, 4), (2, 2, 3, 4), (2, 2, 3, 4)]),
+    "masked attention": (_attention(attn_mask=BIAS > -0.1), [(1, 2, 5, 4), (1, 2, 3, 4), (1, 2, 3, 4)]),
+    "causal attention": (_attention(is_causal=True), [(2, 2, 4, 4)] * 3),
+    "causal attention to fewer": (_attention(is_causal=True), [(2, 2, 5, 4), (2, 2, 3, 4), (2, 2, 3, 4)]),
+    "attention of groups": (_attention(enable_gqa=True), [(2, 4, 5, 4), (2, 2, 3, 4), (2, 2, 3, 4)]),
 }
 SHAPES: dict[str, Operation] = {
     "max pool": (lambda x: F.max_pool2d(x, 2), [IMAGE]),
