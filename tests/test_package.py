@@ -1,9 +1,11 @@
 """What is installed from the wheel works outside the checkout."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from zipfile import ZipFile
 
@@ -71,3 +73,16 @@ def test_the_wheel_runs_outside_the_checkout(wheel: Path, tmp_path: Path) -> Non
     version = run("-m", "sgdph_fx.cli.main", "--version", folder=elsewhere, PYTHONPATH=str(target))
     assert version == "sgdph-convert, version 0.1.0\n"
     assert (target / "bin" / "sgdph-convert").is_file()
+
+
+def test_every_dependency_has_a_floor_and_the_readme_names_torchs() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = [one for several in project["optional-dependencies"].values() for one in several]
+    floors = {}
+    for requirement in [*project["dependencies"], *extras]:
+        name, floor = re.fullmatch(r"([\w-]+)>=([\d.]+)", requirement).groups()  # type: ignore[union-attr]
+        floors.setdefault(name, floor)
+    assert f"PyTorch, {floors['torch']} or later" in (ROOT / "README.md").read_text()
+    # The two are released together.
+    major, minor = floors["torch"].split(".")
+    assert (major, floors["torchvision"]) == ("2", f"0.{int(minor) + 15}")

@@ -54,7 +54,9 @@ def test_a_small_maxvit_of_timm_is_covered() -> None:
     size = {"depths": (1, 1, 1, 1), "stem_width": (16, 32), "embed_dim": (32, 64, 96, 128)}
 
     def build(batch: int) -> Sample:
-        return Sample(timm.create_model("maxvit_pico_rw_256", img_size=160, **size), (noise(batch, 3, 160, 160),))
+        return Sample(
+            timm.create_model("maxvit_pico_rw_256", img_size=160, **size), (noise(batch, 3, 160, 160),)
+        )
 
     _is_covered(*rows_of("timm", "maxvit", build, oracle=1))
 
