@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from itertools import cycle
 from statistics import fmean
 
 from matplotlib.axes import Axes
@@ -17,7 +16,7 @@ from experiments.training import Epoch
 
 __all__ = ["curves"]
 
-# Okabe and Ito's colours, told apart by every common kind of colour vision; dashes help in grey print.
+# Okabe and Ito's colours, told apart by every common kind of colour vision; the next round of them is dashed.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7", "#56B4E9", "#000000")
 DASHES = ("-", "--", "-.", ":")
 LABELS = {"test_accuracy": "test accuracy (%)", "train_accuracy": "training accuracy (%)"}
@@ -35,7 +34,7 @@ def curves(experiment: Experiment, outcomes: Sequence[Outcome], quantities: Sequ
     rows = list(experiment.rows)
     across = min(ACROSS, len(rows))
     down = math.ceil(len(rows) / across) * len(quantities)
-    picture = Figure(figsize=(4.2 * across + 1.5, 3.4 * down), layout="constrained")
+    picture = Figure(figsize=(4.2 * across + 2.5, 3.4 * down), layout="constrained")
     panels = picture.subplots(down, across, squeeze=False).flat
     for quantity in quantities:
         for row in rows:
@@ -45,20 +44,24 @@ def curves(experiment: Experiment, outcomes: Sequence[Outcome], quantities: Sequ
     for axis in panels:
         axis.set_visible(False)
     picture.suptitle(experiment.title)
+    # One for all panels, beside them: with a table's many columns it would hide the curves.
+    handles = {line.get_label(): line for axis in picture.axes for line in axis.lines}
+    if handles:
+        picture.legend(handles.values(), handles.keys(), loc="outside right upper", fontsize="small")
     return picture
 
 
 def _panel(axis: Axes, experiment: Experiment, outcomes: Sequence[Outcome], quantity: str) -> None:
-    styles = zip(cycle(COLOURS), cycle(DASHES), strict=False)
-    for outcome, (colour, dashes) in zip(outcomes, styles, strict=False):
+    columns = list(experiment.columns)
+    for outcome in outcomes:
         if outcome.runs:
+            number = columns.index(outcome.cell.column)
+            colour, dashes = COLOURS[number % len(COLOURS)], DASHES[number // len(COLOURS) % len(DASHES)]
             _line(axis, experiment.columns[outcome.cell.column], outcome, quantity, colour, dashes)
     axis.set_xlabel("epoch")
     axis.set_ylabel(LABELS[quantity])
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     axis.grid(alpha=0.3)
-    if axis.lines:
-        axis.legend(fontsize="small")
 
 
 def _line(axis: Axes, label: str, outcome: Outcome, quantity: str, colour: str, dashes: str) -> None:
