@@ -142,8 +142,10 @@ def trained(
 def with_bar(run: Callable[[Callable[[int, int], None]], Audit]) -> Audit:
     """Run with a progress bar on standard error, where that is a terminal."""
     console = Console(stderr=True)
+    if not console.is_terminal:  # older releases of rich end a disabled bar, too, by an empty line
+        return run(lambda done, total: None)
     columns = (TextColumn("audit"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+    with Progress(*columns, console=console) as bar:
         task = bar.add_task("", total=None)
         return run(lambda done, total: bar.update(task, completed=done, total=total))
 

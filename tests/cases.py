@@ -117,7 +117,7 @@ def _to_tokens(m: nn.Module, x: Tensor) -> Tensor:
 
 def _with_position(m: nn.Module, x: Tensor) -> Tensor:
     y = m.conv(x).flatten(2).transpose(1, 2)
-    return m.norm(y + y.new_ones(1, y.shape[1], 8))
+    return m.norm(y + torch.ones(1, y.shape[1], 8))
 
 
 def _pool_over_channels(m: nn.Module, x: Tensor) -> Tensor:

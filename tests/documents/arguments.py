@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import re
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
@@ -153,9 +154,12 @@ def _assigned(words: Sequence[str], variable: str) -> None:
     assert "_SGDPH_CONVERT_COMPLETE" in done.output
 
 
-def _ci(arguments: Sequence[str]) -> None:
-    assert not arguments
-    assert (ROOT / ".ci" / "run").is_file()
+def _ci(name: str) -> Callable[[Sequence[str]], None]:
+    def read(arguments: Sequence[str]) -> None:
+        assert not arguments
+        assert os.access(ROOT / ".ci" / name, os.X_OK)
+
+    return read
 
 
 PROGRAMS: Mapping[str, Callable[[Sequence[str]], None]] = {
@@ -165,6 +169,7 @@ PROGRAMS: Mapping[str, Callable[[Sequence[str]], None]] = {
     "pip": _pip,
     "torchrun": _torchrun,
     "eval": _eval,
-    ".ci/run": _ci,
+    ".ci/run": _ci("run"),
+    ".ci/lowest": _ci("lowest"),
     "source": lambda arguments: None,
 }

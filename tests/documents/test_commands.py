@@ -26,7 +26,7 @@ NOT_RUN = {
     r"python -m benchmarks\.": "minutes to hours of measuring; tests/benchmarks and tests/zoo run them in small",
     r"torchrun .*-m experiments\b": "the experiments again, on several GPUs",
     r"(pip|python3? -m (pip|venv|pytest|sphinx))\b": "other people's programs: see arguments.py",
-    r"(\.ci/run|eval|source)\b|= ": "the same, and the shell's own words",
+    r"(\.ci/(run|lowest)|eval|source)\b|= ": "the same, and the shell's own words",
 }
 SHELL = {page: [c for b in blocks for c in commands(b)] for page, blocks in of_language("sh").items()}
 
