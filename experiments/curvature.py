@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
+from typing import TypeVar
 
 import click
 import torch
@@ -25,7 +26,9 @@ from experiments.networks import build
 from experiments.pairs import Pair, affine_pairs, joint_block, pair_of
 from sgdph_fx import Audit, Prepared, audit, prepare
 
-__all__ = ["NETWORKS", "main"]
+__all__ = ["NETWORKS", "main", "trained", "trained_on", "with_bar"]
+
+T = TypeVar("T")
 
 SEED = 0
 MOMENTUM, WEIGHT_DECAY = 0.9, 5e-4
@@ -97,6 +100,25 @@ def main(
 ) -> None:
     """Train, audit, write and print."""
     torch.set_num_threads(threads)
+    images, standard, prepared = trained_on(data, network, width, steps)
+    audited = next(plain_batches(images, batch, standard))
+    found = with_bar(
+        "audit", lambda told: audit(prepared, cross_entropy, audited, channels=channels, progress=told)
+    )
+    write(found, out / network)
+    click.echo(str(found))
+    if pairs:
+        measured = measure_pairs(prepared.model, *audited)
+        (out / network / "pairs.json").write_text(json.dumps([asdict(p) for p in measured], indent=1) + "\n")
+        click.echo(summary(measured))
+
+
+def trained_on(data: Path, network: str, width: int | None, steps: int) -> tuple[Images, Standard, Prepared]:
+    """The training images of CIFAR-10 in a folder, and a network trained on them; its loss is printed.
+
+    Raises:
+        ClickException: if the images are not there.
+    """
     try:
         images = load("cifar10", data).train
     except MissingDataError as error:
@@ -104,14 +126,7 @@ def main(
     standard = Standard.of(images)
     prepared, loss = trained(NETWORKS[network], width, images, standard, steps)
     click.echo(f"Mean loss of the last {min(steps, 20)} of {steps} steps: {loss:.3f}")
-    audited = next(plain_batches(images, batch, standard))
-    found = with_bar(lambda told: audit(prepared, cross_entropy, audited, channels=channels, progress=told))
-    write(found, out / network)
-    click.echo(str(found))
-    if pairs:
-        measured = measure_pairs(prepared.model, *audited)
-        (out / network / "pairs.json").write_text(json.dumps([asdict(p) for p in measured], indent=1) + "\n")
-        click.echo(summary(measured))
+    return images, standard, prepared
 
 
 def trained(
@@ -139,12 +154,12 @@ def trained(
     return prepared, sum(losses[-20:]) / max(1, len(losses[-20:]))
 
 
-def with_bar(run: Callable[[Callable[[int, int], None]], Audit]) -> Audit:
-    """Run with a progress bar on standard error, where that is a terminal."""
+def with_bar(what: str, run: Callable[[Callable[[int, int], None]], T]) -> T:
+    """Run with a progress bar of that name on standard error, where that is a terminal."""
     console = Console(stderr=True)
     if not console.is_terminal:  # older releases of rich end a disabled bar, too, by an empty line
         return run(lambda done, total: None)
-    columns = (TextColumn("audit"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console) as bar:
         task = bar.add_task("", total=None)
         return run(lambda done, total: bar.update(task, completed=done, total=total))

@@ -14,13 +14,11 @@ from statistics import median
 
 import click
 import torch
-from rich.progress import track
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from experiments.batches import Standard, augmented_batches
-from experiments.curvature import NETWORKS, trained
-from experiments.data import MissingDataError, load
+from experiments.batches import augmented_batches
+from experiments.curvature import NETWORKS, trained_on, with_bar
 from sgdph_fx import Prepared
 from sgdph_fx.curvature.lean import product_alone
 
@@ -74,33 +72,33 @@ def main(
 ) -> None:
     """Train, measure, write and print."""
     torch.set_num_threads(threads)
-    try:
-        images = load("cifar10", data).train
-    except MissingDataError as error:
-        raise click.ClickException(str(error)) from error
-    standard = Standard.of(images)
-    prepared, loss = trained(NETWORKS[network], width, images, standard, steps)
-    click.echo(f"Mean loss of the last {min(steps, 20)} of {steps} steps: {loss:.3f}")
+    images, standard, prepared = trained_on(data, network, width, steps)
     drawn = list(islice(augmented_batches(images, batch, standard, BATCH_SEED, 0), batches))
-    found = measure(prepared, drawn, parameters)
+    found = with_bar("products", lambda told: measure(prepared, drawn, parameters, told))
     out.mkdir(parents=True, exist_ok=True)
     (out / f"{network}.json").write_text(json.dumps([asdict(noise) for noise in found], indent=1) + "\n")
     click.echo(summary(found), nl=False)
 
 
-def measure(prepared: Prepared, batches: Sequence[tuple[Tensor, Tensor]], count: int) -> list[Noise]:
+def measure(
+    prepared: Prepared,
+    batches: Sequence[tuple[Tensor, Tensor]],
+    count: int,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> list[Noise]:
     """The noise of ``count`` second-order parameters, on each share of a batch."""
     second = [p for group in prepared.param_groups if group["order"] == 2 for p in group["params"]]
     count = min(count, len(second))
     chosen = [second[int((i + 0.5) * len(second) / count)] for i in range(count)]
     names = {parameter: name for name, parameter in prepared.model.named_parameters()}
     found = []
-    for parameter in track(chosen, "products", transient=True):
+    for done, parameter in enumerate(chosen, 1):
         row_sums = _row_sums(prepared.model, parameter)
         whole = torch.stack([row_sums(*batch) for batch in batches])
         for share in SHARES:
             part = whole if share == 1 else torch.stack([row_sums(*_part(batch, share)) for batch in batches])
             found.append(Noise(names[parameter], share, noise_of(part, whole)))
+        progress(done, count)
     return found
 
 
