@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import Node
 
+from sgdph_fx.curvature.lean.matmul import matrix_product, transposed
 from sgdph_fx.curvature.lean.visit import NONLINEAR, Rule, Tensors, Turn, Visit, saved, total
 
 __all__ = ["RULES"]
@@ -40,7 +41,7 @@ class _Attention:
         q = _wide(saved(node, "query"), 1)
         k, v = (_wide(saved(node, name), q.shape[1]) for name in ("key", "value"))
         scale = saved(node, "scale") or 1 / math.sqrt(q.shape[-1])
-        return cls(q, k, v, _probabilities(node, q @ _t(k) * scale), scale)
+        return cls(q, k, v, _probabilities(node, q @ k.transpose(-2, -1) * scale), scale)
 
     def through_softmax(self, u: Tensor) -> Tensor:
         """J(U), which is symmetric: forward and backward are the same."""
@@ -50,14 +51,14 @@ class _Attention:
 
     def dp(self, dq: Tensor | None, dk: Tensor | None) -> Tensor | None:
         """Ṗ."""
-        ds = total(_product(dq, _t(self.k)), _product(self.q, None if dk is None else _t(dk)))
+        ds = total(matrix_product(dq, transposed(self.k)), matrix_product(self.q, transposed(dk)))
         return None if ds is None else self.through_softmax(ds * self.scale)
 
 
 def _push(visit: Visit) -> Tensors:
     one = _Attention.of(visit.node)
     dq, dk, dv = _spread(visit.tangents, one)
-    out = total(_product(one.dp(dq, dk), one.v), _product(one.p, dv))
+    out = total(matrix_product(one.dp(dq, dk), one.v), matrix_product(one.p, dv))
     return [out, *[None] * (len(visit.node._input_metadata) - 1)]
 
 
@@ -65,13 +66,15 @@ def _pull(turn: Turn) -> Tensors:
     one = _Attention.of(turn.node)
     dq, dk, dv = _spread(turn.tangents, one)
     g, dg = (None if t is None else _wide(t, 1) for t in (turn.g[0], turn.dg[0]))
-    dp, by_p = one.dp(dq, dk), _product(g, _t(one.v))
+    dp, by_p = one.dp(dq, dk), matrix_product(g, transposed(one.v))
     by_s = None if by_p is None else one.through_softmax(by_p) * one.scale
-    dby_s = _tangent_by_scores(one, dp, by_p, total(_product(dg, _t(one.v)), _product(g, _t(dv))))
+    dby_s = _tangent_by_scores(
+        one, dp, by_p, total(matrix_product(dg, transposed(one.v)), matrix_product(g, transposed(dv)))
+    )
     found = (
-        total(_product(dby_s, one.k), _product(by_s, dk)),
-        total(_product(_t(dby_s), one.q), _product(_t(by_s), dq)),
-        total(_product(_t(dp), g), _product(_t(one.p), dg)),
+        total(matrix_product(dby_s, one.k), matrix_product(by_s, dk)),
+        total(matrix_product(transposed(dby_s), one.q), matrix_product(transposed(by_s), dq)),
+        total(matrix_product(transposed(dp), g), matrix_product(transposed(one.p), dg)),
     )
     heads = (saved(turn.node, name).shape[1] for name in ("query", "key", "value"))
     return [
@@ -114,14 +117,6 @@ def _wide(t: Tensor, heads: int) -> Tensor:
 
 def _narrow(t: Tensor | None, heads: int) -> Tensor | None:
     return t if t is None or t.shape[1] == heads else t.reshape(t.shape[0], heads, -1, *t.shape[2:]).sum(2)
-
-
-def _product(a: Tensor | None, b: Tensor | None) -> Tensor | None:
-    return None if a is None or b is None else a @ b
-
-
-def _t(matrix: Any) -> Any:
-    return None if matrix is None else matrix.transpose(-2, -1)
 
 
 # Dropout is none of its business: torch takes the formula itself then.

@@ -9,17 +9,18 @@ from torch import Tensor
 
 from sgdph_fx.curvature.lean.visit import BILINEAR, Rule, Tensors, Turn, Visit, saved, total
 
-__all__ = ["RULES"]
+__all__ = ["RULES", "matrix_product", "transposed"]
 
 
-def _product(a: Tensor | None, b: Tensor | None) -> Tensor | None:
+def matrix_product(a: Tensor | None, b: Tensor | None) -> Tensor | None:
+    """The product of two (batches of) matrices, None being zero."""
     return None if a is None or b is None else torch.matmul(a, b)
 
 
 def _push_matrices(visit: Visit, left: str, right: str) -> Tensor | None:
     da, db = visit.tangents[-2:]
-    first = None if da is None else _product(da, saved(visit.node, right))
-    second = None if db is None else _product(saved(visit.node, left), db)
+    first = None if da is None else matrix_product(da, saved(visit.node, right))
+    second = None if db is None else matrix_product(saved(visit.node, left), db)
     return total(first, second)
 
 
@@ -30,16 +31,19 @@ def _pull_matrices(turn: Turn, left: str, right: str) -> list[Tensor | None]:
     found: list[Tensor | None] = [None, None]
     if by_a:
         found[0] = total(
-            None if dg is None else _product(dg, _t(saved(turn.node, right))), _product(g, _t(db))
+            None if dg is None else matrix_product(dg, transposed(saved(turn.node, right))),
+            matrix_product(g, transposed(db)),
         )
     if by_b:
         found[1] = total(
-            None if dg is None else _product(_t(saved(turn.node, left)), dg), _product(_t(da), g)
+            None if dg is None else matrix_product(transposed(saved(turn.node, left)), dg),
+            matrix_product(transposed(da), g),
         )
     return found
 
 
-def _t(matrix: Tensor | None) -> Tensor | None:
+def transposed(matrix: Tensor | None) -> Tensor | None:
+    """Of the last two dimensions."""
     return None if matrix is None else matrix.transpose(-2, -1)
 
 
