@@ -1,12 +1,13 @@
 """Scaled dot-product attention, O = P V with P = softmax(S) and S = s Q Kᵀ + mask, the softmax over each row.
 
-torch's fused backward on the CPU has no derivative, so its formula is used, P being computed anew each time rather
-than kept. With J(U) = P ∘ (U - Σ P ∘ U), the softmax's Jacobian, G = ∂L/∂O and Ṗ = J(s (Q̇ Kᵀ + Q K̇ᵀ)),
+The backward of torch's fused kernels has no derivative, so the formula is used, P being computed anew each time
+rather than kept. With J(U) = P ∘ (U - Σ P ∘ U), the softmax's Jacobian, G = ∂L/∂O and Ṗ = J(Ṡ), where
+Ṡ = s (Q̇ Kᵀ + Q K̇ᵀ) and the tangent of the mask, if it has one,
 
     O:     P V,        whose tangent is   Ṗ V + P V̇
     by S:  J(G Vᵀ),    whose tangent is   J(Ġ Vᵀ + G V̇ᵀ) + Ṗ ∘ (G Vᵀ - Σ P ∘ G Vᵀ) - P ∘ Σ Ṗ ∘ G Vᵀ
 
-from which the gradients by Q, K and V and their tangents are products of matrices.
+from which the gradients by Q, K and V and their tangents are products of matrices; by the mask it is that by S.
 """
 
 from __future__ import annotations
@@ -20,10 +21,19 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import Node
 
+from sgdph_fx.curvature.hvp import no_second_derivative
 from sgdph_fx.curvature.lean.matmul import matrix_product, transposed
 from sgdph_fx.curvature.lean.visit import NONLINEAR, Rule, Tensors, Turn, Visit, saved, total
 
 __all__ = ["RULES"]
+
+_MASKS: Mapping[str, str | None] = {
+    "ScaledDotProductCudnnAttentionBackward0": "attn_bias",
+    "ScaledDotProductEfficientAttentionBackward0": "attn_bias",
+    "ScaledDotProductFlashAttentionBackward0": None,
+    "ScaledDotProductFlashAttentionForCpuBackward0": "attn_mask",
+}
+"""torch's kernels, by node ↦ under what name each saves the mask that is added to the scores, if it takes one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +50,8 @@ class _Attention:
     def of(cls, node: Node) -> _Attention:
         q = _wide(saved(node, "query"), 1)
         k, v = (_wide(saved(node, name), q.shape[1]) for name in ("key", "value"))
-        scale = saved(node, "scale") or 1 / math.sqrt(q.shape[-1])
+        given = saved(node, "scale")
+        scale = 1 / math.sqrt(q.shape[-1]) if given is None else given
         return cls(q, k, v, _probabilities(node, q @ k.transpose(-2, -1) * scale), scale)
 
     def through_softmax(self, u: Tensor) -> Tensor:
@@ -49,38 +60,39 @@ class _Attention:
         through: Tensor = call(u, self.p, -1, self.p.dtype)
         return through
 
-    def dp(self, dq: Tensor | None, dk: Tensor | None) -> Tensor | None:
+    def dp(self, dq: Tensor | None, dk: Tensor | None, dmask: Tensor | None) -> Tensor | None:
         """Ṗ."""
         ds = total(matrix_product(dq, transposed(self.k)), matrix_product(self.q, transposed(dk)))
-        return None if ds is None else self.through_softmax(ds * self.scale)
+        ds = total(None if ds is None else ds * self.scale, dmask)
+        return None if ds is None else self.through_softmax(ds.expand_as(self.p))
 
 
 def _push(visit: Visit) -> Tensors:
+    _refuse_dropout(visit.node)
     one = _Attention.of(visit.node)
-    dq, dk, dv = _spread(visit.tangents, one)
-    out = total(matrix_product(one.dp(dq, dk), one.v), matrix_product(one.p, dv))
+    dq, dk, dv, dmask = _tangents(visit.tangents, one)
+    out = total(matrix_product(one.dp(dq, dk, dmask), one.v), matrix_product(one.p, dv))
     return [out, *[None] * (len(visit.node._input_metadata) - 1)]
 
 
 def _pull(turn: Turn) -> Tensors:
     one = _Attention.of(turn.node)
-    dq, dk, dv = _spread(turn.tangents, one)
+    dq, dk, dv, dmask = _tangents(turn.tangents, one)
     g, dg = (None if t is None else _wide(t, 1) for t in (turn.g[0], turn.dg[0]))
-    dp, by_p = one.dp(dq, dk), matrix_product(g, transposed(one.v))
+    dp, by_p = one.dp(dq, dk, dmask), matrix_product(g, transposed(one.v))
     by_s = None if by_p is None else one.through_softmax(by_p) * one.scale
-    dby_s = _tangent_by_scores(
+    by_mask = _tangent_by_scores(
         one, dp, by_p, total(matrix_product(dg, transposed(one.v)), matrix_product(g, transposed(dv)))
     )
+    dby_s = None if by_mask is None else by_mask * one.scale
     found = (
         total(matrix_product(dby_s, one.k), matrix_product(by_s, dk)),
         total(matrix_product(transposed(dby_s), one.q), matrix_product(transposed(by_s), dq)),
         total(matrix_product(transposed(dp), g), matrix_product(transposed(one.p), dg)),
     )
     heads = (saved(turn.node, name).shape[1] for name in ("query", "key", "value"))
-    return [
-        _narrow(t, count) if active else None
-        for t, count, active in zip(found, heads, turn.active, strict=False)
-    ]
+    narrow = [_narrow(t, count) for t, count in zip(found, heads, strict=True)]
+    return [t if active else None for t, active in zip((*narrow, by_mask), turn.active, strict=False)]
 
 
 def _tangent_by_scores(
@@ -90,12 +102,20 @@ def _tangent_by_scores(
     bent = None
     if dp is not None and by_p is not None:
         bent = dp * (by_p - (one.p * by_p).sum(-1, keepdim=True)) - one.p * (dp * by_p).sum(-1, keepdim=True)
-    both = total(straight, bent)
-    return None if both is None else both * one.scale
+    return total(straight, bent)
+
+
+def _refuse_dropout(node: Node) -> None:
+    dropout = saved(node, "dropout_p")
+    if dropout:
+        raise no_second_derivative(
+            f"torch's fused attention with dropout {dropout:g}, whose kernel keeps no mask of what it dropped"
+        )
 
 
 def _probabilities(node: Node, scores: Tensor) -> Tensor:
-    mask = saved(node, "attn_mask")
+    name = _MASKS[type(node).__name__]
+    mask = None if name is None else saved(node, name)
     if mask is not None:
         scores = scores + mask
     if saved(node, "is_causal"):
@@ -105,8 +125,10 @@ def _probabilities(node: Node, scores: Tensor) -> Tensor:
     return p if mask is None else p.masked_fill(scores.isneginf().all(-1, keepdim=True), 0)
 
 
-def _spread(tangents: Tensors, one: _Attention) -> list[Tensor | None]:
-    return [None if t is None else _wide(t, one.q.shape[1]) for t in tangents[:3]]
+def _tangents(tangents: Tensors, one: _Attention) -> tuple[Tensor | None, ...]:
+    """Of Q, K and V, and of the mask where the kernel differentiates by it."""
+    heads = [None if t is None else _wide(t, one.q.shape[1]) for t in tangents[:3]]
+    return *heads, tangents[3] if len(tangents) > 3 else None
 
 
 def _wide(t: Tensor, heads: int) -> Tensor:
@@ -119,6 +141,5 @@ def _narrow(t: Tensor | None, heads: int) -> Tensor | None:
     return t if t is None or t.shape[1] == heads else t.reshape(t.shape[0], heads, -1, *t.shape[2:]).sum(2)
 
 
-# Dropout is none of its business: torch takes the formula itself then.
-RULES: Mapping[str, Rule] = {"ScaledDotProductFlashAttentionForCpuBackward0": Rule(_push, _pull, NONLINEAR)}
+RULES: Mapping[str, Rule] = dict.fromkeys(_MASKS, Rule(_push, _pull, NONLINEAR))
 """By node."""

@@ -163,5 +163,8 @@ def _combined(
     return out
 
 
-RULES: Mapping[str, Rule] = {"NativeBatchNormBackward0": Rule(_push, _pull, NONLINEAR, makes=True)}
+# torch's own second derivative reads what cuDNN and MIOpen saved as what its own kernels did: mean and 1/σ.
+_BY_LIBRARY = ("NativeBatchNormBackward0", "CudnnBatchNormBackward0", "MiopenBatchNormBackward0")
+
+RULES: Mapping[str, Rule] = dict.fromkeys(_BY_LIBRARY, Rule(_push, _pull, NONLINEAR, makes=True))
 """By node."""

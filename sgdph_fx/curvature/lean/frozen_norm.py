@@ -43,7 +43,8 @@ def pull(turn: Turn) -> Tensors:
 
 
 def _r(visit: Visit) -> Tensor:
-    return _wide(torch.rsqrt(saved(visit.node, "running_var") + saved(visit.node, "eps")), _x(visit))
+    eps = saved(visit.node, "eps" if hasattr(visit.node, "_saved_eps") else "epsilon")
+    return _wide(torch.rsqrt(saved(visit.node, "running_var") + eps), _x(visit))
 
 
 def _slope(visit: Visit) -> Tensor:

@@ -9,14 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from sgdph_fx.curvature.lean import backward_with_product, lean_coverage
+from tests.products import LENGTH, Operation, activities, loss_of, product_by_torch
 
 IMAGE = (2, 4, 5, 6)
-LENGTH = 6
-Operation = tuple[Callable[..., Any], list[tuple[int, ...]]]
-
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -190,34 +187,6 @@ UNKNOWN: dict[str, Operation] = {
 WRITTEN_OUT: dict[Callable[..., Any], Callable[..., Any]] = {F.hardsigmoid: lambda x: F.relu6(x + 3) / 6}
 
 
-def loss_of(p: Tensor, operation: Operation, active: tuple[bool, ...]) -> Tensor:
-    """A number that bends in every input: each is a linear map of p, or a leaf of its own."""
-    function, shapes = operation
-    generator = torch.Generator().manual_seed(0)
-    inputs = []
-    for shape, made in zip(shapes, active, strict=True):
-        mix = torch.randn(*shape, LENGTH, dtype=torch.float64, generator=generator)
-        inputs.append(mix @ p if made else mix.sum(-1).requires_grad_())
-    out = function(*inputs)
-    weights = torch.linspace(-1, 1.5, out.numel(), dtype=torch.float64).view(out.shape) + 0.1
-    loss: Tensor = (weights * (out + 0.1 * out * out)).sum()
-    return loss
-
-
-def product_by_torch(p: Tensor, v: Tensor, operation: Operation, active: tuple[bool, ...]) -> Tensor:
-    operation = (WRITTEN_OUT.get(operation[0], operation[0]), operation[1])
-    with sdpa_kernel(SDPBackend.MATH):
-        (g,) = torch.autograd.grad(loss_of(p, operation, active), p, create_graph=True)
-    (column,) = torch.autograd.grad(g, p, v)
-    return column
-
-
-def activities(operation: Operation) -> list[tuple[bool, ...]]:
-    count = len(operation[1])
-    one = [tuple(i == j for j in range(count)) for i in range(count)]
-    return [(True,) * count, *(one if count > 1 else [])]
-
-
 CASES = [
     pytest.param(operation, active, id=f"{name}-{''.join('v' if a else '.' for a in active)}")
     for name, operation in (KNOWN | UNKNOWN).items()
@@ -230,7 +199,8 @@ def test_the_product_is_torchs(operation: Operation, active: tuple[bool, ...]) -
     torch.manual_seed(0)
     p, v = torch.randn(2, LENGTH, dtype=torch.float64).unbind()
     p = p.clone().requires_grad_()
-    expected = product_by_torch(p, v, operation, active)
+    function, shapes = operation
+    expected = product_by_torch(p, v, (WRITTEN_OUT.get(function, function), shapes), active)
     loss = loss_of(p, operation, active)
     (gradient,) = torch.autograd.grad(loss, p, retain_graph=True)
     found = backward_with_product(loss, p, v)
