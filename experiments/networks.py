@@ -1,9 +1,10 @@
-"""The paper's networks in CIFAR form, each with a width, so that a narrow one trains on a CPU.
+"""The paper's networks in CIFAR form and two of today's, each with a width, so that a narrow one trains on a CPU.
 
 ResNet (He et al. 2016) with a 3×3 stem of stride 1 and no max pooling; VGG (Simonyan & Zisserman 2015)
 whose five poolings leave one pixel, with a single linear layer as classifier. Convolutions start as in
 He et al. 2015 (normal, fan out), in every network and for every optimizer: with torch's default a VGG
-without normalization hardly starts to learn. Inputs are ``(N, channels, 32, 32)``, outputs logits
+without normalization hardly starts to learn. ConvNeXt and ViT, which the paper does not have, are timm's,
+with its start. Inputs are ``(N, channels, 32, 32)``, outputs logits
 ``(N, classes)``.
 """
 
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
 import torchvision
@@ -147,6 +149,29 @@ def _he_normal(module: nn.Module) -> None:
             nn.init.zeros_(module.bias)
 
 
+def _convnext(width: int, channels: int, classes: int) -> nn.Module:
+    """A stem of 2×2; four stages of two blocks, each at half the pixels, of ``width``, 2, 4 and 8 times that."""
+    import timm
+
+    dims = tuple(width << stage for stage in range(4))
+    size: dict[str, Any] = {"patch_size": 2, "depths": (2, 2, 2, 2), "dims": dims}
+    return timm.create_model("convnext_atto", in_chans=channels, num_classes=classes, **size)
+
+
+def _vit(width: int, channels: int, classes: int) -> nn.Module:
+    """Patches of 4×4, and six blocks of three heads with ``width`` channels each."""
+    import timm
+
+    size: dict[str, Any] = {
+        "img_size": 32,
+        "patch_size": 4,
+        "embed_dim": 3 * width,
+        "depth": 6,
+        "num_heads": 3,
+    }
+    return timm.create_model("vit_tiny_patch16_224", in_chans=channels, num_classes=classes, **size)
+
+
 NETWORKS: dict[str, Callable[[int, int, int], nn.Module]] = {
     "resnet18": partial(ResNet, BasicBlock, (2, 2, 2, 2)),
     "resnet50": partial(ResNet, Bottleneck, (3, 4, 6, 3)),
@@ -154,8 +179,9 @@ NETWORKS: dict[str, Callable[[int, int, int], nn.Module]] = {
     "vgg11-bn": partial(Vgg, 11, True),
     "vgg19": partial(Vgg, 19, False),
     "vgg19-bn": partial(Vgg, 19, True),
+    "convnext": _convnext,
+    "vit": _vit,
 }
-
 
 TORCHVISION: dict[str, Callable[..., nn.Module]] = {
     "resnet18-imagenet": torchvision.models.resnet18,

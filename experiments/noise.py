@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from experiments.batches import augmented_batches
-from experiments.curvature import NETWORKS, trained_on, with_bar
+from experiments.short_training import Trained, training_options, with_bar
 from sgdph_fx import Prepared
 from sgdph_fx.curvature.lean import product_alone
 
@@ -48,33 +48,29 @@ class Noise:
 @click.command(
     help="Train for a few hundred steps, then compare the Hessian of parts of a batch with that of many."
 )
-@click.option("--network", type=click.Choice(list(NETWORKS)), required=True)
-@click.option("--data", type=click.Path(path_type=Path), default=Path("data"), show_default=True)
-@click.option("--width", type=int, default=None, help="Channels of the first layer; its default is narrow.")
-@click.option("--steps", type=int, default=300, show_default=True)
+@training_options
 @click.option("--batch", type=int, default=128, show_default=True, help="Images of a whole batch.")
 @click.option(
     "--batches", type=click.IntRange(2), default=16, show_default=True, help="Whole batches compared."
 )
 @click.option("--parameters", type=click.IntRange(1), default=12, show_default=True, help="Evenly spread.")
-@click.option("--threads", type=int, default=1, show_default=True)
 @click.option("--out", type=click.Path(path_type=Path), default=Path("runs/noise"), show_default=True)
 def main(
     network: str,
     data: Path,
     width: int | None,
     steps: int,
+    threads: int,
     batch: int,
     batches: int,
     parameters: int,
-    threads: int,
     out: Path,
 ) -> None:
     """Train, measure, write and print."""
     torch.set_num_threads(threads)
-    images, standard, prepared = trained_on(data, network, width, steps)
-    drawn = list(islice(augmented_batches(images, batch, standard, BATCH_SEED, 0), batches))
-    found = with_bar("products", lambda told: measure(prepared, drawn, parameters, told))
+    trained = Trained.on(data, network, width, steps)
+    drawn = list(islice(augmented_batches(trained.images, batch, trained.standard, BATCH_SEED, 0), batches))
+    found = with_bar("products", lambda told: measure(trained.prepared, drawn, parameters, told))
     out.mkdir(parents=True, exist_ok=True)
     (out / f"{network}.json").write_text(json.dumps([asdict(noise) for noise in found], indent=1) + "\n")
     click.echo(summary(found), nl=False)

@@ -23,6 +23,13 @@ def some_images(count: int, shape: tuple[int, ...], seed: int) -> tuple[Bytes, l
     return pixels, [k % 10 for k in range(count)]
 
 
+def smallest_training(root: Path) -> list[str]:
+    """Images written below ``root``, and the options of a training on them: two steps of the narrowest ResNet-18."""
+    write_cifar10_binary(root, 8)
+    folders = ["--data", str(root), "--out", str(root / "out")]
+    return [*folders, "--network", "resnet18", "--width", "1", "--steps", "2"]
+
+
 def write_cifar10_binary(root: Path, count: int) -> Batches:
     """Six batches of ``count`` records in the layout of cifar-10-binary.tar.gz; returns what they hold."""
     folder = root / "cifar-10-batches-bin"

@@ -6,30 +6,18 @@ import json
 from pathlib import Path
 
 import pytest
-import torch
 from click.testing import CliRunner
 from torch import nn
 
 from experiments import curvature
-from experiments.batches import Standard
-from experiments.curvature import NETWORKS, trained
 from experiments.data import load
-from tests.experiments.made_files import write_cifar10_binary
+from experiments.short_training import SETTINGS, WEIGHT_DECAY, Trained
+from tests.experiments.made_files import smallest_training, write_cifar10_binary
 
 
 def test_it_trains_audits_and_writes(tmp_path: Path) -> None:
-    write_cifar10_binary(tmp_path, 8)
-    command = [
-        "--data",
-        str(tmp_path),
-        "--out",
-        str(tmp_path / "out"),
-        "--network",
-        "resnet18",
-        "--width",
-        "1",
-    ]
-    result = CliRunner().invoke(curvature.main, [*command, "--steps", "2", "--batch", "8", "--pairs"])
+    arguments = ["--batch", "8", "--pairs"]
+    result = CliRunner().invoke(curvature.main, [*smallest_training(tmp_path), *arguments])
     assert result.exit_code == 0, result.output
     folder = tmp_path / "out" / "resnet18"
     # 20 batch norms with scale and shift, and the classifier's bias.
@@ -46,21 +34,14 @@ def test_training_is_that_of_torchs_sgd_with_momentum(tmp_path: Path) -> None:
     """One step of the prepared network's classifier, whose gradient is known from its inputs."""
     write_cifar10_binary(tmp_path, 8)
     images = load("cifar10", tmp_path).train
-    standard = Standard.of(images)
-    before, after = (trained(NETWORKS["vgg19"], 1, images, standard, steps)[0].model for steps in (0, 1))
+    before, after = (Trained.after(steps, "vgg19", 1, images).prepared.model for steps in (0, 1))
     assert isinstance(before, nn.Module)
     bias = "classifier.bias"
     moved = after.get_parameter(bias) - before.get_parameter(bias)
     # ∂L/∂b = mean(softmax − one-hot), whose entries add up to zero, as the decay's do not.
-    decay = NETWORKS["vgg19"].lr * curvature.WEIGHT_DECAY * before.get_parameter(bias)
+    decay = SETTINGS["vgg19"].lr * WEIGHT_DECAY * before.get_parameter(bias)
     assert (moved + decay).sum().item() == pytest.approx(0, abs=1e-7)
     assert moved.abs().max() > 1e-4
-
-
-@pytest.mark.parametrize(("network", "width"), [("convnext", 4), ("vit", 6)])
-def test_timms_networks_take_images_of_32_by_32(network: str, width: int) -> None:
-    net = NETWORKS[network].make(width)
-    assert net(torch.randn(2, 3, 32, 32)).shape == (2, 10)
 
 
 def test_missing_data_is_one_message(tmp_path: Path) -> None:

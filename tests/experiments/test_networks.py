@@ -41,6 +41,22 @@ def resnet50_count(w: int, channels: int) -> int:
     return total + inputs * 10 + 10
 
 
+def convnext_count(w: int, channels: int) -> int:
+    """Stem and norm; each stage a norm and a step down, then 2 blocks of depthwise 7×7, norm, MLP and scales."""
+    stages = (w, 2 * w, 4 * w, 8 * w)
+    down = sum(2 * i + 4 * i * o + o for i, o in zip((w, *stages), stages, strict=False))
+    mlp = sum(2 * (c * 4 * c) + 4 * c + c for c in stages)
+    blocks = 2 * (sum(49 * c + c + 2 * c + c for c in stages) + mlp)
+    return 4 * channels * w + w + 2 * w + down + blocks + 2 * 8 * w + 8 * w * 10 + 10
+
+
+def vit_count(w: int, channels: int) -> int:
+    """Patches, a class token, 65 places, 6 blocks of two norms, q, k, v, projection and MLP, a norm."""
+    e = 3 * w
+    block = 2 * 2 * e + 3 * e * e + 3 * e + e * e + e + 4 * e * e + 4 * e + 4 * e * e + e
+    return 16 * channels * e + e + e + 65 * e + 6 * block + 2 * e + e * 10 + 10
+
+
 def _count(net: nn.Module) -> int:
     return sum(parameter.numel() for parameter in net.parameters())
 
@@ -54,6 +70,8 @@ def test_parameter_counts(width: int, channels: int) -> None:
         "vgg11-bn": vgg_count(11, True, width, channels),
         "vgg19": vgg_count(19, False, width, channels),
         "vgg19-bn": vgg_count(19, True, width, channels),
+        "convnext": convnext_count(width, channels),
+        "vit": vit_count(width, channels),
     }.items():
         assert _count(build(name, width=width, channels=channels)) == expected, name
 

@@ -14,7 +14,7 @@ from torch.nn.functional import cross_entropy
 from experiments import noise
 from experiments.noise import measure, noise_of
 from sgdph_fx import prepare
-from tests.experiments.made_files import write_cifar10_binary
+from tests.experiments.made_files import smallest_training
 
 
 def test_a_batch_is_compared_with_the_mean_of_the_others() -> None:
@@ -48,19 +48,8 @@ def test_the_products_are_torchs_row_sums() -> None:
 
 
 def test_the_command_trains_measures_and_writes(tmp_path: Path) -> None:
-    write_cifar10_binary(tmp_path, 8)
-    command = [
-        "--data",
-        str(tmp_path),
-        "--out",
-        str(tmp_path / "out"),
-        "--network",
-        "resnet18",
-        "--width",
-        "1",
-    ]
-    small = ["--steps", "2", "--batch", "16", "--batches", "2", "--parameters", "3"]
-    result = CliRunner().invoke(noise.main, [*command, *small])
+    small = ["--batch", "16", "--batches", "2", "--parameters", "3"]
+    result = CliRunner().invoke(noise.main, [*smallest_training(tmp_path), *small])
     assert result.exit_code == 0, result.output
     found = json.loads((tmp_path / "out" / "resnet18.json").read_text())
     assert [row["share"] for row in found] == [1, 0.5, 0.25, 0.125] * 3
