@@ -3,9 +3,8 @@
 ResNet (He et al. 2016) with a 3×3 stem of stride 1 and no max pooling; VGG (Simonyan & Zisserman 2015)
 whose five poolings leave one pixel, with a single linear layer as classifier. Convolutions start as in
 He et al. 2015 (normal, fan out), in every network and for every optimizer: with torch's default a VGG
-without normalization hardly starts to learn. ConvNeXt and ViT, which the paper does not have, are timm's,
-with its start. Inputs are ``(N, channels, 32, 32)``, outputs logits
-``(N, classes)``.
+without normalization hardly starts to learn. ConvNeXt and ViT, which the paper does not have, are timm's, with its
+start. Inputs are ``(N, channels, 32, 32)``, outputs logits ``(N, classes)``.
 """
 
 from __future__ import annotations

@@ -52,7 +52,9 @@ def training_options(command: F) -> F:
     for option in (
         click.option("--threads", type=int, default=1, show_default=True),
         click.option("--steps", type=int, default=300, show_default=True),
-        click.option("--width", type=int, help="Channels of the first layer; its default is narrow."),
+        click.option(
+            "--width", type=int, help="Channels of the first layer, or of a head; narrow by default."
+        ),
         click.option("--data", type=folder, default=Path("data"), show_default=True),
         click.option("--network", type=click.Choice(list(SETTINGS)), required=True),
     ):

@@ -77,7 +77,8 @@ class SGDPH(Bookkeeping):
             a process that trains by itself beside others. Neither saved nor copied.
 
     A step whose loss is not finite is skipped; a Hessian that is not finite is left out, and the step taken.
-    Neither waits for a device to finish its backward pass. Both are counted, and the first of each is told.
+    In one process neither waits for a device to finish its backward pass; with several, each step awaits their
+    all-reduce. Both are counted, and the first of each is told.
 
     :meth:`state_dict` holds all of its state: for each parameter ``momentum_buffer`` (M^G), for
     second-order ones ``hessian_average`` (M^H), and in each group, alike in all, ``step``, the number of

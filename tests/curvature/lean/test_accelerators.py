@@ -82,18 +82,10 @@ def flash_backward(g: Any, q: Any, k: Any, v: Any, *rest: Any, scale: Any = None
     return attend_backward(g, q, k, v, None, rest[7], scale)[:3]
 
 
-def efficient(
-    q: Any,
-    k: Any,
-    v: Any,
-    mask: Any,
-    lse: bool,
-    dropout: float = 0,
-    causal: bool = False,
-    *,
-    scale: Any = None,
+def masked(
+    q: Any, k: Any, v: Any, mask: Any, lse: bool, dropout: float = 0, causal: bool = False, **how: Any
 ) -> Any:
-    return *attend(q, k, v, mask, causal, scale), nothing(), nothing()
+    return *attend(q, k, v, mask, causal, how.get("scale")), nothing(), nothing()
 
 
 def efficient_backward(g: Any, q: Any, k: Any, v: Any, mask: Any, *rest: Any, scale: Any = None) -> Any:
@@ -102,18 +94,8 @@ def efficient_backward(g: Any, q: Any, k: Any, v: Any, mask: Any, *rest: Any, sc
     return tuple(t if wanted else None for t, wanted in zip(found, rest[5], strict=True))
 
 
-def cudnn(
-    q: Any,
-    k: Any,
-    v: Any,
-    mask: Any,
-    lse: bool,
-    dropout: float = 0,
-    causal: bool = False,
-    *rest: Any,
-    scale: Any = None,
-) -> Any:
-    return *attend(q, k, v, mask, causal, scale), nothing(), nothing(), 5, 3, nothing(), nothing(), nothing()
+def cudnn(*given: Any, **how: Any) -> Any:
+    return *masked(*given, **how), 5, 3, nothing(), nothing(), nothing()
 
 
 def cudnn_backward(g: Any, q: Any, k: Any, v: Any, *rest: Any, scale: Any = None) -> Any:
@@ -127,7 +109,7 @@ STAND_INS: dict[str, Callable[..., Any]] = {
     "miopen_batch_norm_backward": batch_norm_backward,
     "_scaled_dot_product_flash_attention": flash,
     "_scaled_dot_product_flash_attention_backward": flash_backward,
-    "_scaled_dot_product_efficient_attention": efficient,
+    "_scaled_dot_product_efficient_attention": masked,
     "_scaled_dot_product_efficient_attention_backward": efficient_backward,
     "_scaled_dot_product_cudnn_attention": cudnn,
     "_scaled_dot_product_cudnn_attention_backward": cudnn_backward,
