@@ -66,17 +66,31 @@ class Page:
         )
         return list(self.run(script, selector))
 
+    def hover(self, selector: str) -> None:
+        """The real mouse moves to the middle of an element, wherever it is on the page."""
+        self._move_to(selector).perform()
+
     def click(self, selector: str) -> None:
-        """A real click in the middle of an element, wherever it is on the page."""
+        """A real click there."""
+        self._move_to(selector).click().perform()
+
+    def _move_to(self, selector: str) -> webdriver.ActionChains:
         element = self.driver.find_element("css selector", selector)
         self.run("arguments[0].scrollIntoView({ block: 'center', inline: 'center' })", element)
-        webdriver.ActionChains(self.driver).move_to_element(element).click().perform()
+        return webdriver.ActionChains(self.driver).move_to_element(element)
+
+    def hover_item(self, path: str) -> None:
+        """The mouse over a part or a folded module."""
+        self.hover(self._item(path))
 
     def click_item(self, path: str) -> None:
-        """A click on a part or a folded module."""
+        """A click on one."""
+        self.click(self._item(path))
+
+    def _item(self, path: str) -> str:
         name = f"m:{path}" if self.run("return modules.has(arguments[0])", path) else None
         identity = name or self.run("return partsAt.get(arguments[0])[0].id", path)
-        self.click(f'[data-id="{identity}"] > rect:last-of-type')
+        return f'[data-id="{identity}"] > rect:last-of-type'
 
     def rows(self) -> list[str]:
         script = "return [...document.querySelectorAll('tbody tr')].map((row) => row.cells[0].innerText)"
