@@ -11,8 +11,9 @@ import click
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor
 
-from benchmarks.step.contenders import available
+from benchmarks.step.contenders import Trainer, available
 from benchmarks.step.measure import Cost, measure
 from benchmarks.step.memory import peak_megabytes
 from benchmarks.step.picture import figure
@@ -23,7 +24,7 @@ from experiments.networks import NETWORKS
 __all__ = ["main"]
 
 
-@click.command(help="Time a training step of each optimizer, interleaved on one core, as ratios to SGD's.")
+@click.command(help="Time a training step of each optimizer, interleaved, as ratios to SGD's.")
 @click.option("--network", type=click.Choice([*NETWORKS]), default="resnet18", show_default=True)
 @click.option("--width", type=click.IntRange(1), default=64, show_default=True)
 @click.option(
@@ -40,6 +41,13 @@ __all__ = ["main"]
 )
 @click.option("--only", multiple=True, type=click.Choice(available()), help="Beside SGD; all by default.")
 @click.option("--memory/--no-memory", default=True, show_default=True)
+@click.option(
+    "--device",
+    type=click.Choice(["cpu", "cuda"]),
+    default="cpu",
+    show_default=True,
+    help="One core and its processor time, or one GPU and the clock.",
+)
 @click.option("--out", type=click.Path(path_type=Path), default=Path("runs/step.json"), show_default=True)
 def main(
     network: str,
@@ -49,19 +57,25 @@ def main(
     rounds: int,
     only: tuple[str, ...],
     memory: bool,
+    device: str,
     out: Path,
 ) -> None:
     """Print a Markdown table and write the same figures as JSON, with a picture of them beside it."""
+    if device == "cuda" and not torch.cuda.is_available():
+        raise click.UsageError(
+            "--device cuda: torch finds no GPU here (torch.cuda.is_available() is False); try --device cpu."
+        )
     torch.set_num_threads(1)
     names = list(dict.fromkeys(["SGD", *(only or available())]))
     rows: list[Row] = []
     for batch in batches:
-        costs = _costs(names, network, width, batch, sample, rounds)
-        peaks = {name: peak_megabytes(name, network, width, batch) for name in names} if memory else {}
+        trainers = {name: trainer(name, network, width, device) for name in names}
+        costs = _costs(trainers, batch_of(batch, device), sample, rounds)
+        peaks = {n: peak_megabytes(n, network, width, batch, device) for n in names} if memory else {}
         rows += [_row(name, batch, costs, peaks) for name in names]
     how = (
-        f"{network}, width {width}, CIFAR form; torch {torch.__version__}, {platform.machine()}, one core, processor "
-        f"time, median of {rounds} rounds; refreshes sampled: at most {sample} of a cycle."
+        f"{network}, width {width}, CIFAR form; torch {torch.__version__}, {_machine(device)}, median of {rounds} "
+        f"rounds; refreshes sampled: at most {sample} of a cycle."
     )
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps({"how": how, "rows": [asdict(row) for row in rows]}, indent=1) + "\n")
@@ -69,14 +83,19 @@ def main(
     click.echo(page(rows, how), nl=False)
 
 
+def _machine(device: str) -> str:
+    if device == "cpu":
+        return f"{platform.machine()}, one core, processor time"
+    return f"CUDA {torch.version.cuda}, {torch.cuda.get_device_name()}, time of the clock, memory of the allocator"
+
+
 def _costs(
-    names: list[str], network: str, width: int, batch: int, sample: int, rounds: int
+    trainers: dict[str, Trainer], batch: tuple[Tensor, Tensor], sample: int, rounds: int
 ) -> dict[str, Cost]:
-    trainers = {name: trainer(name, network, width) for name in names}
     turns = rounds * max(len(t.moments(sample)) for t in trainers.values())
     console = Console(stderr=True)
     bar = Progress(
-        TextColumn(f"batch {batch}"),
+        TextColumn(f"batch {len(batch[0])}"),
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
@@ -85,9 +104,7 @@ def _costs(
     )
     with bar:
         task = bar.add_task("", total=turns)
-        return measure(
-            trainers, batch_of(batch), sample=sample, rounds=rounds, done=lambda: bar.advance(task)
-        )
+        return measure(trainers, batch, sample=sample, rounds=rounds, done=lambda: bar.advance(task))
 
 
 def _row(name: str, batch: int, costs: dict[str, Cost], peaks: dict[str, float]) -> Row:

@@ -1,4 +1,4 @@
-"""Time and convolution arithmetic, all contenders interleaved in one process on one core."""
+"""Time and convolution arithmetic, all contenders interleaved in one process, on one core or one GPU."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.step.arithmetic import flops_of
 from benchmarks.step.contenders import Trainer
 
 __all__ = ["Cost", "measure"]
@@ -20,7 +21,7 @@ class Cost:
     """What a mean step of one contender costs over its Hessian cycle.
 
     Args:
-        seconds: Of processor time.
+        seconds: Of processor time; on a GPU of the clock, from one empty queue to the next.
         flops: Of convolutions and matrix products.
     """
 
@@ -52,10 +53,10 @@ def measure(
     """Mean cost of a step of each contender.
 
     Steps take turns, one of each contender, so that whatever else the machine does falls on all alike.
-    Of each moment of a cycle the median over the rounds counts. Time is the processor's.
+    Of each moment of a cycle the median over the rounds counts.
 
     Args:
-        trainers: By name.
+        trainers: By name, on the batch's device.
         batch: Images and labels.
         sample: How many refreshes stand for a Hessian cycle.
         rounds: How often each of them is timed.
@@ -64,8 +65,7 @@ def measure(
     lanes = {name: _Lane(t, t.moments(sample)) for name, t in trainers.items()}
     for lane in lanes.values():
         lane.seconds = [[] for _ in lane.moments]
-        _timed(lane, 0, batch)
-        lane.seconds[0].clear()
+        _warm(lane, batch)
     turns = max(len(lane.moments) for lane in lanes.values())
     for turn in range(rounds * turns):
         for lane in lanes.values():
@@ -74,15 +74,27 @@ def measure(
     return {name: lane.cost(batch) for name, lane in lanes.items()}
 
 
+def _warm(lane: _Lane, batch: tuple[Tensor, Tensor]) -> None:
+    # A GPU loads each kernel at its first call, and every moment of a cycle has kernels of its own.
+    for moment in range(1 if batch[0].is_cpu else len(lane.moments)):
+        _timed(lane, moment, batch)
+        lane.seconds[moment].clear()
+
+
 def _timed(lane: _Lane, moment: int, batch: tuple[Tensor, Tensor]) -> None:
     lane.trainer.go_to(lane.moments[moment][0])
-    started = time.process_time()
+    started = _now(batch[0].device)
     lane.trainer.step(batch)
-    lane.seconds[moment].append(time.process_time() - started)
+    lane.seconds[moment].append(_now(batch[0].device) - started)
+
+
+def _now(device: torch.device) -> float:
+    if device.type == "cpu":
+        return time.process_time()
+    torch.cuda.synchronize(device)
+    return time.perf_counter()
 
 
 def _flops(trainer: Trainer, step: int, batch: tuple[Tensor, Tensor]) -> float:
     trainer.go_to(step)
-    with FlopCounterMode(display=False) as counter:
-        trainer.step(batch)
-    return float(counter.get_total_flops())
+    return flops_of(lambda: trainer.step(batch))

@@ -1,4 +1,4 @@
-"""Peak memory of a process that does nothing else, and, run as a module, that process."""
+"""Peak memory of training by a process that does nothing else, and, run as a module, that process."""
 
 from __future__ import annotations
 
@@ -17,22 +17,26 @@ __all__ = ["peak_megabytes"]
 ROOT = Path(__file__).parents[2]
 
 
-def peak_megabytes(contender: str, network: str, width: int, batch: int) -> float:
-    """The peak over three steps from the start, the first of which refreshes the lowest layer, the dearest one."""
-    command = [sys.executable, "-W", "ignore", "-m", __name__, contender, network, str(width), str(batch)]
+def peak_megabytes(contender: str, network: str, width: int, batch: int, device: str = "cpu") -> float:
+    """The peak over three steps from the start, the first of which refreshes the lowest layer, the dearest one.
+
+    Of the whole process; on a GPU of what torch's allocator gave out.
+    """
+    given = (contender, network, str(width), str(batch), device)
+    command = [sys.executable, "-W", "ignore", "-m", __name__, *given]
     done = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
     return float(done.stdout)
 
 
-def _main(contender: str, network: str, width: str, batch: str) -> None:
+def _main(contender: str, network: str, width: str, batch: str, device: str) -> None:
     torch.set_num_threads(1)
-    lane, data = trainer(contender, network, int(width)), batch_of(int(batch))
+    lane, data = trainer(contender, network, int(width), device), batch_of(int(batch), device)
     for _ in range(3):
         lane.step(data)
-    print(_peak())
+    print(_peak_of_process() if device == "cpu" else torch.cuda.max_memory_allocated() / 2**20)
 
 
-def _peak() -> float:
+def _peak_of_process() -> float:
     # Linux counts into a child's ru_maxrss what its parent held when it started it; the status file does not.
     status = Path("/proc/self/status")
     found = re.search(r"VmHWM:\s*(\d+) kB", status.read_text()) if status.exists() else None

@@ -15,10 +15,10 @@ class Row:
     Args:
         contender: Its name.
         batch: Images in a batch.
-        milliseconds: Processor time of a mean step.
+        milliseconds: Of a mean step; of processor time, on a GPU of the clock.
         time: Of a mean step.
         arithmetic: Of convolutions and matrix products in a mean step.
-        megabytes: Peak memory of the process, if it was measured.
+        megabytes: Peak memory of the process, on a GPU of the allocator, if it was measured.
         memory: Its ratio.
     """
 

@@ -10,9 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from click.testing import CliRunner
+from torch import nn
 
 from benchmarks.step.__main__ import main
+from benchmarks.step.arithmetic import flops_of
 from benchmarks.step.measure import measure
 from benchmarks.step.memory import peak_megabytes
 from benchmarks.step.picture import figure
@@ -57,6 +60,33 @@ def test_every_contender_is_measured_at_the_moment_that_it_is_set_to() -> None:
     assert costs["a"].seconds > 0
     made.go_to(7)
     assert made.optimizer.due is [p for p in made.model.parameters() if p.dim() == 1][7]
+
+
+@pytest.mark.parametrize(
+    ("make", "expected"),
+    [
+        # Products and sums of one pass: 2 × batch × places × inputs × outputs × 3 × 3, a group seeing its own inputs.
+        (lambda: nn.Conv2d(8, 12, 3, padding=1), 2 * 2 * 25 * 8 * 12 * 9),
+        (lambda: nn.Conv2d(8, 12, 3, padding=1, groups=4), 2 * 2 * 25 * 8 * 12 * 9 / 4),
+        (lambda: nn.Conv2d(8, 8, 3, padding=1, groups=8), 2 * 2 * 25 * 8 * 9),
+        (lambda: nn.ConvTranspose2d(8, 12, 3, padding=1, groups=4), 2 * 2 * 25 * 8 * 12 * 9 / 4),
+        (lambda: nn.ConvTranspose2d(8, 12, 3, stride=2), 2 * 2 * 25 * 8 * 12 * 9),
+    ],
+)
+def test_each_gradient_of_a_convolution_is_counted_as_its_forward_pass(make: Any, expected: float) -> None:
+    module = make()
+    x = torch.randn(2, 8, 5, 5, requires_grad=True)
+    assert flops_of(lambda: module(x)) == expected
+    assert flops_of(lambda: module(x).sum().backward()) == 3 * expected
+    assert flops_of(lambda: module(x.detach()).sum().backward()) == 2 * expected
+
+
+def test_without_a_gpu_the_command_says_so() -> None:
+    if torch.cuda.is_available():
+        pytest.skip("there is one")
+    done = CliRunner().invoke(main, ["--device", "cuda"])
+    assert done.exit_code == 2
+    assert "--device cuda: torch finds no GPU here" in " ".join(done.output.split())
 
 
 def test_the_peak_is_that_of_the_child_alone() -> None:
