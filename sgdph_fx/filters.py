@@ -14,11 +14,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
-__all__ = ["Filters", "compose", "decompose", "decoupled_names", "dotted", "filter_numbers"]
+__all__ = ["Composition", "Filters", "compose", "decompose", "decoupled_names", "dotted", "filter_numbers"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +59,63 @@ def compose(direction: Tensor, gain: Tensor, filters: Filters) -> Tensor:
     Returns:
         The weight, of the shape of V. Where V is zero, it is zero and its gradient finite.
     """
-    norm = _norms(direction, filters)
-    scale = gain.view_as(norm) / norm.masked_fill(norm == 0, 1)
-    return (_stacked(direction, filters) * scale).view_as(direction)
+    # A compiler fuses what autograd would, and a traced file can hold no Python function.
+    if torch.compiler.is_compiling() or torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
+        return _composed(direction, gain, filters)
+    weight: Tensor = Composition.apply(direction, gain, filters)
+    return weight
+
+
+class Composition(torch.autograd.Function):
+    r"""γ V / ‖V‖, with a backward of a third of the passes over V that autograd would make of it.
+
+    With the gradient G by the weight and :math:`\langle\cdot,\cdot\rangle` over a filter,
+
+    .. math:: \partial_\gamma = \langle G, V \rangle / \lVert V \rVert , \qquad
+              \partial_V = \frac{\gamma}{\lVert V \rVert}
+              \Bigl( G - \frac{\langle G, V \rangle}{\lVert V \rVert^2} V \Bigr) .
+    """
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(direction: Tensor, gain: Tensor, filters: Filters) -> Tensor:
+        """γ V / ‖V‖."""
+        return _composed(direction, gain, filters)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Filters], output: Tensor) -> None:
+        """Keep V and γ."""
+        direction, gain, ctx.filters = inputs
+        ctx.save_for_backward(direction, gain)
+        ctx.save_for_forward(direction, gain)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
+        """By V and γ; itself differentiable."""
+        direction, gain = ctx.saved_tensors
+        v, g = _stacked(direction, ctx.filters), _stacked(grad, ctx.filters)
+        norm = _positive_norms(direction, ctx.filters)
+        by_gain = _dots(g, v, ctx.filters) / norm
+        # In place once the memory is our own: to touch fresh memory takes longer than the arithmetic.
+        by_direction = torch.addcmul(g, v, by_gain / -norm).mul_(gain.view_as(norm) / norm)
+        return by_direction.view_as(direction), by_gain.reshape(gain.shape), None
+
+    @staticmethod
+    def jvp(ctx: Any, tangent: Tensor, by_gain: Tensor, _: None) -> Tensor:
+        """Along V̇ and γ̇."""
+        direction, gain = ctx.saved_tensors
+        v, dv = _stacked(direction, ctx.filters), _stacked(tangent, ctx.filters)
+        norm = _positive_norms(direction, ctx.filters)
+        unit = v / norm
+        turned = (dv - unit * _dots(dv, unit, ctx.filters)) / norm
+        pushed: Tensor = gain.view_as(norm) * turned + by_gain.view_as(norm) * unit
+        return pushed.view_as(direction)
+
+
+def _composed(direction: Tensor, gain: Tensor, filters: Filters) -> Tensor:
+    norm = _positive_norms(direction, filters)
+    return (_stacked(direction, filters) * (gain.view_as(norm) / norm)).view_as(direction)
 
 
 @torch.no_grad()
@@ -105,9 +160,23 @@ def _stacked(weight: Tensor, filters: Filters) -> Tensor:
 def _norms(weight: Tensor, filters: Filters) -> Tensor:
     """‖·‖ of each output filter, shaped to be multiplied with :func:`_stacked`."""
     stacked = _stacked(weight, filters)
-    over = [d for d in range(stacked.dim()) if d not in _own_dims(filters)]
-    norms: Tensor = torch.linalg.vector_norm(stacked, dim=over, keepdim=True)
+    norms: Tensor = torch.linalg.vector_norm(stacked, dim=_inner_dims(stacked, filters), keepdim=True)
     return norms
+
+
+def _positive_norms(weight: Tensor, filters: Filters) -> Tensor:
+    """The same, and 1 for a filter of zeros."""
+    norms = _norms(weight, filters)
+    return norms.masked_fill(norms == 0, 1)
+
+
+def _dots(a: Tensor, b: Tensor, filters: Filters) -> Tensor:
+    """⟨a, b⟩ of each output filter, of two that are stacked, shaped as the norms are."""
+    return (a * b).sum(_inner_dims(a, filters), keepdim=True)
+
+
+def _inner_dims(stacked: Tensor, filters: Filters) -> list[int]:
+    return [d for d in range(stacked.dim()) if d not in _own_dims(filters)]
 
 
 def _own_dims(filters: Filters) -> tuple[int, ...]:

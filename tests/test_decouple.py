@@ -16,7 +16,7 @@ from torch.nn.utils.parametrizations import weight_norm
 from sgdph_fx import prepare, restore
 from sgdph_fx.decouple import Decoupled, decouple
 from sgdph_fx.errors import ModelError
-from sgdph_fx.filters import Filters, compose, decompose
+from sgdph_fx.filters import Filters
 
 CONVOLUTIONS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "Conv1d": (lambda: nn.Conv1d(4, 6, 3), (2, 4, 9)),
@@ -75,22 +75,6 @@ def test_one_gain_for_each_output_channel_and_the_chain_rule(case: tuple[nn.Modu
         assert torch.allclose(prepared.gain.grad[channel], (gradient * weight).sum() / weight.norm())
 
 
-def test_compose_by_finite_differences() -> None:
-    torch.manual_seed(0)
-    filters = Filters(transposed=True, groups=2)
-    direction = torch.rand(4, 3, 2, dtype=torch.float64, requires_grad=True)
-    gain = torch.rand(6, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(lambda v, g: compose(v, g, filters), (direction, gain))
-    assert torch.autograd.gradgradcheck(lambda v, g: compose(v, g, filters), (direction, gain))
-
-
-def test_decompose_is_exact_to_the_bit() -> None:
-    torch.manual_seed(0)
-    for dtype in (torch.float64, torch.float32, torch.bfloat16):
-        weight = torch.randn(16, 8, 3, 3).to(dtype)
-        assert torch.equal(compose(*decompose(weight, Filters()), Filters()), weight)
-
-
 @pytest.mark.parametrize("build", [lambda: nn.Conv2d(3, 4, 3), lambda: nn.ConvTranspose2d(3, 4, 3)])
 def test_filter_of_zeros_stays_zero_with_finite_gradients_and_can_leave(
     build: Callable[[], nn.Module],
@@ -112,16 +96,6 @@ def test_filter_of_zeros_stays_zero_with_finite_gradients_and_can_leave(
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
     optimizer.step()
     assert model.weight.select(dim, 1).abs().max() > 0
-
-
-def test_direction_of_zeros_is_finite() -> None:
-    """Never made by us, but a person may load or set it."""
-    direction, gain = torch.zeros(2, 3, requires_grad=True), torch.ones(2, requires_grad=True)
-    weight = compose(direction, gain, Filters())
-    weight.sum().backward()
-    assert weight.abs().max() == 0
-    assert torch.equal(direction.grad, torch.ones(2, 3))
-    assert gain.grad.isfinite().all()
 
 
 def test_gain_shape_and_count_where_weight_norm_differs() -> None:

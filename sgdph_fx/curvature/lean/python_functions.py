@@ -1,4 +1,4 @@
-"""Functions written in Python, which torch's own modules put into the graph, by their full names.
+"""Functions written in Python, which torch's own modules put into the graph, by their full names; and the one of ours.
 
 Some only announce how far the backward pass has come, to whoever reduces gradients or frees parameters then: their
 backward must run once and in its turn, so tangents walk around it. Of others the second derivative is known to be
@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from torch.autograd.graph import Node
 
 from sgdph_fx.curvature.hvp import no_second_derivative
+from sgdph_fx.curvature.lean import composition
 from sgdph_fx.curvature.lean.visit import LINEAR, NONLINEAR, Rule, Tensors, Turn, Visit
 
 __all__ = ["RULES", "full_name"]
@@ -39,6 +40,7 @@ def _never(turn: Turn) -> Tensors:
 
 
 RULES: Mapping[str, Rule] = {
+    "sgdph_fx.filters.Composition": composition.RULE,
     "torch.nn.parallel.distributed._DDPSink": _ANNOUNCEMENT,
     "torch.distributed.fsdp._fully_shard._fsdp_param_group.RegisterPostBackwardFunction": _ANNOUNCEMENT,
     "torch.nn.modules._functions.SyncBatchNorm": Rule(_no_sync_batch_norm, _never, NONLINEAR),

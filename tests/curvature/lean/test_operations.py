@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sgdph_fx.curvature.lean import backward_with_product, lean_coverage
+from sgdph_fx.filters import Filters, compose
 from tests.products import LENGTH, Operation, activities, loss_of, product_by_torch
 
 IMAGE = (2, 4, 5, 6)
@@ -75,6 +76,11 @@ NORMS: dict[str, Operation] = {
     "batch norm without affine": (_batch_norm, [IMAGE]),
     "frozen batch norm": (_frozen_norm, [IMAGE, (4,), (4,)]),
     "frozen batch norm without affine": (_frozen_norm, [IMAGE]),
+    "weight of direction and gain": (lambda v, g: compose(v, g, Filters()), [(4, 3, 2), (4,)]),
+    "transposed weight of direction and gain": (
+        lambda v, g: compose(v, g, Filters(transposed=True, groups=2)),
+        [(4, 3, 2), (6,)],
+    ),
     "group norm": (lambda x, w, b: F.group_norm(x, 2, w, b), [IMAGE, (4,), (4,)]),
     "group norm without affine": (lambda x: F.group_norm(x, 2), [IMAGE]),
     "instance norm": (lambda x, w, b: F.instance_norm(x, weight=w, bias=b), [IMAGE, (4,), (4,)]),
