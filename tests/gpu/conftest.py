@@ -1,0 +1,21 @@
+"""What only a GPU shows. Run by ``pytest -m gpu``; a machine that has none fails."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+
+@pytest.fixture
+def device() -> Iterator[torch.device]:
+    """The GPU, with convolutions and products of single-precision numbers in single precision."""
+    assert torch.cuda.is_available(), "these tests need a GPU that torch can use"
+    places = torch.backends.cudnn, torch.backends.cuda.matmul
+    before = [place.allow_tf32 for place in places]
+    for place in places:
+        place.allow_tf32 = False
+    yield torch.device("cuda")
+    for place, allowed in zip(places, before, strict=True):
+        place.allow_tf32 = allowed

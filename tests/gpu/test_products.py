@@ -1,0 +1,102 @@
+"""Products on a GPU, whose graph has nodes of its own, against float64 on the CPU by torch's double backward."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from sgdph_fx.curvature import block_product, differentiable_gradient
+from sgdph_fx.curvature.lean import backward_with_product, lean_coverage
+from sgdph_fx.errors import NoCurvatureError
+from tests.gpu.networks import WIDTHS, batches, loss_of, prepared
+from tests.products import LENGTH, product_by_torch
+from tests.products import loss_of as loss_of_operation
+
+pytestmark = pytest.mark.gpu
+
+(BATCH,) = batches(1)
+HEADS: list[tuple[int, ...]] = [(2, 2, 16, 8)] * 3
+# The node that each kernel leaves, and a precision that it takes.
+KERNELS = {
+    SDPBackend.FLASH_ATTENTION: ("ScaledDotProductFlashAttentionBackward0", torch.bfloat16, 0.05),
+    SDPBackend.CUDNN_ATTENTION: ("ScaledDotProductCudnnAttentionBackward0", torch.bfloat16, 0.05),
+    SDPBackend.EFFICIENT_ATTENTION: ("ScaledDotProductEfficientAttentionBackward0", torch.float32, 1e-4),
+}
+
+
+def expected_product(model: Any, name: str, v: Tensor) -> Tensor:
+    with sdpa_kernel(SDPBackend.MATH):
+        gradient = differentiable_gradient(loss_of(model, BATCH), model.get_parameter(name))
+    assert gradient is not None
+    return block_product(gradient, model.get_parameter(name))(v)
+
+
+@pytest.mark.parametrize("name", WIDTHS)
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-9), (torch.float32, 2e-3)])
+def test_products_are_those_of_the_cpu(
+    device: torch.device, name: str, dtype: torch.dtype, tolerance: float
+) -> None:
+    model, groups = prepared(name)
+    names = {p: n for n, p in model.named_parameters()}
+    due = [names[p] for group in groups if group["order"] == 2 for p in group["params"]][::7]
+    vs = [torch.randn_like(model.get_parameter(n)) for n in due]
+    expected = [expected_product(model, n, v) for n, v in zip(due, vs, strict=True)]
+    model.to(device, dtype)
+    for n, v, product in zip(due, vs, expected, strict=True):
+        model.zero_grad()
+        found = backward_with_product(loss_of(model, BATCH), model.get_parameter(n), v.to(device, dtype))
+        assert found is not None
+        atol = tolerance * product.abs().max().item()
+        torch.testing.assert_close(
+            found.cpu().double(), product, rtol=0, atol=atol, msg=lambda m, n=n: f"{n}: {m}"
+        )
+
+
+@pytest.mark.parametrize("name", WIDTHS)
+def test_nothing_falls_back(device: torch.device, name: str) -> None:
+    model = prepared(name)[0].to(device, torch.float32)
+    assert lean_coverage(loss_of(model, BATCH)).fallbacks == {}
+
+
+def attention(backend: SDPBackend, dtype: torch.dtype, **how: Any) -> Callable[..., Tensor]:
+    def attend(*qkv: Tensor) -> Tensor:
+        with sdpa_kernel(backend):
+            return F.scaled_dot_product_attention(*(t.to(dtype) for t in qkv), **how).double()
+
+    return attend
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("backend", KERNELS, ids=lambda backend: backend.name)
+def test_each_fused_attention_has_its_product(
+    device: torch.device, backend: SDPBackend, causal: bool
+) -> None:
+    node, dtype, tolerance = KERNELS[backend]
+    torch.manual_seed(0)
+    p, v = torch.randn(2, LENGTH, dtype=torch.float64).unbind()
+    active = (True,) * 3
+    plain = attention(SDPBackend.MATH, torch.float64, is_causal=causal), HEADS
+    fused = attention(backend, dtype, is_causal=causal), HEADS
+    expected = product_by_torch(p.clone().requires_grad_(), v, plain, active)
+    there = p.to(device).requires_grad_()
+    loss = loss_of_operation(there, fused, active)
+    assert node in lean_coverage(loss, there).lean
+    found = backward_with_product(loss, there, v.to(device))
+    assert found is not None
+    atol = tolerance * expected.abs().max().item()
+    torch.testing.assert_close(found.cpu(), expected, rtol=0, atol=atol)
+
+
+@pytest.mark.parametrize("backend", KERNELS, ids=lambda backend: backend.name)
+def test_dropout_inside_a_kernel_is_refused(device: torch.device, backend: SDPBackend) -> None:
+    p = torch.ones(LENGTH, dtype=torch.float64, device=device, requires_grad=True)
+    operation = attention(backend, KERNELS[backend][1], dropout_p=0.25), HEADS
+    with pytest.raises(NoCurvatureError, match=r"fused attention with dropout 0\.25"):
+        backward_with_product(loss_of_operation(p, operation, (True,) * 3), p, torch.ones_like(p))
+    assert p.grad is None
