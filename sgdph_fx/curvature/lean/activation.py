@@ -12,7 +12,7 @@ from torch.autograd.graph import Node
 
 from sgdph_fx.curvature.lean.fallback import apply, torch_pull
 from sgdph_fx.curvature.lean.shape import linear, pull_linear
-from sgdph_fx.curvature.lean.visit import LINEAR, NONLINEAR, Rule, Tensors, Turn, Visit, saved, total
+from sgdph_fx.curvature.lean.visit import LINEAR, NONLINEAR, Rule, Tensors, Turn, Visit, saved
 
 __all__ = ["RULES"]
 
@@ -30,9 +30,13 @@ def _smooth(second_derivative: Callable[[Node], Tensor | None]) -> Rule:
         if second is None:
             return torch_pull(turn)
         passed = None if dg is None else apply(turn.node, [dg])[0]
-        return [total(passed, None if g is None or dx is None else second.mul_(dx).mul_(g))]
+        if g is None or dx is None:
+            return [passed]
+        bent = torch.mul(dx, g, out=dx) if turn.visit.spare[0] else dx * g
+        bent.mul_(second)
+        return [bent if passed is None else bent.add_(passed)]
 
-    return Rule(_push, pull, NONLINEAR)
+    return Rule(_push, pull, NONLINEAR, makes=True)
 
 
 def _gelu(node: Node) -> Tensor | None:
@@ -81,7 +85,7 @@ def _through_relu(node: Node, tangent: Tensor | None, spare: bool) -> Tensor | N
     return passed
 
 
-_PIECEWISE_LINEAR = Rule(_push, pull_linear, LINEAR)
+_PIECEWISE_LINEAR = Rule(_push, pull_linear, LINEAR, makes=True)
 
 _SCALED = (
     *("AddBackward1", "SubBackward1", "MulBackward1", "DivBackward1", "NegBackward0"),

@@ -95,8 +95,8 @@ def _product(a: Tensor | None, b: Tensor | None) -> Tensor | None:
 
 RULES: Mapping[str, Rule] = {
     "AddBackward0": _push_sum(1),
-    "DivBackward0": Rule(_push_quotient, _pull_quotient, NONLINEAR),
-    "MulBackward0": Rule(_push_product, _pull_product, BILINEAR),
+    "DivBackward0": Rule(_push_quotient, _pull_quotient, NONLINEAR, makes=True),
+    "MulBackward0": Rule(_push_product, _pull_product, BILINEAR, makes=True),
     "SubBackward0": _push_sum(-1),
 }
 """By node."""

@@ -141,5 +141,5 @@ def _narrow(t: Tensor | None, heads: int) -> Tensor | None:
     return t if t is None or t.shape[1] == heads else t.reshape(t.shape[0], heads, -1, *t.shape[2:]).sum(2)
 
 
-RULES: Mapping[str, Rule] = dict.fromkeys(_MASKS, Rule(_push, _pull, NONLINEAR))
+RULES: Mapping[str, Rule] = dict.fromkeys(_MASKS, Rule(_push, _pull, NONLINEAR, makes=True))
 """By node."""

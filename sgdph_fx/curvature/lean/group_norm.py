@@ -54,5 +54,5 @@ def _channel_sum(t: Tensor | None) -> Tensor | None:
     return None if t is None else t.sum([d for d in range(t.dim()) if d != 1])
 
 
-RULES: Mapping[str, Rule] = {"NativeGroupNormBackward0": Rule(_push, _pull, NONLINEAR)}
+RULES: Mapping[str, Rule] = {"NativeGroupNormBackward0": Rule(_push, _pull, NONLINEAR, makes=True)}
 """By node."""

@@ -47,5 +47,5 @@ def _scaled(t: Tensor | None, weight: Tensor | None) -> Tensor | None:
     return t if t is None or weight is None else t * weight
 
 
-RULES: Mapping[str, Rule] = {"NativeLayerNormBackward0": Rule(_push, _pull, NONLINEAR)}
+RULES: Mapping[str, Rule] = {"NativeLayerNormBackward0": Rule(_push, _pull, NONLINEAR, makes=True)}
 """By node."""

@@ -73,8 +73,8 @@ def _pull_addmm(turn: Turn) -> Tensors:
 
 
 RULES: Mapping[str, Rule] = {
-    "AddmmBackward0": Rule(_push_addmm, _pull_addmm, BILINEAR),
-    "BmmBackward0": Rule(_push_mm, _pull_mm, BILINEAR),
-    "MmBackward0": Rule(_push_mm, _pull_mm, BILINEAR),
+    "AddmmBackward0": Rule(_push_addmm, _pull_addmm, BILINEAR, makes=True),
+    "BmmBackward0": Rule(_push_mm, _pull_mm, BILINEAR, makes=True),
+    "MmBackward0": Rule(_push_mm, _pull_mm, BILINEAR, makes=True),
 }
 """By node."""

@@ -40,7 +40,7 @@ def linear(forward: Callable[[Node, Tensor], Tensor | Sequence[Tensor]]) -> Rule
         out = forward(visit.node, tangent)
         return [out] if isinstance(out, Tensor) else list(out)
 
-    return Rule(push, pull_linear, LINEAR)
+    return Rule(push, pull_linear, LINEAR, makes=True)
 
 
 def _reshape(node: Node, t: Tensor) -> Tensor:
@@ -107,7 +107,7 @@ def _join(join: Callable[[list[Tensor], int], Tensor]) -> Rule:
         ]
         return [join(parts, saved_int(visit.node, "dim"))]
 
-    return Rule(push, pull_linear, LINEAR)
+    return Rule(push, pull_linear, LINEAR, makes=True)
 
 
 _RESHAPES = ("View", "UnsafeView", "ReshapeAlias", "Squeeze", "Unsqueeze", "Alias")
