@@ -8,8 +8,7 @@ itself, the very same ``Parameter``, and γ as its norms, so that the computed w
 from __future__ import annotations
 
 import copy
-import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -69,14 +68,19 @@ _CLASSES: dict[tuple[type[nn.Module], tuple[str, ...]], type[nn.Module]] = {}
 
 
 def _make_class(plain_class: type[nn.Module], names: tuple[str, ...]) -> type[nn.Module]:
-    properties = {name: property(functools.partial(_computed, name=name)) for name in names}
+    properties = {name: property(_getter(name)) for name in names}
     body = {"plain_class": plain_class, "__module__": plain_class.__module__, **properties}
     return type(f"Decoupled{plain_class.__name__}", (Decoupled, plain_class), body)
 
 
-def _computed(module: Any, name: str) -> Tensor:
+def _getter(name: str) -> Callable[[Any], Tensor]:
     direction, gain = decoupled_names(name)
-    return compose(getattr(module, direction), getattr(module, gain), module._filters[name])
+
+    # A function, and not one that is partially applied: a compiler reads only functions.
+    def computed(module: Any) -> Tensor:
+        return compose(getattr(module, direction), getattr(module, gain), module._filters[name])
+
+    return computed
 
 
 def plain_class_of(module: nn.Module) -> type[nn.Module]:
