@@ -47,18 +47,22 @@ def probabilities(q: Tensor, k: Tensor, mask: Tensor | None, causal: bool, scale
     return torch.softmax(scores, -1)
 
 
+def scale_of(q: Tensor, given: float | None) -> float:
+    return q.shape[-1] ** -0.5 if given is None else given
+
+
 def attend(
     q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, causal: bool, scale: float | None
 ) -> tuple[Tensor, Tensor]:
     k, v = (t.repeat_interleave(q.shape[1] // t.shape[1], dim=1) for t in (k, v))
-    out = probabilities(q, k, mask, causal, scale or q.shape[-1] ** -0.5) @ v
+    out = probabilities(q, k, mask, causal, scale_of(q, scale)) @ v
     return out, q.new_empty(0)
 
 
 def attend_backward(
     g: Tensor, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, causal: bool, scale: float | None
 ) -> tuple[Tensor, ...]:
-    heads, scale = k.shape[1], scale or q.shape[-1] ** -0.5
+    heads, scale = k.shape[1], scale_of(q, scale)
     wide_k, wide_v = (t.repeat_interleave(q.shape[1] // heads, dim=1) for t in (k, v))
     p = probabilities(q, wide_k, mask, causal, scale)
     by_p = g @ wide_v.transpose(-2, -1)
@@ -164,6 +168,7 @@ PAIRS: dict[str, Pair] = {
     "flash, scaled, causal": (
         attention_by("flash", is_causal=True, scale=0.7), plain_attention(is_causal=True, scale=0.7), EVEN
     ),
+    "flash, scaled by 0": (attention_by("flash", scale=0.0), plain_attention(scale=0.0), HEADS),
     "flash, groups of heads": (attention_by("flash"), plain_attention(enable_gqa=True), GROUPS),
     "efficient": (attention_by("efficient", None, True), plain_attention(), HEADS),
     "efficient, causal": (
