@@ -51,7 +51,7 @@ def affine_pairs(model: nn.Module) -> Iterator[tuple[str, nn.Parameter, nn.Param
 
 
 def joint_block(gradients: tuple[Tensor, Tensor], scale: Tensor, shift: Tensor) -> Tensor:
-    """∂²L/∂(γ, β)², ``(2C, 2C)`` float64, column by column.
+    """∂²L/∂(γ, β)², ``(2C, 2C)`` float64, column by column, and made as symmetric as it is without rounding.
 
     Args:
         gradients: ∂L/∂γ and ∂L/∂β with their graph.
@@ -63,7 +63,8 @@ def joint_block(gradients: tuple[Tensor, Tensor], scale: Tensor, shift: Tensor) 
         for gradient in gradients
         for axis in torch.eye(len(scale), dtype=scale.dtype, device=scale.device)
     ]
-    return torch.stack(columns).double().cpu()
+    block = torch.stack(columns).double().cpu()
+    return (block + block.T) / 2
 
 
 def pair_of(name: str, block: Tensor, gradient: Tensor) -> Pair:

@@ -91,7 +91,8 @@ def test_judging_counts_right_answers() -> None:
 def test_every_system_learns_and_finishes_as_the_plain_network(network: str, system: str) -> None:
     task = tiny_task()
     net = build(network, width=8)
-    made = SYSTEMS[system](net, task.standard(task.train.pixels), 0.01, 1e-4)
+    # Small enough that Adam keeps VGG-11's loss falling whatever the rounding.
+    made = SYSTEMS[system](net, task.standard(task.train.pixels), 0.003, 1e-4)
     made.model.train()
     losses = []
     for _ in range(12):
