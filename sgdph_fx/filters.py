@@ -67,7 +67,7 @@ def compose(direction: Tensor, gain: Tensor, filters: Filters) -> Tensor:
 
 
 class Composition(torch.autograd.Function):
-    r"""γ V / ‖V‖, with a backward of a third of the passes over V that autograd would make of it.
+    r"""γ V / ‖V‖, with a backward of a third of the passes over V that autograd would make of it, or of one.
 
     With the gradient G by the weight and :math:`\langle\cdot,\cdot\rangle` over a filter,
 
@@ -94,8 +94,12 @@ class Composition(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
         """By V and γ; itself differentiable."""
         direction, gain = ctx.saved_tensors
-        v, g = _stacked(direction, ctx.filters), _stacked(grad, ctx.filters)
         norm = _positive_norms(direction, ctx.filters)
+        if not ctx.filters.transposed and _torch_has_one_pass(direction, gain, grad):
+            one_pass = torch.ops.aten._weight_norm_interface_backward.default
+            by_direction, by_gain = one_pass(grad, direction, gain.view_as(norm), norm, 0)
+            return by_direction, by_gain.view_as(gain), None
+        v, g = _stacked(direction, ctx.filters), _stacked(grad, ctx.filters)
         by_gain = _dots(g, v, ctx.filters) / norm
         # In place once the memory is our own: to touch fresh memory takes longer than the arithmetic.
         by_direction = torch.addcmul(g, v, by_gain / -norm).mul_(gain.view_as(norm) / norm)
@@ -111,6 +115,17 @@ class Composition(torch.autograd.Function):
         turned = (dv - unit * _dots(dv, unit, ctx.filters)) / norm
         pushed: Tensor = gain.view_as(norm) * turned + by_gain.view_as(norm) * unit
         return pushed.view_as(direction)
+
+
+def _torch_has_one_pass(direction: Tensor, *others: Tensor) -> bool:
+    """Whether the kernel behind torch's weight norm, which cannot be differentiated, takes these tensors."""
+    return (
+        not torch.is_grad_enabled()
+        and direction.device.type in ("cpu", "cuda")
+        and direction.dtype in (torch.float32, torch.float64)
+        and all(t.dtype == direction.dtype for t in others)
+        and all(type(t) in (Tensor, torch.nn.Parameter) and t.is_contiguous() for t in (direction, *others))
+    )
 
 
 def _composed(direction: Tensor, gain: Tensor, filters: Filters) -> Tensor:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from sgdph_fx import prepare
 from sgdph_fx.filters import Filters, compose, decompose
@@ -18,6 +19,13 @@ LAYOUTS = {
     "transposed": ((4, 3, 2), Filters(transposed=True), 3),
     "transposed in groups": ((4, 3, 2), Filters(transposed=True, groups=2), 6),
 }
+
+
+def by_definition(direction: Tensor, gain: Tensor, filters: Filters) -> Tensor:
+    stacked = direction if not filters.transposed else direction.unflatten(0, (filters.groups, -1))
+    over = [d for d in range(1, stacked.dim()) if not (filters.transposed and d == 2)]
+    norm = stacked.square().sum(over, keepdim=True).sqrt()
+    return (stacked / norm * gain.view_as(norm)).view_as(direction)
 
 
 @pytest.fixture(params=LAYOUTS, ids=str)
@@ -45,22 +53,52 @@ def test_both_derivatives_by_finite_differences(parts: tuple[Tensor, Tensor, Fil
     assert torch.autograd.gradcheck(weight, (direction, gain.detach()), check_forward_ad=True)
 
 
+class Calls(TorchDispatchMode):
+    """Names of the operations that were called."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: set[str] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.names.add(func.name())
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(
+    ("filters", "layout", "dtype", "in_one_pass"),
+    [
+        (Filters(), torch.contiguous_format, torch.float64, True),
+        (Filters(groups=2), torch.contiguous_format, torch.float32, True),
+        (Filters(), torch.channels_last, torch.float64, False),
+        (Filters(), torch.contiguous_format, torch.bfloat16, False),
+        (Filters(transposed=True), torch.contiguous_format, torch.float64, False),
+    ],
+)
+def test_the_backward_is_one_pass_where_torch_has_it(
+    filters: Filters, layout: torch.memory_format, dtype: torch.dtype, in_one_pass: bool
+) -> None:
+    torch.manual_seed(0)
+    direction, gain, grad = (torch.randn(shape, dtype=dtype) for shape in ((4, 5, 3, 2), 4, (4, 5, 3, 2)))
+    if filters.transposed:
+        gain = torch.randn(5, dtype=dtype)
+    inputs = direction.requires_grad_(), gain.requires_grad_()
+    with Calls() as calls:
+        found = torch.autograd.grad(compose(*inputs, filters), inputs, grad.contiguous(memory_format=layout))
+    assert ("aten::_weight_norm_interface_backward" in calls.names) == in_one_pass
+    exact = [t.detach().double().requires_grad_() for t in inputs]
+    expected = torch.autograd.grad(by_definition(*exact, filters), exact, grad.double())
+    tolerance = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 0.05}[dtype]
+    torch.testing.assert_close([t.double() for t in found], [*expected], rtol=tolerance, atol=tolerance)
+
+
 def test_transforms_of_functions_see_through_it(parts: tuple[Tensor, Tensor, Filters]) -> None:
     direction, gain, filters = (*(t.detach() for t in parts[:2]), parts[2])
-    over = (1, 2) if not filters.transposed else (1, 3)
-
-    def by_definition(v: Tensor, g: Tensor) -> Tensor:
-        stacked = v if not filters.transposed else v.unflatten(0, (filters.groups, -1))
-        norm = stacked.square().sum(over, keepdim=True).sqrt()
-        return (stacked / norm * g.view_as(norm)).view_as(v)
 
     def bent(weight: Any) -> Any:
-        return lambda v, g: weight(v, g).sin().square().sum()
+        return lambda v, g: weight(v, g, filters).sin().square().sum()
 
-    def ours(v: Tensor, g: Tensor) -> Tensor:
-        return compose(v, g, filters)
-
-    found = torch.func.hessian(bent(ours), argnums=(0, 1))(direction, gain)
+    found = torch.func.hessian(bent(compose), argnums=(0, 1))(direction, gain)
     torch.testing.assert_close(
         found, torch.func.hessian(bent(by_definition), argnums=(0, 1))(direction, gain)
     )
@@ -68,7 +106,7 @@ def test_transforms_of_functions_see_through_it(parts: tuple[Tensor, Tensor, Fil
     by_each = torch.stack(
         [torch.func.grad(bent(by_definition))(*each) for each in zip(*several, strict=True)]
     )
-    torch.testing.assert_close(torch.vmap(torch.func.grad(bent(ours)))(*several), by_each)
+    torch.testing.assert_close(torch.vmap(torch.func.grad(bent(compose)))(*several), by_each)
 
 
 def test_it_is_compiled_without_a_break_and_traced_into_a_file() -> None:
