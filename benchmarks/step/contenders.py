@@ -56,7 +56,7 @@ class Trainer:
         """Steps that stand for a full Hessian cycle: how many were taken before each, and its share of the cycle.
 
         Refreshes are sampled evenly over the cycle's parameters, every one if there are at most ``sample``; with
-        an interval the steps between, all alike, are one more.
+        an interval one of the steps between, all alike, comes after every fourth of them, as these weigh the most.
         """
         if not isinstance(self.optimizer, SGDPH):
             return [(0, 1.0)]
@@ -66,7 +66,10 @@ class Trainer:
         chosen = min(sample, count)
         refreshed = [int((i + 0.5) * count / chosen) * interval for i in range(chosen)]
         moments = [(step, 1 / (interval * chosen)) for step in refreshed]
-        return moments if interval == 1 else [*moments, (1, 1 - 1 / interval)]
+        if interval == 1:
+            return moments
+        fours = [moments[i : i + 4] for i in range(0, chosen, 4)]
+        return [moment for four in fours for moment in (*four, (1, (1 - 1 / interval) / len(fours)))]
 
     def go_to(self, step: int) -> None:
         """Make the next step the one after ``step`` steps."""

@@ -40,7 +40,7 @@ def test_the_command_writes_a_table_and_json(tmp_path: Path) -> None:
     assert file.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_a_sample_spreads_over_the_cycle_and_the_rest_of_an_interval_is_one_more() -> None:
+def test_a_sample_spreads_over_the_cycle_and_the_steps_between_stand_for_the_rest() -> None:
     every, tenth = (trainer(name, "resnet18", 2) for name in ("SGD-PH", "SGD-PH, every 10th step"))
     # 41 second-order parameters: 20 norms with weight and bias, and the classifier's bias.
     steps, shares = zip(*every.moments(1000), strict=True)
@@ -49,7 +49,9 @@ def test_a_sample_spreads_over_the_cycle_and_the_rest_of_an_interval_is_one_more
     assert [step for step, _ in every.moments(4)] == [5, 15, 25, 35]
     assert [step for step, _ in tenth.moments(4)] == [50, 150, 250, 350, 1]
     assert tenth.moments(4)[-1][1] == pytest.approx(0.9)
-    assert sum(share for _, share in tenth.moments(4)) == pytest.approx(1)
+    assert [step for step, _ in tenth.moments(6)] == [30, 100, 170, 230, 1, 300, 370, 1]
+    for sample in (4, 6, 1000):
+        assert sum(share for _, share in tenth.moments(sample)) == pytest.approx(1)
 
 
 def test_every_contender_is_measured_at_the_moment_that_it_is_set_to() -> None:
