@@ -37,7 +37,11 @@ __all__ = ["main"]
     help="Refreshes of a cycle to time; all of them by default.",
 )
 @click.option(
-    "--rounds", type=click.IntRange(1), default=3, show_default=True, help="How often to time each."
+    "--rounds",
+    type=click.IntRange(1),
+    default=3,
+    show_default=True,
+    help="How often to time each; the best counts.",
 )
 @click.option("--only", multiple=True, type=click.Choice(available()), help="Beside SGD; all by default.")
 @click.option("--memory/--no-memory", default=True, show_default=True)
@@ -74,7 +78,7 @@ def main(
         peaks = {n: peak_megabytes(n, network, width, batch, device) for n in names} if memory else {}
         rows += [_row(name, batch, costs, peaks) for name in names]
     how = (
-        f"{network}, width {width}, CIFAR form; torch {torch.__version__}, {_machine(device)}, median of {rounds} "
+        f"{network}, width {width}, CIFAR form; torch {torch.__version__}, {_machine(device)}, best of {rounds} "
         f"rounds; refreshes sampled: at most {sample} of a cycle."
     )
     out.parent.mkdir(parents=True, exist_ok=True)

@@ -33,11 +33,12 @@ class Cost:
 class _Lane:
     trainer: Trainer
     moments: list[tuple[int, float]]
-    seconds: list[list[float]] = field(default_factory=list)
+    turns: list[list[float]] = field(default_factory=list)
 
     def cost(self, batch: tuple[Tensor, Tensor]) -> Cost:
-        shares = [share for _, share in self.moments]
-        seconds = (s * statistics.median(taken) for s, taken in zip(shares, self.seconds, strict=True))
+        best = [min(taken) for taken in self.turns]
+        count = len(self.moments)
+        seconds = (share * statistics.mean(best[i::count]) for i, (_, share) in enumerate(self.moments))
         flops = (share * _flops(self.trainer, step, batch) for step, share in self.moments)
         return Cost(sum(seconds), sum(flops))
 
@@ -53,7 +54,8 @@ def measure(
     """Mean cost of a step of each contender.
 
     Steps take turns, one of each contender, so that whatever else the machine does falls on all alike.
-    Of each moment of a cycle the median over the rounds counts.
+    Of each turn the best round counts, as the machine's other work only adds; it is the same choice among as many
+    for all, and a contender with fewer moments than turns has the mean of those that fall on one.
 
     Args:
         trainers: By name, on the batch's device.
@@ -63,13 +65,13 @@ def measure(
         done: Called after each turn; there are ``rounds`` times the longest cycle's moments of them.
     """
     lanes = {name: _Lane(t, t.moments(sample)) for name, t in trainers.items()}
-    for lane in lanes.values():
-        lane.seconds = [[] for _ in lane.moments]
-        _warm(lane, batch)
     turns = max(len(lane.moments) for lane in lanes.values())
-    for turn in range(rounds * turns):
+    for lane in lanes.values():
+        lane.turns = [[] for _ in range(turns)]
+        _warm(lane, batch)
+    for turn in list(range(turns)) * rounds:
         for lane in lanes.values():
-            _timed(lane, turn % len(lane.moments), batch)
+            lane.turns[turn].append(_timed(lane, turn % len(lane.moments), batch))
         done()
     return {name: lane.cost(batch) for name, lane in lanes.items()}
 
@@ -78,14 +80,13 @@ def _warm(lane: _Lane, batch: tuple[Tensor, Tensor]) -> None:
     # A GPU loads each kernel at its first call, and every moment of a cycle has kernels of its own.
     for moment in range(1 if batch[0].is_cpu else len(lane.moments)):
         _timed(lane, moment, batch)
-        lane.seconds[moment].clear()
 
 
-def _timed(lane: _Lane, moment: int, batch: tuple[Tensor, Tensor]) -> None:
+def _timed(lane: _Lane, moment: int, batch: tuple[Tensor, Tensor]) -> float:
     lane.trainer.go_to(lane.moments[moment][0])
     started = _now(batch[0].device)
     lane.trainer.step(batch)
-    lane.seconds[moment].append(_now(batch[0].device) - started)
+    return _now(batch[0].device) - started
 
 
 def _now(device: torch.device) -> float:

@@ -14,6 +14,7 @@ import torch
 from click.testing import CliRunner
 from torch import nn
 
+from benchmarks.step import measure as measure_module
 from benchmarks.step.__main__ import main
 from benchmarks.step.arithmetic import flops_of
 from benchmarks.step.measure import measure
@@ -62,6 +63,29 @@ def test_every_contender_is_measured_at_the_moment_that_it_is_set_to() -> None:
     assert costs["a"].seconds > 0
     made.go_to(7)
     assert made.optimizer.due is [p for p in made.model.parameters() if p.dim() == 1][7]
+
+
+def test_of_each_turn_the_best_round_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0.0]
+    monkeypatch.setattr(measure_module, "_now", lambda device: clock[0])
+
+    class Scripted:
+        def __init__(self, shares: list[float], *seconds: float) -> None:
+            self.shares, self.seconds = shares, iter((*seconds, *[0] * len(shares)))
+
+        def moments(self, sample: int) -> list[tuple[int, float]]:
+            return list(enumerate(self.shares))
+
+        def go_to(self, step: int) -> None: ...
+
+        def step(self, batch: object) -> None:
+            clock[0] += next(self.seconds)
+
+    # Each is warmed by one step and then takes two turns, twice; at last the arithmetic is counted.
+    made: Any = {"two": Scripted([0.25, 0.75], 99, 100, 8, 4, 9), "one": Scripted([1.0], 99, 2, 5, 3, 4)}
+    costs = measure(made, batch_of(2), sample=2, rounds=2, done=lambda: None)
+    assert costs["two"].seconds == 0.25 * 4 + 0.75 * 8
+    assert costs["one"].seconds == (2 + 4) / 2
 
 
 @pytest.mark.parametrize(
