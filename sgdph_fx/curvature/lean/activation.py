@@ -68,6 +68,22 @@ def _exp(node: Node) -> Tensor:
     return y.clone()
 
 
+def _power(node: Node) -> Tensor:
+    x, e = saved(node, "self"), saved(node, "exponent")
+    second: Tensor = torch.zeros_like(x) if e in (0, 1) else x.pow(e - 2).mul_(e * (e - 1))
+    return second
+
+
+def _rsqrt(node: Node) -> Tensor:
+    y: Tensor = saved(node, "result")
+    return y.pow(5).mul_(0.75)
+
+
+def _sqrt(node: Node) -> Tensor:
+    y: Tensor = saved(node, "result")
+    return y.pow(-3).mul_(-0.25)
+
+
 def _push_relu(visit: Visit) -> Tensors:
     return [_through_relu(visit.node, visit.tangents[0], visit.spare[0])]
 
@@ -104,8 +120,11 @@ RULES: Mapping[str, Rule] = {
     "GeluBackward0": _smooth(_gelu),
     "ReluBackward0": Rule(_push_relu, _pull_relu, LINEAR, makes=True),
     "MaskedFillBackward0": linear(lambda node, t: t.masked_fill(saved(node, "mask"), 0)),
+    "PowBackward0": _smooth(_power),
+    "RsqrtBackward0": _smooth(_rsqrt),
     "SigmoidBackward0": _smooth(_sigmoid),
     "SiluBackward0": _smooth(_silu),
+    "SqrtBackward0": _smooth(_sqrt),
     "TanhBackward0": _smooth(_tanh),
 }
 """By node."""

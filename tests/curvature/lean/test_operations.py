@@ -86,6 +86,8 @@ NORMS: dict[str, Operation] = {
     "instance norm": (lambda x, w, b: F.instance_norm(x, weight=w, bias=b), [IMAGE, (4,), (4,)]),
     "layer norm": (lambda x, w, b: F.layer_norm(x, (5, 6), w, b), [IMAGE, (5, 6), (5, 6)]),
     "layer norm without affine": (lambda x: F.layer_norm(x, (6,)), [IMAGE]),
+    "RMS norm": (lambda x, w: F.rms_norm(x, (6,), w), [IMAGE, (6,)]),
+    "RMS norm without weight": (lambda x: F.rms_norm(x, (5, 6)), [IMAGE]),
 }
 POINTWISE: dict[str, Operation] = {
     "relu": (F.relu, [IMAGE]),
@@ -99,6 +101,10 @@ POINTWISE: dict[str, Operation] = {
     "sigmoid": (torch.sigmoid, [IMAGE]),
     "tanh": (torch.tanh, [IMAGE]),
     "exp": (torch.exp, [IMAGE]),
+    "power": (lambda x: (x * x + 1) ** 1.5, [IMAGE]),
+    "whole powers": (lambda x: x**3 + x**2 + x**1 + x**0 + (2 + x) ** -1, [IMAGE]),
+    "square root": (lambda x: torch.sqrt(x * x + 1), [IMAGE]),
+    "reciprocal of the root": (lambda x: torch.rsqrt(x * x + 1), [IMAGE]),
     "dropout": (_dropout, [IMAGE]),
     "masked fill": (lambda x: x.masked_fill(torch.eye(5, 6).bool(), 2.0), [IMAGE]),
     "negative, scaled": (lambda x: -x * 3 / 2 + 1 - 4, [IMAGE]),
@@ -171,7 +177,7 @@ def _written_into(x: Tensor) -> Tensor:
 
 
 UNKNOWN: dict[str, Operation] = {
-    "power": (lambda x: (x * x + 1) ** 1.5, [IMAGE]),
+    "power of a power": (lambda x: (x * x + 1) ** x, [IMAGE]),
     "softplus, elu": (lambda x: F.elu(F.softplus(x) - 1), [IMAGE]),
     "hypot of a value and what it makes": (lambda x: torch.hypot(x, x.cos() + 2), [IMAGE]),
     "hypot of a value with itself": (lambda x: torch.hypot(x + 3, x + 3), [IMAGE]),
