@@ -103,6 +103,7 @@ POINTWISE: dict[str, Operation] = {
     "exp": (torch.exp, [IMAGE]),
     "power": (lambda x: (x * x + 1) ** 1.5, [IMAGE]),
     "whole powers": (lambda x: x**3 + x**2 + x**1 + x**0 + (2 + x) ** -1, [IMAGE]),
+    "powers of zero": (lambda x: sum((x - x.detach()) ** e for e in (0, 1, 2)), [IMAGE]),
     "square root": (lambda x: torch.sqrt(x * x + 1), [IMAGE]),
     "reciprocal of the root": (lambda x: torch.rsqrt(x * x + 1), [IMAGE]),
     "dropout": (_dropout, [IMAGE]),
