@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import Node
 
-from sgdph_fx.curvature.lean.fallback import apply, torch_pull
+from sgdph_fx.curvature.lean.fallback import apply
 from sgdph_fx.curvature.lean.shape import linear, pull_linear
 from sgdph_fx.curvature.lean.visit import LINEAR, NONLINEAR, Rule, Tensors, Turn, Visit, saved
 
@@ -21,30 +21,36 @@ def _push(visit: Visit) -> Tensors:
     return apply(visit.node, visit.tangents[:1])[:1]
 
 
-def _smooth(second_derivative: Callable[[Node], Tensor | None]) -> Rule:
+def _smooth(second_derivative: Callable[[Node], Tensor]) -> Rule:
     """The rule of a function with a curvature: ġ by x is f'(x) ġ + f''(x) ẋ g."""
 
     def pull(turn: Turn) -> Tensors:
         (g,), (dg,), (dx,) = turn.g, turn.dg, turn.tangents
-        second = second_derivative(turn.node)
-        if second is None:
-            return torch_pull(turn)
         passed = None if dg is None else apply(turn.node, [dg])[0]
         if g is None or dx is None:
             return [passed]
         bent = torch.mul(dx, g, out=dx) if turn.visit.spare[0] else dx * g
-        bent.mul_(second)
+        bent.mul_(second_derivative(turn.node))
         return [bent if passed is None else bent.add_(passed)]
 
     return Rule(_push, pull, NONLINEAR, makes=True)
 
 
-def _gelu(node: Node) -> Tensor | None:
-    if saved(node, "approximate") != "none":
-        return None
+def _gelu(node: Node) -> Tensor:
     x: Tensor = saved(node, "self")
+    if saved(node, "approximate") == "tanh":
+        return _gelu_by_tanh(x)
     square = x * x
     return (square * -0.5).exp_().mul_(square.neg_().add_(2)).mul_(1 / math.sqrt(2 * math.pi))
+
+
+def _gelu_by_tanh(x: Tensor) -> Tensor:
+    """Of x (1 + tanh u) / 2 with u = √(2/π) (x + 0.044715 x³): (1 - tanh² u) (u' + x u'' / 2 - x u'² tanh u)."""
+    k, c = math.sqrt(2 / math.pi), 0.044715
+    square = x * x
+    t = torch.tanh(x * (square * (k * c)).add_(k))
+    slope = (square * (3 * k * c)).add_(k)
+    return (1 - t * t).mul_(slope + square * (3 * k * c) - x * slope * slope * t)
 
 
 def _silu(node: Node) -> Tensor:
