@@ -39,8 +39,8 @@ class _Lane:
         best = [min(taken) for taken in self.turns]
         count = len(self.moments)
         seconds = (share * statistics.mean(best[i::count]) for i, (_, share) in enumerate(self.moments))
-        flops = (share * _flops(self.trainer, step, batch) for step, share in self.moments)
-        return Cost(sum(seconds), sum(flops))
+        flops = {step: _flops(self.trainer, step, batch) for step in {step for step, _ in self.moments}}
+        return Cost(sum(seconds), sum(share * flops[step] for step, share in self.moments))
 
 
 def measure(

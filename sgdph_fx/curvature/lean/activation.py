@@ -45,12 +45,13 @@ def _gelu(node: Node) -> Tensor:
 
 
 def _gelu_by_tanh(x: Tensor) -> Tensor:
-    """Of x (1 + tanh u) / 2 with u = √(2/π) (x + 0.044715 x³): (1 - tanh² u) (u' + x u'' / 2 - x u'² tanh u)."""
+    """Of x (1 + tanh u) / 2 with u = √(2/π) (x + 0.044715 x³): (1 - tanh² u) (u' + x u'' / 2 - x u'² tanh u),
+    where x u'' / 2 = u' - √(2/π)."""
     k, c = math.sqrt(2 / math.pi), 0.044715
     square = x * x
     t = torch.tanh(x * (square * (k * c)).add_(k))
     slope = (square * (3 * k * c)).add_(k)
-    return (1 - t * t).mul_(slope + square * (3 * k * c) - x * slope * slope * t)
+    return (1 - t * t).mul_(2 * slope - k - x * slope * slope * t)
 
 
 def _silu(node: Node) -> Tensor:

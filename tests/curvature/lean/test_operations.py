@@ -178,7 +178,7 @@ def _written_into(x: Tensor) -> Tensor:
 
 
 UNKNOWN: dict[str, Operation] = {
-    "power of a power": (lambda x: (x * x + 1) ** x, [IMAGE]),
+    "power that varies": (lambda x: (x * x + 1) ** x, [IMAGE]),
     "softplus, elu": (lambda x: F.elu(F.softplus(x) - 1), [IMAGE]),
     "hypot of a value and what it makes": (lambda x: torch.hypot(x, x.cos() + 2), [IMAGE]),
     "hypot of a value with itself": (lambda x: torch.hypot(x + 3, x + 3), [IMAGE]),
