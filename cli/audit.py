@@ -60,7 +60,7 @@ COUNT = click.IntRange(min=1)
     "plot_file",
     type=NEW_FILE,
     metavar="FILE",
-    help="Draw a picture, in the format of its suffix; needs matplotlib.",
+    help="Draw a plot, in the format of its suffix; needs matplotlib.",
 )
 @traceback_option
 def command(

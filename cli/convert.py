@@ -7,9 +7,9 @@ from pathlib import Path
 import click
 from torch import nn
 
-from sgdph_fx.changes import changes
 from sgdph_fx.pipeline import Prepared, prepare
-from sgdph_fx.plan import Plan
+from sgdph_fx.plan.diff import plan_changes
+from sgdph_fx.plan.plan import Plan
 from sgdph_fx.report import Report
 from sgdph_fx.trace import ExampleInputs
 
@@ -80,7 +80,7 @@ def _prepared(asked: Asked) -> Prepared:
 
 def _compare(reviewed: Plan, plan: Plan, form: str | None) -> None:
     """Raise if the plans treat anything differently, after saying what on standard output."""
-    found = changes(reviewed, plan)
+    found = plan_changes(reviewed, plan)
     if not found:
         click.echo("The model is treated as in the reviewed plan.", err=True)
         return

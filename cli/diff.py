@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import click
 
-from sgdph_fx.changes import changes
-from sgdph_fx.report.differences import as_json, as_markdown, as_text
+from sgdph_fx.plan.diff import plan_changes
+from sgdph_fx.report.plan_diff import as_json, as_markdown, as_text
 
 from .options import Asked, reading_options, traceback_option
 from .plans import read_plan
@@ -37,5 +37,5 @@ def diff(before: str, after: str, asked: Asked, form: str | None, with_traceback
       sgdph-convert diff model.py:small model.py:large
     """
     with working(with_traceback), progress("Comparing"):
-        found = changes(read_plan(before, asked), read_plan(after, asked))
+        found = plan_changes(read_plan(before, asked), read_plan(after, asked))
     click.echo(FORMS[form or "text"](found), nl=False)

@@ -10,8 +10,9 @@ from typing import Any, get_args
 
 import click
 
-from sgdph_fx.config import Action, Config, Policy
-from sgdph_fx.hints import HINTS
+from sgdph_fx.plan.config import Config
+from sgdph_fx.plan.entries import Action, Policy
+from sgdph_fx.plan.hint_codes import HINTS
 
 from .inputs import Shape, parse_shape
 

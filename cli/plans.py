@@ -9,7 +9,7 @@ from torch import nn
 
 from sgdph_fx.errors import PlanFormatError
 from sgdph_fx.pipeline import analyze
-from sgdph_fx.plan import Plan
+from sgdph_fx.plan.plan import Plan
 from sgdph_fx.trace import ExampleInputs
 
 from .options import Asked

@@ -10,8 +10,8 @@ import click
 import safetensors.torch
 import torch
 
-from sgdph_fx.filters import decoupled_names
-from sgdph_fx.plan import Plan
+from sgdph_fx.plan.plan import Plan
+from sgdph_fx.transform.filters import decoupled_names
 
 from .errors import CliError, WeightsError
 from .options import NEW_FILE, traceback_option

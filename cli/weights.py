@@ -12,6 +12,8 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from sgdph_fx.plan.wording import first_few
+
 from .errors import WeightsError
 
 __all__ = ["load_weights", "read_state", "without_wrapper"]
@@ -100,20 +102,15 @@ def _differences(state: Mapping[str, Any], model: nn.Module) -> Iterable[str]:
         if key in state and _shape(state[key]) != _shape(value)
     ]
     if missing:
-        yield f"missing {_some(missing)}"
+        yield f"missing {first_few(missing, SHOWN)}"
     if unexpected:
-        yield f"unexpected {_some(unexpected)}"
+        yield f"unexpected {first_few(unexpected, SHOWN)}"
     if reshaped:
-        yield _some(reshaped)
+        yield first_few(reshaped, SHOWN)
 
 
 def _shape(value: Any) -> str:
     return "x".join(map(str, value.shape)) or "scalar" if isinstance(value, Tensor) else type(value).__name__
-
-
-def _some(names: list[str]) -> str:
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(names[:SHOWN]) + more
 
 
 def _hint(state: Mapping[str, Any]) -> str:

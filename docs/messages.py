@@ -12,7 +12,7 @@ import click
 
 from sgdph_fx import errors
 from sgdph_fx.cli import errors as command_errors
-from sgdph_fx.hints import HINTS
+from sgdph_fx.plan.hint_codes import HINTS
 
 __all__ = ["PAGE", "Message", "messages", "page"]
 

@@ -12,7 +12,7 @@ from rich.console import Console
 from experiments.data import MissingDataError
 from experiments.laboratory import Laboratory, chosen
 from experiments.outcomes import gather
-from experiments.pictures import curves
+from experiments.plots import curves
 from experiments.recipe_files import SCALES, Experiment, names, read
 from experiments.tables import text
 from experiments.team import Team

@@ -61,7 +61,7 @@ def main(
 
 
 def write(found: Audit, folder: Path) -> None:
-    """The audit as JSON, Markdown and picture."""
+    """The audit as JSON, Markdown and fig."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "audit.json").write_text(found.to_json())
     (folder / "audit.md").write_text(found.to_markdown())

@@ -1,4 +1,4 @@
-"""Runs → a picture: training loss and test accuracy, against epochs and against time."""
+"""Runs → a plot: training loss and test accuracy, against epochs and against time."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ def figure(runs: Mapping[str, Sequence[Run]], title: str, seconds: Number, secon
 
     Args:
         runs: System → its runs, one for each seed.
-        title: Heads the picture.
+        title: Heads the fig.
         seconds: Which of an epoch's times to draw against.
         seconds_label: What that time is.
     """
-    picture = Figure(figsize=(9, 6.5), layout="constrained")
-    axes = picture.subplots(2, 2, sharex="col", sharey="row")
+    fig = Figure(figsize=(9, 6.5), layout="constrained")
+    axes = fig.subplots(2, 2, sharex="col", sharey="row")
     for row, (height, label) in zip(axes, (LOSS, ACCURACY), strict=True):
         for axis, along in zip(row, (_epoch, seconds), strict=True):
             for system, of_system in runs.items():
@@ -45,8 +45,8 @@ def figure(runs: Mapping[str, Sequence[Run]], title: str, seconds: Number, secon
     axes[1, 0].xaxis.set_major_locator(MaxNLocator(integer=True))
     axes[1, 1].set_xlabel(seconds_label)
     axes[0, 0].legend()
-    picture.suptitle(title)
-    return picture
+    fig.suptitle(title)
+    return fig
 
 
 def _line(axis: Axes, system: str, runs: Sequence[Run], along: Number, height: Number) -> None:

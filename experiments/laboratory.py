@@ -46,7 +46,7 @@ class Laboratory:
 
     Args:
         data: Holds the data sets.
-        out: Holds the log, the checkpoints, tables and pictures.
+        out: Holds the log, the checkpoints, tables and plots.
         device: Where to train.
         console: For progress.
         workers: Processes that read image files; data sets in memory need none.

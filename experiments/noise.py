@@ -20,7 +20,7 @@ from torch.nn.functional import cross_entropy
 from experiments.batches import augmented_batches
 from experiments.short_training import Trained, training_options, with_bar
 from sgdph_fx import Prepared
-from sgdph_fx.curvature.lean import product_alone
+from sgdph_fx.curvature.forward_over_reverse import product_only
 
 __all__ = ["Noise", "main", "measure", "noise_of"]
 
@@ -116,7 +116,7 @@ def summary(found: Sequence[Noise]) -> str:
 
 def _row_sums(model: nn.Module, parameter: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
     def row_sums(inputs: Tensor, labels: Tensor) -> Tensor:
-        product = product_alone(cross_entropy(model(inputs), labels), parameter, torch.ones_like(parameter))
+        product = product_only(cross_entropy(model(inputs), labels), parameter, torch.ones_like(parameter))
         assert product is not None
         return product.flatten().double()
 

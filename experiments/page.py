@@ -15,7 +15,7 @@ import click
 
 from experiments import tables
 from experiments.outcomes import Outcome, gather
-from experiments.pictures import curves
+from experiments.plots import curves
 from experiments.recipe_files import Experiment, read
 
 __all__ = ["PARTS", "main", "render"]
@@ -72,9 +72,7 @@ def render(page: str, log: Path) -> str:
     return BLOCK.sub(block, page)
 
 
-@click.command(
-    help="Write the tables and the picture of docs/results.md anew from the log of the recipe cpu."
-)
+@click.command(help="Write the tables and the plot of docs/results.md anew from the log of the recipe cpu.")
 @click.option(
     "--log",
     type=click.Path(path_type=Path, exists=True),
@@ -91,9 +89,9 @@ def main(log: Path, docs: Path) -> None:
         kept.write_bytes(log.read_bytes())
     page.write_text(render(page.read_text(encoding="utf-8"), log), encoding="utf-8")
     experiment = read("cpu")
-    picture = curves(experiment, gather(experiment, log), ["train_accuracy"])
+    fig = curves(experiment, gather(experiment, log), ["train_accuracy"])
     (docs / "images").mkdir(exist_ok=True)
-    picture.savefig(docs / "images" / "results-cpu.png", dpi=100)
+    fig.savefig(docs / "images" / "results-cpu.png", dpi=100)
     click.echo(f"Written: {page} and images/results-cpu.png.")
 
 

@@ -2,7 +2,7 @@
 
 ``python -m experiments.quickstart --data DIR`` trains VGG-11 without normalization and ResNet-18 with batch
 norm, both narrow, from the same starts and on the same batches with each optimizer; then it writes
-``results.json`` and a picture of the curves for each network.
+``results.json`` and a plot of the curves for each network.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ def main(
         recipes = comparison.recipes(width, epochs, range(seeds))
         runs = _by_system(bench.run(recipes, console))
         summaries.append(summarise(runs))
-        _picture(runs, f"{dataset}, {train_size:,} training images", device, out)
+        _plot(runs, f"{dataset}, {train_size:,} training images", device, out)
         console.print(_table(summaries[-1]))
     setting = {**bench.images, "threads": threads, "device": device, "torch": torch.__version__}
     results = {**setting, "machine": platform.machine(), "comparisons": summaries}
@@ -146,7 +146,7 @@ def _by_system(runs: Sequence[Run]) -> dict[str, list[Run]]:
     return systems
 
 
-def _picture(runs: Mapping[str, Sequence[Run]], title: str, device: str, out: Path) -> None:
+def _plot(runs: Mapping[str, Sequence[Run]], title: str, device: str, out: Path) -> None:
     recipe = next(iter(runs.values()))[0].recipe
     # Processor time leaves out what other programs take; on an accelerator only wall time tells.
     seconds, label = (_cpu, "processor time (s)") if device == "cpu" else (_wall, "time (s)")

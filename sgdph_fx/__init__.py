@@ -3,13 +3,13 @@
 from sgdph_fx import errors
 from sgdph_fx.audits import Audit, AuditRow, audit
 from sgdph_fx.checks import check_optimizer
-from sgdph_fx.config import Config
-from sgdph_fx.decouple import restore
 from sgdph_fx.optim import SGDPH, compile_between_refreshes
 from sgdph_fx.pipeline import Prepared, analyze, param_groups, prepare
-from sgdph_fx.plan import Plan
+from sgdph_fx.plan.config import Config
+from sgdph_fx.plan.plan import Plan
 from sgdph_fx.report import Report
 from sgdph_fx.rules.register import register_conv, register_norm, register_transparent
+from sgdph_fx.transform.decouple import restore
 
 __all__ = [
     "SGDPH",

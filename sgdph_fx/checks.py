@@ -1,7 +1,8 @@
-"""Is this a model that can be treated? All problems are found before anything is changed."""
+"""The checks around a preparation: refuse what cannot be treated before anything changes, and verify the result."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import cast
 
 import torch
@@ -10,7 +11,6 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.nn.parameter import is_lazy
 
-from sgdph_fx.decouple import restore
 from sgdph_fx.errors import (
     ModelError,
     NonFiniteWeightError,
@@ -21,23 +21,97 @@ from sgdph_fx.errors import (
     StaleOptimizerError,
     UninitializedModelError,
 )
-from sgdph_fx.filters import compose, decompose
 from sgdph_fx.plan import Plan
-from sgdph_fx.trace import Run, eagerly, mode, untouched
+from sgdph_fx.plan.entries import Hint
+from sgdph_fx.plan.wording import first_few
+from sgdph_fx.report import Check
+from sgdph_fx.trace import ExampleInputs, Run, eagerly, mode, runner, untouched
+from sgdph_fx.transform import restore
+from sgdph_fx.transform.filters import compose, decompose
 
-__all__ = [
-    "check_optimizer",
-    "outputs_of",
-    "require_equal_outputs",
-    "require_exact_rewrite",
-    "require_finite",
-    "require_module",
-    "require_trainable",
-    "unwrapped",
-]
+__all__ = ["Expectation", "Subject", "accept", "check_optimizer", "require_preparable"]
 
 
-def require_module(model: object) -> nn.Module:
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """The module to treat, out of its wrappers, and a hint on each wrapper that was taken off."""
+
+    model: nn.Module
+    hints: tuple[Hint, ...] = ()
+
+
+def accept(model: object, *, inplace: bool = False) -> Subject:
+    """Take ``model`` out of its wrappers, if it is one that can be read.
+
+    Args:
+        model: What you passed as a model.
+        inplace: Whether it is going to be rewritten itself.
+
+    Raises:
+        ModelError: if it is no module, is TorchScript, is sharded, or has a lazy layer without a shape.
+    """
+    outer = _require_module(model)
+    inner = _unwrapped(outer, inplace)
+    if inner is outer:
+        return Subject(inner)
+    message = (
+        f"the {type(inner).__name__} inside {type(outer).__name__} was taken, and is what is returned; wrap it "
+        "again to train"
+    )
+    return Subject(inner, (Hint("unwrapped", "", message),))
+
+
+def require_preparable(model: nn.Module) -> None:
+    """Refuse a model that has nothing to train, or weights that cannot be trained from.
+
+    Raises:
+        NothingToTrainError: if no parameter requires a gradient.
+        NonFiniteWeightError: if parameters hold NaN or infinity; the message names them.
+    """
+    _require_trainable(model)
+    _require_finite(model)
+
+
+@dataclass(frozen=True, slots=True)
+class Expectation:
+    """What a rewriting must not change, measured on the model before it is rewritten.
+
+    Args:
+        weights: The largest relative difference between a weight and what its parts give back.
+        outputs: The model's outputs in evaluation mode, where you gave example inputs.
+        run: What runs a model on these inputs.
+    """
+
+    weights: float
+    outputs: list[Tensor] | None
+    run: Run | None
+
+    @classmethod
+    def of(cls, model: nn.Module, plan: Plan, example_inputs: ExampleInputs | None) -> Expectation:
+        """Measure it; ``model`` stays as it is.
+
+        Raises:
+            RewriteError: if a weight is not computed back from its parts.
+        """
+        weights = _require_exact_weights(model, plan)
+        if example_inputs is None:
+            return cls(weights, None, None)
+        run = runner(example_inputs)
+        return cls(weights, _outputs_of(model, run), run)
+
+    def verify(self, prepared: nn.Module) -> Check:
+        """Compare the prepared model with it.
+
+        Raises:
+            RewriteError: if an output differs by more than rounding explains; the model is put back.
+        """
+        if self.outputs is None or self.run is None:
+            return Check("weights computed from direction and gain", self.weights)
+        difference = _require_equal_outputs(self.outputs, prepared, self.run)
+        return Check("outputs in evaluation mode", difference)
+
+
+def _require_module(model: object) -> nn.Module:
     """``model``, if it is an ``nn.Module`` that can be read.
 
     Raises:
@@ -66,7 +140,7 @@ def require_module(model: object) -> nn.Module:
     return model
 
 
-def unwrapped(model: nn.Module, inplace: bool = False) -> nn.Module:
+def _unwrapped(model: nn.Module, inplace: bool) -> nn.Module:
     """The model inside ``DataParallel`` or ``torch.compile``, however deep; a model that is not wrapped, itself.
 
     Raises:
@@ -109,18 +183,13 @@ def check_optimizer(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
     strangers = len(held - own.keys())
     if lacking or strangers:
         raise StaleOptimizerError(
-            f"This {type(optimizer).__name__} does not fit the model: it lacks {_some(lacking) or 'none'} of its "
+            f"This {type(optimizer).__name__} does not fit the model: it lacks {first_few(lacking) or 'none'} of its "
             f"trainable parameters, and holds {strangers} that are not the model's. Make the optimizer after "
             "`prepare`, from the `param_groups` that it returns."
         )
 
 
-def _some(names: list[str]) -> str:
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return ", ".join(names[:3]) + more
-
-
-def require_trainable(model: nn.Module) -> None:
+def _require_trainable(model: nn.Module) -> None:
     """Raises :class:`NothingToTrainError` if no parameter requires a gradient."""
     total = sum(1 for _ in model.parameters())
     if total == 0:
@@ -132,7 +201,7 @@ def require_trainable(model: nn.Module) -> None:
         )
 
 
-def require_finite(model: nn.Module) -> None:
+def _require_finite(model: nn.Module) -> None:
     """Raises :class:`NonFiniteWeightError`, naming them, if parameters hold NaN or infinity."""
     bad = [
         f"{name} ({int((~parameter.isfinite()).sum())} of {parameter.numel()})"
@@ -141,12 +210,12 @@ def require_finite(model: nn.Module) -> None:
     ]
     if bad:
         raise NonFiniteWeightError(
-            f"Not finite: {_some(bad)}. Such weights have no direction and gain, and cannot be trained "
+            f"Not finite: {first_few(bad)}. Such weights have no direction and gain, and cannot be trained "
             "from. Load a sound checkpoint, or initialise them anew."
         )
 
 
-def require_exact_rewrite(model: nn.Module, plan: Plan) -> float:
+def _require_exact_weights(model: nn.Module, plan: Plan) -> float:
     """Check, before anything is changed, that each weight to decouple is computed back from its parts.
 
     Returns:
@@ -171,7 +240,7 @@ def require_exact_rewrite(model: nn.Module, plan: Plan) -> float:
     return worst
 
 
-def outputs_of(model: nn.Module, run: Run) -> list[Tensor]:
+def _outputs_of(model: nn.Module, run: Run) -> list[Tensor]:
     """All floating tensors that ``run(model)`` returns in evaluation mode; ``model`` stays as it is."""
     with untouched(model), mode(model, training=False), eagerly():
         torch.manual_seed(0)  # undone on leaving: a model that draws random numbers draws the same twice
@@ -179,7 +248,7 @@ def outputs_of(model: nn.Module, run: Run) -> list[Tensor]:
     return [leaf.detach() for leaf in leaves if isinstance(leaf, Tensor) and leaf.is_floating_point()]
 
 
-def require_equal_outputs(before: list[Tensor], prepared: nn.Module, run: Run) -> float:
+def _require_equal_outputs(before: list[Tensor], prepared: nn.Module, run: Run) -> float:
     """Check that a prepared model computes what it did before; if not, it is put back.
 
     Args:
@@ -193,7 +262,7 @@ def require_equal_outputs(before: list[Tensor], prepared: nn.Module, run: Run) -
     Raises:
         RewriteError: if one differs by more than rounding can explain.
     """
-    after = outputs_of(prepared, run)
+    after = _outputs_of(prepared, run)
     worst = max([_relative(a, b) for a, b in zip(after, before, strict=True)], default=0.0)
     tolerance = max([torch.finfo(b.dtype).eps ** 0.5 for b in before], default=0.0)
     if not worst <= tolerance:

@@ -1,43 +1,19 @@
-"""The stages in one call: trace, follow the flow, judge, tag, rewrite, check."""
+"""The stages in one call: trace, decide, transform, verify."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 from torch import nn
 
-from sgdph_fx.checks import (
-    outputs_of,
-    require_equal_outputs,
-    require_exact_rewrite,
-    require_finite,
-    require_module,
-    require_trainable,
-    unwrapped,
-)
-from sgdph_fx.config import Config
-from sgdph_fx.convolutions import convolution_rows
-from sgdph_fx.errors import TraceError
-from sgdph_fx.flow import Flow, flow_of
-from sgdph_fx.groups import ParamGroup, groups_of
-from sgdph_fx.noticed import noticed
-from sgdph_fx.overrides import override_convolutions, override_parameters
-from sgdph_fx.picture import picture_of
-from sgdph_fx.plan import Plan
-from sgdph_fx.report import Check, Report
-from sgdph_fx.rows import Hint
-from sgdph_fx.tags import parameter_rows
-from sgdph_fx.trace import (
-    ExampleInputs,
-    Trace,
-    eagerly,
-    runner,
-    trace_by_recording,
-    trace_symbolically,
-    untouched,
-    without_collection,
-)
+from sgdph_fx.analysis import Analysis, decide
+from sgdph_fx.checks import Expectation, Subject, accept, require_preparable
+from sgdph_fx.plan import Config, Plan
+from sgdph_fx.plan.param_groups import ParamGroup, build_param_groups
+from sgdph_fx.report import Report
+from sgdph_fx.report.graph_view import graph_view_of
+from sgdph_fx.trace import ExampleInputs, eagerly, read_model, untouched, without_collection
 
 __all__ = ["Prepared", "analyze", "param_groups", "prepare"]
 
@@ -46,9 +22,9 @@ class Prepared(NamedTuple):
     """What :func:`prepare` returns.
 
     Args:
-        model: The model, of the person's own class, in which bare convolutions have been decoupled.
+        model: The model, of your own class, in which bare convolutions have been decoupled.
         param_groups: Ordinary parameter groups for :class:`sgdph_fx.SGDPH`, or for any torch optimizer.
-        report: What was decided and why; printing it shows it.
+        report: What was decided and why; print it to read it.
     """
 
     model: nn.Module
@@ -65,8 +41,8 @@ def analyze(
         model: The model. Its parameters, buffers, modes, gradients and the state of the random number
             generators are the same afterwards.
         example_inputs: A tensor, a tuple of positional arguments, a dict of keyword arguments, or a callable
-            that runs the model. With them one real run in each mode is recorded, which works for
-            whatever runs in PyTorch; without, the model is traced symbolically by torch.fx.
+            that runs the model. With inputs, one real run in each mode is recorded, which works for
+            whatever runs in PyTorch; without inputs, torch.fx traces the model symbolically.
         config: The policy, and rules for single names.
 
     Returns:
@@ -77,7 +53,7 @@ def analyze(
         TraceError: if it cannot be traced, or does not run on the inputs; the message names the line.
         ConfigError: if a rule matches nothing.
     """
-    return _analyze(model, example_inputs, config)[0]
+    return _analyze(accept(model), example_inputs, config).plan
 
 
 def prepare(
@@ -108,20 +84,14 @@ def prepare(
         RewriteError: if the rewritten weights, or with inputs the outputs, differ from the originals.
         In every case the model is as it was.
     """
-    wrapper, model = model, unwrapped(require_module(model), inplace)
-    require_trainable(model)
-    require_finite(model)
-    plan, flow = _analyze(wrapper, example_inputs, config)
-    picture = picture_of(flow)
-    check = Check("weights computed from direction and gain", require_exact_rewrite(model, plan))
-    if example_inputs is None:
-        prepared = plan.apply(model, inplace=inplace)
-    else:
-        run = runner(example_inputs)
-        before = outputs_of(model, run)
-        prepared = plan.apply(model, inplace=inplace)
-        check = Check("outputs in evaluation mode", require_equal_outputs(before, prepared, run))
-    return Prepared(prepared, groups_of(plan, prepared), Report(plan, check, picture))
+    subject = accept(model, inplace=inplace)
+    require_preparable(subject.model)
+    analysis = _analyze(subject, example_inputs, config)
+    plan, graph_view = analysis.plan, graph_view_of(analysis.flows[0])
+    expected = Expectation.of(subject.model, plan, example_inputs)
+    prepared = plan.apply(subject.model, inplace=inplace)
+    check = expected.verify(prepared)
+    return Prepared(prepared, build_param_groups(plan, prepared), Report(plan, check, graph_view))
 
 
 def param_groups(
@@ -145,71 +115,15 @@ def param_groups(
         ModelError, TraceError, ConfigError: as :func:`analyze`.
     """
     if isinstance(model, Prepared):
-        return groups_of(model.report.plan, model.model)
-    return groups_of(analyze(model, example_inputs, config=config).without_rewriting(), unwrapped(model))
+        return build_param_groups(model.report.plan, model.model)
+    subject = accept(model)
+    return build_param_groups(
+        _analyze(subject, example_inputs, config).plan.without_rewriting(), subject.model
+    )
 
 
-def _analyze(
-    model: nn.Module, example_inputs: ExampleInputs | None, config: Config | None
-) -> tuple[Plan, Flow]:
-    """The plan, and the flow that decided it: that of training where the model runs so."""
-    inner = unwrapped(require_module(model))
-    hints = [] if inner is model else [_unwrapping(model, inner)]
-    model, config = inner, config or Config()
+def _analyze(subject: Subject, example_inputs: ExampleInputs | None, config: Config | None) -> Analysis:
+    model, config = subject.model, config or Config()
     with without_collection(), untouched(model), eagerly():
-        traces, more = _trace(model, example_inputs)
-        flows = [flow_of(trace, model) for trace in traces]
-        return _decide(model, traces[0], flows, config, [*hints, *more]), flows[0]
-
-
-def _unwrapping(wrapper: nn.Module, inner: nn.Module) -> Hint:
-    kind = type(wrapper).__name__
-    message = (
-        f"the {type(inner).__name__} inside {kind} was taken, and is what is returned; wrap it again to train"
-    )
-    return Hint("unwrapped", "", message)
-
-
-def _decide(model: nn.Module, trace: Trace, flows: list[Flow], config: Config, hints: list[Hint]) -> Plan:
-    convolutions, more = convolution_rows(model, flows, config.policy)
-    convolutions = override_convolutions(convolutions, config.rules)
-    parameters = override_parameters(parameter_rows(model, convolutions, flows), config.rules)
-    more = (*more, *noticed(model, flows[0], convolutions, parameters))
-    return Plan(
-        model=f"{type(model).__module__}.{type(model).__qualname__}",
-        policy=config.policy,
-        way=trace.way,
-        convolutions=convolutions,
-        parameters=parameters,
-        frozen=tuple(name for name, p in model.named_parameters() if not p.requires_grad),
-        hints=tuple(hint for hint in (*hints, *more) if hint.code not in config.silence),
-    )
-
-
-def _trace(model: nn.Module, example_inputs: ExampleInputs | None) -> tuple[list[Trace], list[Hint]]:
-    """Training mode first, which decides, then evaluation."""
-    if example_inputs is None:
-        training_trace = trace_symbolically(model, True)
-        if training_trace.either_mode:
-            return [training_trace], []
-        return [training_trace, trace_symbolically(model, False)], []
-    run = runner(example_inputs)
-    try:
-        training = [trace_by_recording(model, run, True)]
-    except TraceError as error:
-        traces = [trace_by_recording(model, run, False)]
-        hints = [Hint("training-run-failed", "", f"{error} Verdicts are those of evaluation mode.")]
-    else:
-        traces, hints = [*training, trace_by_recording(model, run, False)], []
-    return traces, [*hints, *_unseen(traces)]
-
-
-def _unseen(traces: Sequence[Trace]) -> Iterator[Hint]:
-    counts = {path: max(t.unseen.get(path, 0) for t in traces) for t in traces for path in t.unseen}
-    for path, count in counts.items():
-        if count:
-            message = (
-                f"{count} convolution{'s' if count > 1 else ''} ran inside this TorchScript module, where none can be "
-                "decoupled, whatever follows it; pass the module that it was made from, and script after training"
-            )
-            yield Hint("unseen-convolutions", path, message)
+        reading = read_model(model, example_inputs)
+        return decide(model, replace(reading, hints=(*subject.hints, *reading.hints)), config)

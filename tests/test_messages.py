@@ -9,7 +9,7 @@ from types import ModuleType
 import pytest
 
 from sgdph_fx.errors import SgdphError
-from sgdph_fx.hints import HINTS
+from sgdph_fx.plan.hint_codes import HINTS
 from tests.triggers import TRIGGERS
 
 ROOT = Path(__file__).parents[1]

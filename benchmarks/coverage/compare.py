@@ -12,7 +12,7 @@ from torch import Tensor, fx, nn
 
 from benchmarks.coverage.sample import Sample, leaves_of
 from sgdph_fx import Plan, Prepared
-from sgdph_fx.flow import flow_of
+from sgdph_fx.analysis.flow import flow_of
 from sgdph_fx.rules.kinds import Conv
 from sgdph_fx.trace import trace_by_recording
 from sgdph_fx.trace.scripted import ConvolutionCounter

@@ -11,7 +11,7 @@ from torch.nn.utils import parametrize
 from benchmarks.coverage.row import Oracle
 from benchmarks.coverage.sample import Sample
 from sgdph_fx import Config, analyze
-from sgdph_fx.rows import ConvolutionRow
+from sgdph_fx.plan.entries import ConvolutionEntry
 from tests.zoo.oracle import absorbs, convolutions
 
 __all__ = ["asked"]
@@ -36,7 +36,7 @@ def asked(sample: Sample, number: int, seed: str) -> Oracle:
 
 
 def _held(
-    sample: Sample, row: ConvolutionRow, oracle: Callable[[nn.Module, str, Sample], bool]
+    sample: Sample, row: ConvolutionEntry, oracle: Callable[[nn.Module, str, Sample], bool]
 ) -> tuple[str, str]:
     """The kind of disagreement, and the plan's reason; empty where both say the same."""
     if parametrize.is_parametrized(sample.model.get_submodule(row.name)):

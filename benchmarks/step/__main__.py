@@ -16,7 +16,7 @@ from torch import Tensor
 from benchmarks.step.contenders import Trainer, available
 from benchmarks.step.measure import Cost, measure
 from benchmarks.step.memory import peak_megabytes
-from benchmarks.step.picture import figure
+from benchmarks.step.plot import figure
 from benchmarks.step.table import Row, page
 from benchmarks.step.task import batch_of, trainer
 from experiments.networks import NETWORKS
@@ -64,7 +64,7 @@ def main(
     device: str,
     out: Path,
 ) -> None:
-    """Print a Markdown table and write the same figures as JSON, with a picture of them beside it."""
+    """Print a Markdown table and write the same figures as JSON, with a plot of them beside it."""
     if device == "cuda" and not torch.cuda.is_available():
         raise click.UsageError(
             "--device cuda: torch finds no GPU here (torch.cuda.is_available() is False); try --device cpu."

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from sgdph_fx.audits.judge import Audited
 from sgdph_fx.errors import AuditError
-from sgdph_fx.groups import groups_of
 from sgdph_fx.pipeline import Prepared, analyze
-from sgdph_fx.plan import Plan
+from sgdph_fx.plan.param_groups import build_param_groups
+from sgdph_fx.plan.plan import Plan
 
 __all__ = ["Found", "drawn", "planned", "second_order"]
 
@@ -42,7 +42,7 @@ def second_order(model: nn.Module, plan: Plan) -> list[Found]:
     absorbed = {h.where: h.message.partition(":")[0] for h in plan.hints if h.code == "absorbed-bias"}
     found = {
         name: Found(Audited(name, group["role"], tuple(parameter.shape), absorbed.get(name)), parameter)
-        for group in groups_of(plan, model)
+        for group in build_param_groups(plan, model)
         if group["order"] == 2
         for name, parameter in zip(group["param_names"], group["params"], strict=True)
     }

@@ -4,27 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from statistics import median
-from typing import TYPE_CHECKING
 
-from sgdph_fx.audits.rows import AuditRow
+from sgdph_fx.audits.entries import AuditRow, Findings
 from sgdph_fx.report.summary import percent
 from sgdph_fx.report.tables import NONE, Document, Table
-
-if TYPE_CHECKING:
-    from sgdph_fx.audits.audit import Audit
 
 __all__ = ["document"]
 
 COLUMNS = ("name", "role", "shape", "measured", "off-diagonal", "ones", "one-draw", "average", "empty", "why")
 
 
-def document(audit: Audit) -> Document:
+def document(audit: Findings) -> Document:
     """Headline, and one row for each parameter. Shares and errors are relative, ``-`` where nothing is there."""
     table = Table("Second-order parameters", COLUMNS, tuple(map(_row, audit.rows)))
     return Document(tuple(_headline(audit)), (table,), whole="audit.to_markdown()")
 
 
-def _headline(audit: Audit) -> Iterator[str]:
+def _headline(audit: Findings) -> Iterator[str]:
     mode = "training" if audit.training else "evaluation"
     yield (
         f"{audit.model}: {len(audit.rows)} of {audit.parameters} second-order parameters audited, in {mode} mode, "
@@ -46,7 +42,7 @@ def _headline(audit: Audit) -> Iterator[str]:
     yield from _emptiness(audit)
 
 
-def _emptiness(audit: Audit) -> Iterator[str]:
+def _emptiness(audit: Findings) -> Iterator[str]:
     if not audit.empty:
         yield "There is no parameter on which ones finds nothing."
         return

@@ -8,7 +8,7 @@ from math import prod
 
 from torch import Tensor
 
-from sgdph_fx.audits.rows import AuditRow, Empty
+from sgdph_fx.audits.entries import AuditRow, Empty
 from sgdph_fx.curvature import Block
 
 __all__ = ["Audited", "Scale", "judge", "unused"]

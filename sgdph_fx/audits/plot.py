@@ -1,19 +1,15 @@
-"""An audit as a picture: shares and errors by parameter, and estimates against the truth."""
+"""An audit as a plot: shares and errors by parameter, and estimates against the truth."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter, MaxNLocator
 
-from sgdph_fx.audits.rows import AuditRow
+from sgdph_fx.audits.entries import AuditRow, Findings
 from sgdph_fx.errors import AuditError
-
-if TYPE_CHECKING:
-    from sgdph_fx.audits.audit import Audit
 
 __all__ = ["figure"]
 
@@ -22,7 +18,7 @@ ONES, DRAW, OFF = "#D55E00", "#0072B2", "#000000"
 NAMED_UP_TO = 45
 
 
-def figure(audit: Audit) -> Figure:
+def figure(audit: Findings) -> Figure:
     """Draw the audit.
 
     Raises:
@@ -31,14 +27,12 @@ def figure(audit: Audit) -> Figure:
     rows = [row for row in audit.rows if row.off_diagonal is not None]
     if not rows:
         raise AuditError("No parameter that was audited has a Hessian diagonal, so there is nothing to draw.")
-    picture = Figure(figsize=(11, 5.5), layout="constrained")
-    left, right = picture.subplots(1, 2, width_ratios=(3, 2))
+    fig = Figure(figsize=(11, 5.5), layout="constrained")
+    left, right = fig.subplots(1, 2, width_ratios=(3, 2))
     _by_parameter(left, rows)
     _against_truth(right, rows, audit.draws)
-    picture.suptitle(
-        f"{audit.model.rpartition('.')[2]}: how diagonal is the Hessian, and what do probes find?"
-    )
-    return picture
+    fig.suptitle(f"{audit.model.rpartition('.')[2]}: how diagonal is the Hessian, and what do probes find?")
+    return fig
 
 
 def _by_parameter(axis: Axes, rows: Sequence[AuditRow]) -> None:

@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sgdph_fx.audits.audit import Audit
 from sgdph_fx.audits.choose import Found, drawn, planned, second_order
+from sgdph_fx.audits.entries import AuditRow
 from sgdph_fx.audits.forward import LossFunction, loss_on, twice_differentiable
 from sgdph_fx.audits.judge import Scale, judge, unused
-from sgdph_fx.audits.rows import AuditRow
+from sgdph_fx.audits.result import Audit
 from sgdph_fx.curvature import Block, chunk_for, measure_block, missing_derivatives_explained
 from sgdph_fx.errors import AuditError, NoCurvatureError
 from sgdph_fx.pipeline import Prepared

@@ -1,8 +1,8 @@
 """Exact second-order information about single parameters: Hessian-vector products, and probes of them."""
 
 from sgdph_fx.curvature.blocks import Block, chunk_for, measure_block
+from sgdph_fx.curvature.forward_over_reverse import Coverage, backward_with_product, coverage, product_only
 from sgdph_fx.curvature.hvp import block_product, differentiable_gradient, missing_derivatives_explained
-from sgdph_fx.curvature.lean import Coverage, backward_with_product, lean_coverage, product_alone
 from sgdph_fx.curvature.probes import PROBES, Probe, ProbeName, Product, generator_at
 
 __all__ = [
@@ -15,10 +15,10 @@ __all__ = [
     "backward_with_product",
     "block_product",
     "chunk_for",
+    "coverage",
     "differentiable_gradient",
     "generator_at",
-    "lean_coverage",
     "measure_block",
     "missing_derivatives_explained",
-    "product_alone",
+    "product_only",
 ]

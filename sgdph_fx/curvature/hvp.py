@@ -11,7 +11,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from sgdph_fx.curvature.graph import nodes
+from sgdph_fx.curvature.autograd_graph import nodes
 from sgdph_fx.curvature.probes import Product
 from sgdph_fx.errors import NoCurvatureError
 
@@ -86,7 +86,7 @@ def block_product(gradient: Tensor, parameter: Tensor) -> Product:
 
 @contextmanager
 def missing_derivatives_explained() -> Iterator[None]:
-    """Turn torch's complaints that an operation has no second derivative into one that says what to do.
+    """BackwardNode torch's complaints that an operation has no second derivative into one that says what to do.
 
     Raises:
         NoCurvatureError: in place of any of them.

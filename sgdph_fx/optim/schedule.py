@@ -19,15 +19,17 @@ class Schedule:
         cycle: The M second-order parameters in registration order: sorted by their group's ``index``, then
             those of groups without one, in the order of the groups.
         interval: k: a Hessian is refreshed at every k-th step, so that a cycle takes k M steps.
-        spared: The one that keeps its place in the cycle and yet takes plain momentum steps, if any.
+        first_order: The one that keeps its place in the cycle and yet takes plain momentum steps, if any.
     """
 
     cycle: tuple[Tensor, ...]
-    spared: Tensor | None
+    first_order: Tensor | None
     interval: int = 1
 
     @classmethod
-    def of(cls, groups: Iterable[Mapping[str, Any]], *, spare_last: bool, interval: int = 1) -> Schedule:
+    def of(
+        cls, groups: Iterable[Mapping[str, Any]], *, last_is_first_order: bool, interval: int = 1
+    ) -> Schedule:
         """The cycle through the parameters of all groups with ``order`` 2."""
         indexed: list[tuple[int, Tensor]] = []
         unindexed: list[Tensor] = []
@@ -40,7 +42,7 @@ class Schedule:
                 unindexed.extend(group["params"])
         indexed.sort(key=lambda pair: pair[0])
         cycle = (*(parameter for _, parameter in indexed), *unindexed)
-        return cls(cycle, cycle[-1] if spare_last and cycle else None, interval)
+        return cls(cycle, cycle[-1] if last_is_first_order and cycle else None, interval)
 
     def due(self, t: int) -> Tensor | None:
         """The parameter whose Hessian step t refreshes, t counted from 1; None where no product is needed."""
@@ -48,7 +50,7 @@ class Schedule:
         if wait or not self.cycle:
             return None
         parameter = self.cycle[turn % len(self.cycle)]
-        return None if parameter is self.spared else parameter
+        return None if parameter is self.first_order else parameter
 
     def cycles_begun(self, t: int) -> int:
         """n = ⌊t / (k M)⌋ + 1, the exponent in the authors' correction of a zero start, alike for all layers.

@@ -10,10 +10,16 @@ from torch import Tensor, nn
 from torch.optim.optimizer import ParamsT
 
 from sgdph_fx.curvature.probes import ProbeName
-from sgdph_fx.optim.bookkeeping import Bookkeeping
-from sgdph_fx.optim.groups import is_rehearsal, move, rehearse, take_in
-from sgdph_fx.optim.pending import Due, Pending, from_gradient, from_loss, release_graphs
-from sgdph_fx.optim.ranks import ProcessGroup, over_ranks
+from sgdph_fx.optim.all_reduce import ProcessGroup, all_reduce_hessian
+from sgdph_fx.optim.base import OptimizerBase
+from sgdph_fx.optim.group_step import apply_step, init_state, is_state_initialization, update_hessian_average
+from sgdph_fx.optim.hessian_estimate import (
+    HessianEstimate,
+    HessianRequest,
+    from_gradient,
+    from_loss,
+    release_graphs,
+)
 from sgdph_fx.optim.scaling import loss_scale
 from sgdph_fx.optim.schedule import Schedule
 from sgdph_fx.optim.shards import is_sharded, local
@@ -23,7 +29,7 @@ from sgdph_fx.optim.variants import VARIANTS, VariantName
 __all__ = ["SGDPH"]
 
 
-class SGDPH(Bookkeeping):
+class SGDPH(OptimizerBase):
     r"""SGD with Partial Hessian, Algorithm 1 of Sun, Yong and Zhang, arXiv:2403.02681.
 
     Groups with ``order`` 2, the channel-wise parameters, take Newton-type steps; groups with ``order`` 1,
@@ -45,7 +51,7 @@ class SGDPH(Bookkeeping):
     where ours differs from the authors' code.
 
     Two ways to call it give equal results, the first for less: tangents pass only what lies above the due
-    parameter (:mod:`sgdph_fx.curvature.lean`), and no graph of a gradient is made::
+    parameter (:mod:`sgdph_fx.curvature.forward_over_reverse`), and no graph of a gradient is made::
 
         optimizer.backward(loss)                    loss.backward(create_graph=True)
         optimizer.step()                            optimizer.step()
@@ -171,7 +177,7 @@ class SGDPH(Bookkeeping):
             if all(p.grad is None for p in params):
                 self._pending = None
         found = from_loss(loss, self._due_at(self._steps_taken + 1, module), hessian_loss)
-        self._pending = found.plus(self._pending)
+        self._pending = found.accumulate(self._pending)
 
     @overload
     def step(self, closure: None = None) -> None: ...
@@ -206,9 +212,9 @@ class SGDPH(Bookkeeping):
         refuse_sparse_gradients(self.param_groups)
         self._skipped.settle(self.param_groups, wait=True)
         t, schedule = self._steps_taken + 1, self._schedule()
-        if self._pending is None and is_rehearsal(self.param_groups, self.state):
+        if self._pending is None and is_state_initialization(self.param_groups, self.state):
             for group in self.param_groups:
-                rehearse(group, self.state, schedule)
+                init_state(group, self.state, schedule)
             return loss
         found = self._found(t)
         self._pending = None
@@ -216,31 +222,31 @@ class SGDPH(Bookkeeping):
         if not found.is_finite:
             self._skipped.step(self.param_groups)
             return loss
-        self._skipped.watch(take_in(found, self.param_groups, self.state))
+        self._skipped.watch(update_hessian_average(found, self.param_groups, self.state))
         for group in self.param_groups:
-            move(group, self.state, schedule, t)
+            apply_step(group, self.state, schedule, t)
             group["step"] = t
         self._skipped.settle(self.param_groups, wait=False)
         return loss
 
     def _schedule(self) -> Schedule:
         # Made anew each time: wrappers put other tensors into the groups.
-        spare_last = VARIANTS[self.defaults["variant"]].spare_last
+        last_is_first_order = VARIANTS[self.defaults["variant"]].last_is_first_order
         interval = self.param_groups[0]["hessian_interval"]
-        return Schedule.of(self.param_groups, spare_last=spare_last, interval=interval)
+        return Schedule.of(self.param_groups, last_is_first_order=last_is_first_order, interval=interval)
 
-    def _due_at(self, t: int, module: nn.Module | None = None) -> Due | None:
+    def _due_at(self, t: int, module: nn.Module | None = None) -> HessianRequest | None:
         due = self._schedule().due(t)
-        return None if due is None else Due.of(due, self.param_groups, t, module)
+        return None if due is None else HessianRequest.for_step(due, self.param_groups, t, module)
 
-    def _found(self, t: int) -> Pending:
+    def _found(self, t: int) -> HessianEstimate:
         device = local(self.param_groups[0]["params"][0]).device
-        return over_ranks(self._found_here(t).over(loss_scale()), device, self._process_group)
+        return all_reduce_hessian(self._found_here(t).unscale(loss_scale()), device, self._process_group)
 
-    def _found_here(self, t: int) -> Pending:
+    def _found_here(self, t: int) -> HessianEstimate:
         due, pending = self._due_at(t), self._pending
         if due is None:
-            return Pending(None, None) if pending is None else pending
+            return HessianEstimate(None, None) if pending is None else pending
         if pending is None or pending.parameter is not due.parameter:
             return from_gradient(due, self.param_groups)
         return pending

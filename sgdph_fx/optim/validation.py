@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sgdph_fx.curvature.graph import leaves
+from sgdph_fx.curvature.autograd_graph import leaves
 from sgdph_fx.curvature.probes import PROBES
 from sgdph_fx.errors import OptimizerError, StaleOptimizerError
 from sgdph_fx.optim.variants import VARIANTS

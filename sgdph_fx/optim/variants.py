@@ -54,7 +54,7 @@ class Variant:
         correction: (α, n) ↦ factor on D that answers for the start of M^H; n counts the Hessian cycles begun.
         decay_first_order_gradient: Whether first-order parameters are torch's SGD, decay inside the momentum
             buffer; else the decay is added to the direction, as (7) has it.
-        spare_last: Whether the last second-order parameter in registration order is treated as first-order.
+        last_is_first_order: Whether the last second-order parameter in registration order is treated as first-order.
         open_interval_at: The end of [0, 1] that α and β must stay away from, where nothing would move.
     """
 
@@ -65,7 +65,7 @@ class Variant:
     damping: Callable[[float], float]
     correction: Callable[[float, int], float]
     decay_first_order_gradient: bool
-    spare_last: bool
+    last_is_first_order: bool
     open_interval_at: Literal[0, 1]
 
 
@@ -86,7 +86,7 @@ VARIANTS: Mapping[str, Variant] = {
         damping=lambda eps: eps,
         correction=lambda alpha, n: 1 - alpha**n,
         decay_first_order_gradient=True,
-        spare_last=True,
+        last_is_first_order=True,
         open_interval_at=1,
     ),
     "paper": Variant(
@@ -97,7 +97,7 @@ VARIANTS: Mapping[str, Variant] = {
         damping=lambda eps: 0.0,
         correction=lambda alpha, n: 1.0,
         decay_first_order_gradient=False,
-        spare_last=False,
+        last_is_first_order=False,
         open_interval_at=0,
     ),
 }

@@ -6,9 +6,9 @@ import json
 from dataclasses import asdict, dataclass, field
 
 from sgdph_fx.errors import PlanError
-from sgdph_fx.picture import Picture
-from sgdph_fx.plan import Plan
+from sgdph_fx.plan.plan import Plan
 from sgdph_fx.report import dot
+from sgdph_fx.report.graph_view import GraphView
 from sgdph_fx.report.page.assemble import page
 from sgdph_fx.report.shown import Shown
 from sgdph_fx.report.summary import Check, Summary, headline, summarize
@@ -28,12 +28,12 @@ class Report(Shown):
     Args:
         plan: The decision.
         check: How far the prepared model is from the original; None where that was not measured.
-        picture: The model as a graph, for the page; None where the model was not read for this report.
+        graph_view: The model as a graph, for the page; None where the model was not read for this report.
     """
 
     plan: Plan
     check: Check | None = None
-    picture: Picture | None = field(default=None, repr=False, compare=False)
+    graph_view: GraphView | None = field(default=None, repr=False, compare=False)
 
     @property
     def summary(self) -> Summary:
@@ -61,21 +61,21 @@ class Report(Shown):
         """The model as a graph for Graphviz, with a cluster for each module.
 
         Raises:
-            PlanError: if the report has no picture, because it was made from a plan alone.
+            PlanError: if the report has no graph_view, because it was made from a plan alone.
         """
-        if self.picture is None:
+        if self.graph_view is None:
             raise PlanError(
                 "This report was made from a plan alone, which does not hold the model's graph: take the report "
                 "that `prepare(model)` returns."
             )
-        return dot.dot(self.plan, self.picture)
+        return dot.dot(self.plan, self.graph_view)
 
     def to_html(self) -> str:
         """One self-contained page: the model as a graph that folds, the tables, and the plan to copy.
 
         It asks for nothing from any network. To look at it, write it to a file and open that in a browser.
         """
-        return page(self.plan, self.summary, self._document().headline, self.picture)
+        return page(self.plan, self.summary, self._document().headline, self.graph_view)
 
     def _document(self) -> Document:
         return Document(headline(self.plan, self.summary, self.check), tables(self.plan))

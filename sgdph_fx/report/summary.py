@@ -6,8 +6,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from math import prod
 
-from sgdph_fx.plan import Plan
-from sgdph_fx.rows import ParameterRow
+from sgdph_fx.plan.entries import ParameterEntry
+from sgdph_fx.plan.plan import Plan
+from sgdph_fx.plan.wording import counted
 
 __all__ = ["Check", "Summary", "headline", "percent", "summarize"]
 
@@ -75,7 +76,7 @@ def summarize(plan: Plan) -> Summary:
     )
 
 
-def _numbers(parameters: Iterable[ParameterRow]) -> int:
+def _numbers(parameters: Iterable[ParameterEntry]) -> int:
     return sum(prod(parameter.shape) for parameter in parameters)
 
 
@@ -92,7 +93,7 @@ def headline(plan: Plan, summary: Summary, check: Check | None) -> tuple[str, ..
 def _convolutions(plan: Plan, summary: Summary) -> str:
     if not summary.convolutions:
         return f"{plan.model}: there is no convolution, so nothing was decoupled."
-    of = _count(summary.convolutions, "convolution")
+    of = counted(summary.convolutions, "convolution")
     verb = "was" if 1 in (summary.decoupled, summary.convolutions) else "were"
     return f"{plan.model}: {summary.decoupled} of {of} {verb} decoupled{_which(plan)}."
 
@@ -113,9 +114,9 @@ def _treatment(summary: Summary) -> tuple[str, ...]:
     verb = "gets" if steps == 1 else "get"
     share = percent(summary.second_order_share)
     return (
-        f"{steps:,} of {_count(summary.parameters, 'trainable parameter')} {verb} Hessian treatment, "
+        f"{steps:,} of {counted(summary.parameters, 'trainable parameter')} {verb} Hessian treatment, "
         f"which is {summary.second_order_numbers:,} of {summary.numbers:,} numbers ({share}).",
-        f"One Hessian cycle takes {_count(steps, 'step')}, one parameter at each.",
+        f"One Hessian cycle takes {counted(steps, 'step')}, one parameter at each.",
     )
 
 
@@ -126,10 +127,6 @@ def _checked(summary: Summary, check: Check | None) -> tuple[str, ...]:
         return ("Not checked against the original.",)
     difference = f"{check.max_relative_difference:.1e}" if check.max_relative_difference else "0"
     return (f"Checked: {check.what}; the largest relative difference is {difference}.",)
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
 def percent(share: float) -> str:

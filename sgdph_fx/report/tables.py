@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from sgdph_fx.plan import Plan
-from sgdph_fx.rows import ConvolutionRow, ParameterRow
+from sgdph_fx.plan.entries import ConvolutionEntry, ParameterEntry
+from sgdph_fx.plan.plan import Plan
 
 __all__ = ["NONE", "Document", "Table", "tables"]
 
@@ -50,18 +50,18 @@ def tables(plan: Plan) -> tuple[Table, ...]:
     return tuple(_one_line_cells(table) for table in candidates if table.rows)
 
 
-def _convolutions(convolutions: Iterable[ConvolutionRow]) -> Table:
+def _convolutions(convolutions: Iterable[ConvolutionEntry]) -> Table:
     columns = ("name", "kind", "verdict", "treatment", "norm", "reason")
     return Table("Convolutions", columns, tuple(_convolution(c) for c in convolutions))
 
 
-def _convolution(row: ConvolutionRow) -> tuple[str, ...]:
+def _convolution(row: ConvolutionEntry) -> tuple[str, ...]:
     treatment = "decoupled" if row.decouple else "kept"
     reason = f"{row.reason} ({row.source})" if row.source else row.reason
     return (row.name, row.kind, row.verdict, treatment, row.norm or NONE, reason)
 
 
-def _parameters(title: str, parameters: Iterable[ParameterRow]) -> Table:
+def _parameters(title: str, parameters: Iterable[ParameterEntry]) -> Table:
     columns = ("name", "shape", "order", "role", "module", "reason")
     rows = tuple((p.name, _shape(p.shape), str(p.order), p.role, p.module, p.reason) for p in parameters)
     return Table(title, columns, rows)

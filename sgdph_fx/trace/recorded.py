@@ -16,13 +16,13 @@ from torch import Tensor, fx, nn
 from torch.overrides import TorchFunctionMode, _get_current_function_mode
 
 from sgdph_fx.errors import TraceError
-from sgdph_fx.filters import dotted
 from sgdph_fx.rules.modules import is_leaf
 from sgdph_fx.trace.graph import Trace, add_node
 from sgdph_fx.trace.inputs import Run
 from sgdph_fx.trace.scripted import ConvolutionCounter, is_scripted
 from sgdph_fx.trace.source import calling_line, failing_line
 from sgdph_fx.trace.state import mode
+from sgdph_fx.transform.filters import dotted
 
 __all__ = ["trace_by_recording"]
 

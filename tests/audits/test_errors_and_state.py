@@ -187,8 +187,8 @@ def test_a_notebook_shows_the_first_rows_and_says_where_the_others_are() -> None
 
 def test_the_plot_is_saved_and_shows_every_measurable_parameter(tmp_path: Path) -> None:
     found = audit(everything(), cross_entropy, batch_of())
-    picture = found.plot(tmp_path / "audit.png")
-    left, right = picture.axes
+    fig = found.plot(tmp_path / "audit.png")
+    left, right = fig.axes
     ones, one_draw, share = left.lines
     shown = [row for row in found.rows if row.empty != "flat"]
     assert list(ones.get_ydata()) == pytest.approx([100 * (row.ones_error or 0) for row in shown])

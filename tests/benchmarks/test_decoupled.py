@@ -11,7 +11,7 @@ from torch import nn
 from benchmarks.decoupled import NETWORKS, main
 from benchmarks.step.task import batch_of
 from experiments.networks import build
-from sgdph_fx.decouple import Decoupled
+from sgdph_fx.transform.decouple import Decoupled
 
 
 def test_the_command_prints_a_ratio_for_each_network() -> None:

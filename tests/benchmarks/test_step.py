@@ -19,7 +19,7 @@ from benchmarks.step.__main__ import main
 from benchmarks.step.arithmetic import flops_of
 from benchmarks.step.measure import measure
 from benchmarks.step.memory import peak_megabytes
-from benchmarks.step.picture import figure
+from benchmarks.step.plot import figure
 from benchmarks.step.table import Row
 from benchmarks.step.task import batch_of, trainer
 
@@ -131,7 +131,7 @@ def test_the_hessian_of_a_quarter_is_taken_of_a_quarter() -> None:
     assert sizes == [8, 2]
 
 
-def test_the_picture_has_a_bar_for_each_figure(tmp_path: Path) -> None:
+def test_the_plot_has_a_bar_for_each_figure(tmp_path: Path) -> None:
     rows = [
         Row("SGD", 8, 1, 1, 1, None, None),
         Row("A", 8, 2, 2, 2, None, None),
@@ -145,5 +145,5 @@ def test_the_picture_has_a_bar_for_each_figure(tmp_path: Path) -> None:
     for file, some in zip(files, (rows[:2], rows[2:]), strict=True):
         file.write_text(json.dumps({"rows": [asdict(row) for row in some]}))
     out = tmp_path / "both.png"
-    subprocess.run([sys.executable, "-m", "benchmarks.step.picture", *files, out], check=True)
+    subprocess.run([sys.executable, "-m", "benchmarks.step.plot", *files, out], check=True)
     assert out.read_bytes().startswith(b"\x89PNG")

@@ -15,8 +15,8 @@ import torch
 from click.testing import Result
 
 from sgdph_fx.cli.load import load_model
-from sgdph_fx.decouple import restore
-from sgdph_fx.plan import Plan
+from sgdph_fx.plan.plan import Plan
+from sgdph_fx.transform.decouple import restore
 
 Write = Callable[..., Path]
 Convert = Callable[..., Result]

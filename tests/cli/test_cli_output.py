@@ -13,9 +13,9 @@ from torch import nn
 from sgdph_fx.cli.errors import CliError
 from sgdph_fx.cli.output import FILES, write
 from sgdph_fx.pipeline import Prepared
-from sgdph_fx.plan import Plan
+from sgdph_fx.plan.entries import ParameterEntry
+from sgdph_fx.plan.plan import Plan
 from sgdph_fx.report import Report
-from sgdph_fx.rows import ParameterRow
 
 PLAN = Plan(
     model="torch.nn.Linear",
@@ -23,8 +23,8 @@ PLAN = Plan(
     way="symbolic",
     convolutions=(),
     parameters=(
-        ParameterRow("weight", (3, 2), 1, "weight", "Linear", "mixes channels"),
-        ParameterRow("bias", (3,), 2, "bias", "Linear", "one number for each channel"),
+        ParameterEntry("weight", (3, 2), 1, "weight", "Linear", "mixes channels"),
+        ParameterEntry("bias", (3,), 2, "bias", "Linear", "one number for each channel"),
     ),
 )
 

@@ -12,7 +12,7 @@ import torch
 from click.testing import Result
 
 from sgdph_fx.cli.load import load_model
-from sgdph_fx.plan import Plan
+from sgdph_fx.plan.plan import Plan
 
 Convert = Callable[..., Result]
 Write = Callable[..., Path]

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from sgdph_fx.curvature import PROBES, block_product, differentiable_gradient, generator_at
-from sgdph_fx.curvature.graph import leaves
+from sgdph_fx.curvature.autograd_graph import leaves
 from sgdph_fx.errors import NoCurvatureError
 from tests.once import Cut
 

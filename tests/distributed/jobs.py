@@ -65,7 +65,7 @@ def batches(count: int) -> list[tuple[Tensor, Tensor]]:
     ]
 
 
-def groups_of(net: nn.Module) -> list[dict[str, Any]]:
+def build_param_groups(net: nn.Module) -> list[dict[str, Any]]:
     named = list(net.named_parameters())
     rows = {
         order: [(i, n, p) for i, (n, p) in enumerate(named) if (p.dim() == 1) == (order == 2)]
@@ -169,7 +169,7 @@ class Trainer:
         options = dict(job.options)
         if job.apart and dist.is_initialized():
             options["process_group"] = dist.new_group([rank], use_local_synchronization=True)
-        self.optimizer = SGDPH(groups_of(net), 0.05, weight_decay=0.01, **options)
+        self.optimizer = SGDPH(build_param_groups(net), 0.05, weight_decay=0.01, **options)
         self.scaler = GradScaler("cpu", init_scale=2.0**10, enabled=job.scaled)
 
     def step(self, t: int, batch: tuple[Tensor, Tensor]) -> None:

@@ -1,4 +1,4 @@
-"""The command on made data sets, and its tables and pictures against means taken by hand."""
+"""The command on made data sets, and its tables and plots against means taken by hand."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from experiments import page, tables
 from experiments.__main__ import main
 from experiments.outcomes import Outcome, gather
-from experiments.pictures import curves
+from experiments.plots import curves
 from experiments.recipe_files import read
 from experiments.records import Log
 from experiments.training import Epoch
@@ -153,10 +153,10 @@ def test_tables_are_means_deviations_ratios_and_intervals(tmp_path: Path) -> Non
     assert last == "| VGG-19 | SGD-PH+WN − SGDM | +2.00 | -0.48 to +4.48 | 3 | yes |"
 
 
-def test_pictures_draw_means_over_seeds(tmp_path: Path) -> None:
+def test_plots_draw_means_over_seeds(tmp_path: Path) -> None:
     outcomes = _logged(tmp_path)
-    picture = curves(read("table4", "smoke"), outcomes, ["test_accuracy", "train_accuracy"])
-    test, train = picture.axes
+    fig = curves(read("table4", "smoke"), outcomes, ["test_accuracy", "train_accuracy"])
+    test, train = fig.axes
     assert [line.get_label() for line in test.lines] == ["SGDM", "SGD-PH+WN"]
     assert [np.asarray(line.get_xydata()).tolist() for line in test.lines] == [[[1, 61.0]], [[1, 63.0]]]
     assert [np.asarray(line.get_xydata()).tolist() for line in train.lines] == [[[1, 50.0]], [[1, 50.0]]]

@@ -1,4 +1,4 @@
-"""The quickstart from end to end on made files, and its picture against means taken by hand."""
+"""The quickstart from end to end on made files, and its plot against means taken by hand."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_tuning_judges_by_held_out_images(tmp_path: Path, monkeypatch: pytest.Mo
     assert "vgg11 sgdm lr 0.1 weight decay 0: " in result.output
 
 
-def test_lines_of_the_picture_are_means_over_seeds() -> None:
+def test_lines_of_the_plot_are_means_over_seeds() -> None:
     def run(seed: int, losses: list[float]) -> Run:
         recipe = Recipe("vgg11", 8, "sgd-ph", 0.1, 0.0, epochs=2, seed=seed)
         epochs = (Epoch(k, loss, 0, 0, 10 * loss, 5.0 * k + seed, 0, 0) for k, loss in enumerate(losses, 1))

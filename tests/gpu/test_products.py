@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from sgdph_fx.curvature import block_product, differentiable_gradient
-from sgdph_fx.curvature.lean import backward_with_product, lean_coverage
+from sgdph_fx.curvature.forward_over_reverse import backward_with_product, coverage
 from sgdph_fx.errors import NoCurvatureError
 from tests.gpu.networks import WIDTHS, batches, loss_of, prepared
 from tests.products import LENGTH, product_by_torch
@@ -61,7 +61,7 @@ def test_products_are_those_of_the_cpu(
 @pytest.mark.parametrize("name", WIDTHS)
 def test_nothing_falls_back(device: torch.device, name: str) -> None:
     model = prepared(name)[0].to(device, torch.float32)
-    assert lean_coverage(loss_of(model, BATCH)).fallbacks == {}
+    assert coverage(loss_of(model, BATCH)).fallbacks == {}
 
 
 def attention(backend: SDPBackend, dtype: torch.dtype, **how: Any) -> Callable[..., Tensor]:
@@ -86,7 +86,7 @@ def test_each_fused_attention_has_its_product(
     expected = product_by_torch(p.clone().requires_grad_(), v, plain, active)
     there = p.to(device).requires_grad_()
     loss = loss_of_operation(there, fused, active)
-    assert node in lean_coverage(loss, there).lean
+    assert node in coverage(loss, there).own_rule
     found = backward_with_product(loss, there, v.to(device))
     assert found is not None
     atol = tolerance * expected.abs().max().item()

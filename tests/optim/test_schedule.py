@@ -23,24 +23,24 @@ def test_places_of_several_groups_are_merged_and_unplaced_ones_come_last() -> No
         {"order": 1, "params": [B], "index": [1]},
         {"order": 2, "params": [D], "index": [3]},
     ]
-    assert letters(Schedule.of(groups, spare_last=False).cycle) == "ADCE"
+    assert letters(Schedule.of(groups, last_is_first_order=False).cycle) == "ADCE"
 
 
-@pytest.mark.parametrize(("spare_last", "expected"), [(True, "AB-AB-AB"), (False, "ABCABCAB")])
-def test_one_is_due_at_each_step_in_turn(spare_last: bool, expected: str) -> None:
-    schedule = Schedule.of([{"order": 2, "params": [A, B, C]}], spare_last=spare_last)
+@pytest.mark.parametrize(("last_is_first_order", "expected"), [(True, "AB-AB-AB"), (False, "ABCABCAB")])
+def test_one_is_due_at_each_step_in_turn(last_is_first_order: bool, expected: str) -> None:
+    schedule = Schedule.of([{"order": 2, "params": [A, B, C]}], last_is_first_order=last_is_first_order)
     due = [schedule.due(t) for t in range(1, 9)]
     assert "".join("-" if d is None else NAMES[id(d)] for d in due) == expected
     assert [schedule.cycles_begun(t) for t in range(1, 9)] == [1, 1, 2, 2, 2, 3, 3, 3]
 
 
 def test_with_one_spared_or_none_at_all_nothing_is_ever_due() -> None:
-    assert Schedule.of([{"order": 2, "params": [A]}], spare_last=True).due(1) is None
-    assert Schedule.of([{"order": 1, "params": [A]}], spare_last=True).due(1) is None
+    assert Schedule.of([{"order": 2, "params": [A]}], last_is_first_order=True).due(1) is None
+    assert Schedule.of([{"order": 1, "params": [A]}], last_is_first_order=True).due(1) is None
 
 
 def test_with_an_interval_the_steps_between_refresh_nothing_and_a_cycle_is_longer() -> None:
-    schedule = Schedule.of([{"order": 2, "params": [A, B]}], spare_last=False, interval=3)
+    schedule = Schedule.of([{"order": 2, "params": [A, B]}], last_is_first_order=False, interval=3)
     due = [schedule.due(t) for t in range(1, 14)]
     assert "".join("-" if d is None else NAMES[id(d)] for d in due) == "A--B--A--B--A"
     assert [schedule.cycles_begun(t) for t in (1, 5, 6, 11, 12)] == [1, 1, 2, 2, 3]

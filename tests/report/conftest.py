@@ -1,11 +1,11 @@
 import pytest
 
-from sgdph_fx.plan import Plan
-from sgdph_fx.rows import ConvolutionRow, Hint, ParameterRow
+from sgdph_fx.plan.entries import ConvolutionEntry, Hint, ParameterEntry
+from sgdph_fx.plan.plan import Plan
 
 
-def convolution(name: str, *, norm: str | None = None, decouple: bool, reason: str) -> ConvolutionRow:
-    return ConvolutionRow(
+def convolution(name: str, *, norm: str | None = None, decouple: bool, reason: str) -> ConvolutionEntry:
+    return ConvolutionEntry(
         name=name,
         kind="Conv2d",
         weight=f"{name}.weight",
@@ -34,13 +34,15 @@ def plan() -> Plan:
             convolution("blocks.head", decouple=True, reason="bare: ReLU | Linear [bold]\nfollow, no <norm>"),
         ),
         parameters=(
-            ParameterRow("stem.weight", (8, 3, 3, 3), 1, "weight", "Conv2d", "mixes channels"),
-            ParameterRow(
+            ParameterEntry("stem.weight", (8, 3, 3, 3), 1, "weight", "Conv2d", "mixes channels"),
+            ParameterEntry(
                 "norm1.weight", (8,), 2, "norm.weight", "BatchNorm2d", "one number for each channel"
             ),
-            ParameterRow("blocks.head.direction", (8, 3, 3, 3), 1, "direction", "Conv2d", "mixes channels"),
-            ParameterRow("blocks.head.gain", (8,), 2, "gain", "Conv2d", "one number for each output channel"),
-            ParameterRow("temperature", (), 1, "other", "Net", "a scalar of no channel"),
+            ParameterEntry("blocks.head.direction", (8, 3, 3, 3), 1, "direction", "Conv2d", "mixes channels"),
+            ParameterEntry(
+                "blocks.head.gain", (8,), 2, "gain", "Conv2d", "one number for each output channel"
+            ),
+            ParameterEntry("temperature", (), 1, "other", "Net", "a scalar of no channel"),
         ),
         frozen=("classifier.weight",),
         hints=(Hint("absorbed-bias", "stem", "norm1 absorbs this bias"),),

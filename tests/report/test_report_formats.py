@@ -7,7 +7,7 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
-from sgdph_fx.plan import Plan
+from sgdph_fx.plan.plan import Plan
 from sgdph_fx.report import Check, Report
 
 ESCAPE = "\x1b["

@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pytest
 
-from sgdph_fx.plan import Plan
+from sgdph_fx.plan.plan import Plan
 from sgdph_fx.report import Check, Report
 from sgdph_fx.report.summary import percent
 

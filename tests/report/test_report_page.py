@@ -30,16 +30,16 @@ def test_the_data_is_the_plan_and_the_graph_by_numbers() -> None:
     (text,) = re.findall(r'<script id="data" type="application/json">(.*)</script>', made.to_html())
     data = json.loads(text)
     assert data["plan"] == json.loads(made.plan.to_json())
-    assert data["picture"]["edges"] == [[0, 1], [1, 2], [2, 3]]
-    assert [part[2] for part in data["picture"]["parts"]] == ["", "0", "1", ""]
-    assert data["picture"]["routes"] == {"1": [2, 3]}
+    assert data["graphView"]["edges"] == [[0, 1], [1, 2], [2, 3]]
+    assert [part[2] for part in data["graphView"]["parts"]] == ["", "0", "1", ""]
+    assert data["graphView"]["routes"] == {"1": [2, 3]}
 
 
 def test_a_plan_alone_makes_a_page_without_the_graph_and_its_library() -> None:
     page = Report(report().plan).to_html()
     assert "@license" not in page
     assert "Permission is hereby granted" not in page
-    assert '"picture":null' in page
+    assert '"graphView":null' in page
 
 
 def test_a_notebook_keeps_little_of_a_large_model_and_says_where_the_rest_is() -> None:

@@ -10,10 +10,9 @@ import torch
 from torch import nn
 
 from sgdph_fx import Config, analyze, prepare
-from sgdph_fx.changes import changes
-from sgdph_fx.config import Policy
-from sgdph_fx.report.differences import as_json
-from sgdph_fx.rows import Role, Verdict, Way
+from sgdph_fx.plan.diff import plan_changes
+from sgdph_fx.plan.entries import Policy, Role, Verdict, Way
+from sgdph_fx.report.plan_diff import as_json
 
 SCHEMA = json.loads(files("sgdph_fx.report").joinpath("schema/sgdph-fx-1.schema.json").read_text())
 
@@ -39,8 +38,8 @@ def test_reports_and_plans_are_valid(inputs: Any) -> None:
 
 def test_changes_are_valid() -> None:
     plans = analyze(net()), analyze(net(), config=Config(rules={"3": "keep"}))
-    assert json.loads(as_json(changes(*plans)))["changes"] != []
-    validate(as_json(changes(*plans)), "changes")
+    assert json.loads(as_json(plan_changes(*plans)))["changes"] != []
+    validate(as_json(plan_changes(*plans)), "changes")
 
 
 def test_what_is_not_in_the_schema_is_refused() -> None:

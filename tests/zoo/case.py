@@ -10,9 +10,10 @@ import torch
 from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
-from sgdph_fx.config import Config, Policy
 from sgdph_fx.pipeline import analyze
-from sgdph_fx.plan import Plan
+from sgdph_fx.plan.config import Config
+from sgdph_fx.plan.entries import Policy
+from sgdph_fx.plan.plan import Plan
 from tests.zoo.expectation import Expectation, Rule
 
 __all__ = ["Case", "bare_names", "single_threaded"]

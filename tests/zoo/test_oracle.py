@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from sgdph_fx.config import Config
 from sgdph_fx.pipeline import analyze
+from sgdph_fx.plan.config import Config
 from tests.zoo.case import single_threaded
 from tests.zoo.oracle import absorbs, convolutions
 from tests.zoo.small import FAMILIES, PATTERNS, Pattern

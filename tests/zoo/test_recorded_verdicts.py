@@ -7,8 +7,8 @@ from typing import get_args
 
 import pytest
 
-from sgdph_fx.config import Policy
-from sgdph_fx.plan import Plan
+from sgdph_fx.plan.entries import Policy
+from sgdph_fx.plan.plan import Plan
 from tests.zoo.case import Case, bare_names, single_threaded
 from tests.zoo.expectations import EXPECTATIONS
 

@@ -12,8 +12,8 @@ from functools import cache
 from html import escape
 from importlib.resources import files
 
-from sgdph_fx.picture import Picture
-from sgdph_fx.plan import Plan
+from sgdph_fx.plan.plan import Plan
+from sgdph_fx.report.graph_view import GraphView
 from sgdph_fx.report.page.data import page_data
 from sgdph_fx.report.summary import Summary
 
@@ -24,13 +24,13 @@ STYLES = ("style.css", "graph.css", "table.css")
 SCRIPTS = ("model.js", "visible.js", "layout.js", "draw.js", "details.js", "tables.js", "main.js")
 
 
-def page(plan: Plan, summary: Summary, headline: Sequence[str], picture: Picture | None) -> str:
+def page(plan: Plan, summary: Summary, headline: Sequence[str], graph_view: GraphView | None) -> str:
     """The whole document."""
     parts = {
         "TITLE": escape(f"{plan.model}: SGD with Partial Hessian"),
         "STYLE": "".join(map(_read, STYLES)),
-        "DATA": page_data(plan, summary, headline, picture),
-        "LIBRARY": _library() if picture is not None else "",
+        "DATA": page_data(plan, summary, headline, graph_view),
+        "LIBRARY": _library() if graph_view is not None else "",
         "SCRIPTS": "\n".join(f"<script>\n{_read(name)}</script>" for name in SCRIPTS),
     }
     before, *pieces = _read("page.html").split("{{")

@@ -7,31 +7,31 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from sgdph_fx.picture import Part, Picture
-from sgdph_fx.plan import Plan
+from sgdph_fx.plan.plan import Plan
+from sgdph_fx.report.graph_view import GraphView, Part
 from sgdph_fx.report.summary import Summary, percent
 
 __all__ = ["page_data"]
 
 
-def page_data(plan: Plan, summary: Summary, headline: Sequence[str], picture: Picture | None) -> str:
+def page_data(plan: Plan, summary: Summary, headline: Sequence[str], graph_view: GraphView | None) -> str:
     """JSON that may stand inside an element ``<script>``: no letter of it can end that element."""
     data = {
         "plan": json.loads(plan.to_json()),
         "summary": {**asdict(summary), "share": percent(summary.second_order_share)},
         "headline": list(headline),
-        "picture": None if picture is None else _picture(picture),
+        "graphView": None if graph_view is None else _graph_view(graph_view),
     }
     text = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
     return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
 
 
-def _picture(picture: Picture) -> dict[str, Any]:
+def _graph_view(graph_view: GraphView) -> dict[str, Any]:
     return {
-        "parts": [_part(part) for part in picture.parts],
-        "edges": picture.edges,
-        "routes": picture.routes,
-        "modules": dict(picture.modules),
+        "parts": [_part(part) for part in graph_view.parts],
+        "edges": graph_view.edges,
+        "routes": graph_view.routes,
+        "modules": dict(graph_view.modules),
     }
 
 

@@ -14,7 +14,7 @@ function make(tag, attributes = {}, ...children) {
 
 /** The parts that a convolution's output passes until its paths end, or none. */
 function routeOf(part) {
-  const route = part.row && picture.routes[part.index];
+  const route = part.row && graphView.routes[part.index];
   return new Set(route ? [part.index, ...route] : []);
 }
 

@@ -127,7 +127,7 @@ function mark(query) {
   const shown = new Set(matches.map(shownAs));
   for (const [id, group] of drawn) group.classList.toggle("match", shown.has(id));
   const words = matches.length === 1 ? "1 in the graph" : `${matches.length.toLocaleString("en")} in the graph`;
-  document.getElementById("found").value = query && picture ? (matches.length ? `${words} · Enter: next` : words) : "";
+  document.getElementById("found").value = query && graphView ? (matches.length ? `${words} · Enter: next` : words) : "";
 }
 
 function goToNextMatch() {
@@ -228,7 +228,7 @@ writeHead();
 nameTheme();
 listen();
 if (TABLES.length) openTable(TABLES[0]);
-if (picture) {
+if (graphView) {
   graphSection.hidden = false;
   listenToGraph();
   unfoldAtFirst();

@@ -2,11 +2,11 @@
 // The data of the page with what is looked up in it again and again.
 
 const DATA = JSON.parse(document.getElementById("data").textContent);
-const { plan, summary, picture } = DATA;
+const { plan, summary, graphView } = DATA;
 
 const FIELDS = ["kind", "label", "path", "scope", "source", "shape"];
-const parts = picture
-  ? picture.parts.map((values, index) => ({
+const parts = graphView
+  ? graphView.parts.map((values, index) => ({
       index,
       id: `p${index}`,
       ...Object.fromEntries(FIELDS.map((field, place) => [field, values[place]])),
@@ -38,8 +38,8 @@ const parametersOf = grouped(plan.parameters, (row) => holderOf(ownerOf(row.name
 const parameterNamed = new Map(plan.parameters.map((row) => [row.name, row]));
 const rowOfConvolution = new Map(plan.convolutions.map((row) => [row.name, row]));
 const rowOfWeight = new Map(plan.convolutions.map((row) => [row.weight, row]));
-const usersOf = grouped(picture ? picture.edges : [], (edge) => edge[0]);
-const operandsOf = grouped(picture ? picture.edges : [], (edge) => edge[1]);
+const usersOf = grouped(graphView ? graphView.edges : [], (edge) => edge[0]);
+const operandsOf = grouped(graphView ? graphView.edges : [], (edge) => edge[1]);
 
 /** The plan's row for a part that is a convolution: a module's by its path, a function's by its weight. */
 function convolutionRow(part) {

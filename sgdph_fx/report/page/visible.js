@@ -15,7 +15,7 @@ function moduleId(path) {
 }
 
 function addModules() {
-  for (const [path, label] of Object.entries(picture.modules)) {
+  for (const [path, label] of Object.entries(graphView.modules)) {
     modules.set(path, { path, label, id: moduleId(path), open: path === "", children: [], links: new Map(), parts: [] });
   }
   for (const part of parts) {
@@ -32,7 +32,7 @@ function addModules() {
 
 /** Each edge once in every module that it touches: between two children, or from or to the module's own border. */
 function addLinks() {
-  for (const edge of picture.edges) {
+  for (const edge of graphView.edges) {
     const [from, to] = edge.map((index) => parts[index].chain);
     let depth = 0;
     while (from[depth + 1] === to[depth + 1]) depth += 1;
@@ -105,7 +105,7 @@ function reveal(part) {
   return folded.length > 0;
 }
 
-if (picture) {
+if (graphView) {
   addModules();
   addLinks();
   for (const module of modules.values()) thinOut(module);

@@ -1,0 +1,150 @@
+"""Flow + rows → hints about what is not wrong, but can spoil a training run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from torch import nn
+
+from sgdph_fx.analysis.flow import Flow, walk
+from sgdph_fx.plan.entries import ConvolutionEntry, Hint, ParameterEntry
+from sgdph_fx.plan.wording import counted, first_few
+from sgdph_fx.rules.kinds import Conv, Linear, Norm, Transparent
+from sgdph_fx.rules.modules import rule_of
+from sgdph_fx.transform.filters import Filters, decompose, dotted
+
+__all__ = ["diagnose"]
+
+
+def diagnose(
+    model: nn.Module,
+    flow: Flow,
+    convolutions: Sequence[ConvolutionEntry],
+    parameters: Sequence[ParameterEntry],
+) -> tuple[Hint, ...]:
+    """What is worth a hint.
+
+    Args:
+        model: The model, unprepared.
+        flow: Its flow in training mode, or in evaluation if that is all there is.
+        convolutions: The plan's rows.
+        parameters: The plan's rows.
+    """
+    return (
+        *_classifier_bias(flow, parameters),
+        *_without_affine(flow),
+        *_frozen_norms(flow, convolutions),
+        *_zero_filters(model, convolutions),
+        *(_never_reached(model, flow, parameters) if flow.training else ()),
+    )
+
+
+def _classifier_bias(flow: Flow, parameters: Sequence[ParameterEntry]) -> Iterator[Hint]:
+    second = {row.name for row in parameters if row.order == 2}
+    for name, attributes in flow.graph.nodes(data=True):
+        node = attributes["node"]
+        if node.op == "call_module" and isinstance(attributes["rule"], Linear) and _is_last(flow, name):
+            bias = dotted(str(node.target), "bias")
+            if bias in second:
+                message = "under cross-entropy its Hessian's rows sum to zero, which is all that the ones probe sees"
+                yield Hint("classifier-bias", bias, message)
+
+
+def _is_last(flow: Flow, name: str) -> bool:
+    """Whether nothing but shapes changes between a result and the model's output."""
+    followers = list(flow.graph[name])
+    if len(followers) != 1:
+        return False
+    attributes = flow.graph.nodes[followers[0]]
+    if attributes["node"].op == "output":
+        return True
+    rule = attributes["rule"]
+    return isinstance(rule, Transparent) and rule.shape_only and _is_last(flow, followers[0])
+
+
+def _norms(flow: Flow) -> Mapping[str, Norm]:
+    """The norms that are modules, by path."""
+    nodes = ((a["node"], a["rule"]) for _, a in flow.graph.nodes(data=True))
+    return {str(n.target): rule for n, rule in nodes if n.op == "call_module" and isinstance(rule, Norm)}
+
+
+def _without_affine(flow: Flow) -> Iterator[Hint]:
+    bare = [
+        path
+        for path, rule in _norms(flow).items()
+        if rule.statistics != "frozen" and getattr(flow.modules[path], rule.weight, None) is None
+    ]
+    if bare:
+        yield Hint("norm-without-affine", bare[0], f"no scale and no shift in {_listed(bare, 'norm')}")
+
+
+def _frozen_norms(flow: Flow, convolutions: Sequence[ConvolutionEntry]) -> Iterator[Hint]:
+    decoupled = {row.name for row in convolutions if row.decouple}
+    frozen = {path for path, rule in _norms(flow).items() if rule.statistics == "frozen"}
+    idle: dict[str, None] = {}
+    for _, attributes in flow.graph.nodes(data=True):
+        node = attributes["node"]
+        if (
+            node.op == "call_module"
+            and isinstance(attributes["rule"], Conv)
+            and str(node.target) not in decoupled
+        ):
+            reached = (str(e.node.target) for e in walk(flow, node) if e.node.op == "call_module")
+            idle.update(dict.fromkeys(path for path in reached if path in frozen))
+    if idle:
+        some = _listed(list(idle), "norm")
+        yield Hint(
+            "frozen-norm", next(iter(idle)), f"nothing second-order in {some} and the convolution before"
+        )
+
+
+def _zero_filters(model: nn.Module, convolutions: Sequence[ConvolutionEntry]) -> Iterator[Hint]:
+    named = dict(model.named_parameters())
+    for row in convolutions:
+        weight = named.get(row.weight)
+        if not row.decouple or weight is None or weight.is_meta or _surely_no_zero_filter(weight, row):
+            continue
+        _, gain = decompose(weight.detach(), Filters(row.transposed, row.groups))
+        zeros = int((gain == 0).sum())
+        if zeros:
+            which = "all" if zeros == row.out_channels else f"{zeros} of"
+            yield Hint("zero-filter", row.name, f"{which} {row.out_channels} output filters are zero")
+
+
+def _surely_no_zero_filter(weight: nn.Parameter, row: ConvolutionEntry) -> bool:
+    """By one number of each filter: reading all of them would take longer than all the rest of the analysis."""
+    return not row.transposed and bool((weight.detach().flatten(1)[:, :1] != 0).all())
+
+
+def _never_reached(model: nn.Module, flow: Flow, parameters: Sequence[ParameterEntry]) -> Iterator[Hint]:
+    planned = {row.name for row in parameters}
+    reached = set(_reached(flow))
+    missing = [
+        name
+        for name, parameter in model.named_parameters()
+        if name in planned and id(parameter) not in reached and not _in_convolution(model, name)
+    ]
+    if missing:
+        yield Hint(
+            "never-reached", missing[0], f"no gradient in training for {_listed(missing, 'parameter')}"
+        )
+
+
+def _reached(flow: Flow) -> Iterator[int]:
+    for _, attributes in flow.graph.nodes(data=True):
+        node = attributes["node"]
+        if node.op == "call_module":
+            yield from map(id, flow.modules[str(node.target)].parameters())
+        elif node.op == "get_attr":
+            owner, _, leaf = str(node.target).rpartition(".")
+            if owner in flow.modules:
+                yield id(flow.modules[owner]._parameters.get(leaf))
+
+
+def _in_convolution(model: nn.Module, name: str) -> bool:
+    """A convolution that is never called has a hint of its own."""
+    return isinstance(rule_of(model.get_submodule(name.rpartition(".")[0])), Conv)
+
+
+def _listed(names: Sequence[str], noun: str) -> str:
+    return f"{counted(len(names), noun)} ({first_few(names)})"

@@ -1,0 +1,48 @@
+"""Which tangents nobody reads again, so that an operation may write its result over them.
+
+A feature map of tens of megabytes is taken from the system anew at each allocation, and its pages are filled with
+zeros before the first number is written: that takes longer than a pass over memory that is there already.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from sgdph_fx.curvature.forward_over_reverse.rule import Rule, Tensors
+
+__all__ = ["owned_results"]
+
+
+def owned_results(rule: Rule, made: Tensors, given: Tensors, writable: Sequence[bool]) -> list[bool]:
+    """Of each result of an operation, whether it may be overwritten by its one reader.
+
+    Args:
+        rule: The operation's.
+        made: Its results.
+        given: The tangents that it had.
+        writable: Of each of these, whether it was the operation's to overwrite.
+
+    Returns:
+        True for a result that fills its memory and shares it with no other result, and with no tangent but one
+        that was to writable; False for all of a rule that may give away memory of others, and where a tensor is of a
+        subclass, which need not have an address.
+    """
+    if not rule.owns_output or not all(type(t) is Tensor for t in (*made, *given) if t is not None):
+        return [False] * len(made)
+    taken = {_memory(t) for t, free in zip(given, writable, strict=True) if t is not None and not free}
+    shared = Counter(_memory(t) for t in made if t is not None)
+    return [
+        t is not None and _fills_its_memory(t) and _memory(t) not in taken and shared[_memory(t)] == 1
+        for t in made
+    ]
+
+
+def _memory(t: Tensor) -> int:
+    return t.untyped_storage().data_ptr()
+
+
+def _fills_its_memory(t: Tensor) -> bool:
+    return t.untyped_storage().nbytes() == t.numel() * t.element_size()

@@ -1,0 +1,83 @@
+"""The rows of a plan: one for each convolution, each parameter, each hint."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+__all__ = ["Action", "ConvolutionEntry", "Hint", "ParameterEntry", "Policy", "Role", "Verdict", "Way"]
+
+Policy = Literal["direct", "see-through", "absorbing"]
+Action = Literal["keep", "decouple", "first-order", "second-order"]
+
+Verdict = Literal["bare", "normalized"]
+Way = Literal["symbolic", "recorded"]
+Role = Literal[
+    "norm.weight", "norm.bias", "gain", "direction", "bias", "layer_scale", "activation", "weight", "other"
+]
+
+
+@dataclass(frozen=True, slots=True)
+class ConvolutionEntry:
+    """What was decided about one convolution, and why.
+
+    Args:
+        name: Path of the module; of a functional convolution, that of its weight without ``.weight``.
+        kind: The module's class, or the function's name.
+        weight: Name of its weight, under the first name that ``named_parameters()`` gives it, so
+            that convolutions which share one parameter name the same weight.
+        shape: Shape of the weight.
+        out_channels: Number of output filters, which is the number of gains.
+        transposed: Whether output channels are dimension 1 of the weight.
+        groups: Number of groups.
+        verdict: ``"bare"`` or ``"normalized"``.
+        norm: Path of the norm that its output reaches first, or None.
+        via: The operations passed on the way to that norm, or to what made the convolution bare.
+        reason: A sentence that can be checked in the model's source.
+        decouple: Whether it is rewritten into direction and gain.
+        source: ``file.py:line`` of the call, where known.
+    """
+
+    name: str
+    kind: str
+    weight: str
+    shape: tuple[int, ...]
+    out_channels: int
+    transposed: bool
+    groups: int
+    verdict: Verdict
+    norm: str | None
+    via: tuple[str, ...]
+    reason: str
+    decouple: bool
+    source: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ParameterEntry:
+    """How one trainable parameter of the *prepared* model is treated, and why.
+
+    Args:
+        name: Its name in the prepared model; decoupled weights appear as ``direction`` and ``gain``.
+        shape: Its shape.
+        order: 2, Newton-type steps (4)-(5), or 1, the plain momentum step (6).
+        role: What it is.
+        module: Class of the module that owns it.
+        reason: A sentence that says why it has this order.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    order: Literal[1, 2]
+    role: Role
+    module: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Hint:
+    """Something worth knowing that is not an error: a code to look up or silence, a place, a sentence."""
+
+    code: str
+    where: str
+    message: str

@@ -1,0 +1,71 @@
+"""Read a model in training mode and in evaluation mode, by whichever way the inputs allow."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from torch import nn
+
+from sgdph_fx.errors import TraceError
+from sgdph_fx.plan.entries import Hint
+from sgdph_fx.plan.wording import counted
+from sgdph_fx.trace.graph import Trace
+from sgdph_fx.trace.inputs import ExampleInputs, runner
+from sgdph_fx.trace.recorded import trace_by_recording
+from sgdph_fx.trace.symbolic import trace_symbolically
+
+__all__ = ["Reading", "read_model"]
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """The traces of one model.
+
+    Args:
+        traces: The trace that decides first: the one in training mode if the model runs in it. A second one, in
+            evaluation mode, follows where it can differ.
+        hints: What went otherwise than you would expect.
+    """
+
+    traces: tuple[Trace, ...]
+    hints: tuple[Hint, ...] = ()
+
+
+def read_model(model: nn.Module, example_inputs: ExampleInputs | None) -> Reading:
+    """Trace ``model`` in both modes: by recording a run on ``example_inputs``, or symbolically without them.
+
+    Raises:
+        TraceError: if the model cannot be traced, or does not run on the inputs in either mode.
+    """
+    return _read_symbolically(model) if example_inputs is None else _record(model, example_inputs)
+
+
+def _read_symbolically(model: nn.Module) -> Reading:
+    training = trace_symbolically(model, True)
+    return Reading((training,) if training.either_mode else (training, trace_symbolically(model, False)))
+
+
+def _record(model: nn.Module, example_inputs: ExampleInputs) -> Reading:
+    run = runner(example_inputs)
+    traces: tuple[Trace, ...]
+    hints: tuple[Hint, ...] = ()
+    try:
+        training = trace_by_recording(model, run, True)
+    except TraceError as error:
+        traces = (trace_by_recording(model, run, False),)
+        hints = (Hint("training-run-failed", "", f"{error} Verdicts are those of evaluation mode."),)
+    else:
+        traces = (training, trace_by_recording(model, run, False))
+    return Reading(traces, (*hints, *_unseen_convolutions(traces)))
+
+
+def _unseen_convolutions(traces: Sequence[Trace]) -> Iterator[Hint]:
+    counts = {path: max(t.unseen.get(path, 0) for t in traces) for t in traces for path in t.unseen}
+    for path, count in counts.items():
+        if count:
+            message = (
+                f"{counted(count, 'convolution')} ran inside this TorchScript module, where none can be "
+                "decoupled, whatever follows it; pass the module that it was made from, and script after training"
+            )
+            yield Hint("unseen-convolutions", path, message)

@@ -1,0 +1,142 @@
+"""A weight as gain and direction: its derivatives of every kind, and the edges of its domain."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from sgdph_fx import prepare
+from sgdph_fx.transform.filters import Filters, compose, decompose
+
+LAYOUTS = {
+    "plain": ((3, 4, 2), Filters(), 3),
+    "grouped": ((4, 1, 3), Filters(groups=4), 4),
+    "transposed": ((4, 3, 2), Filters(transposed=True), 3),
+    "transposed in groups": ((4, 3, 2), Filters(transposed=True, groups=2), 6),
+}
+
+
+def by_definition(direction: Tensor, gain: Tensor, filters: Filters) -> Tensor:
+    stacked = direction if not filters.transposed else direction.unflatten(0, (filters.groups, -1))
+    over = [d for d in range(1, stacked.dim()) if not (filters.transposed and d == 2)]
+    norm = stacked.square().sum(over, keepdim=True).sqrt()
+    return (stacked / norm * gain.view_as(norm)).view_as(direction)
+
+
+@pytest.fixture(params=LAYOUTS, ids=str)
+def parts(request: pytest.FixtureRequest) -> tuple[Tensor, Tensor, Filters]:
+    torch.manual_seed(0)
+    shape, filters, gains = LAYOUTS[request.param]
+    direction, gain = torch.randn(shape, dtype=torch.float64), torch.randn(gains, dtype=torch.float64)
+    return direction.requires_grad_(), gain.requires_grad_(), filters
+
+
+def test_both_derivatives_by_finite_differences(parts: tuple[Tensor, Tensor, Filters]) -> None:
+    """Backward, forward, batched, and one over the other."""
+    direction, gain, filters = parts
+
+    def weight(v: Tensor, g: Tensor) -> Tensor:
+        return compose(v, g, filters)
+
+    how: Any = {"check_forward_ad": True, "check_batched_grad": True, "check_batched_forward_grad": True}
+    assert torch.autograd.gradcheck(weight, (direction, gain), **how)
+    assert torch.autograd.gradgradcheck(
+        weight, (direction, gain), check_fwd_over_rev=True, check_rev_over_rev=True
+    )
+    # One of the two may be frozen.
+    assert torch.autograd.gradcheck(weight, (direction.detach(), gain), check_forward_ad=True)
+    assert torch.autograd.gradcheck(weight, (direction, gain.detach()), check_forward_ad=True)
+
+
+class Calls(TorchDispatchMode):
+    """Names of the operations that were called."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: set[str] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.names.add(func.name())
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(
+    ("filters", "layout", "dtype", "in_one_pass"),
+    [
+        (Filters(), torch.contiguous_format, torch.float64, True),
+        (Filters(groups=2), torch.contiguous_format, torch.float32, True),
+        (Filters(), torch.channels_last, torch.float64, False),
+        (Filters(), torch.contiguous_format, torch.bfloat16, False),
+        (Filters(transposed=True), torch.contiguous_format, torch.float64, False),
+    ],
+)
+def test_the_backward_is_one_pass_where_torch_has_it(
+    filters: Filters, layout: torch.memory_format, dtype: torch.dtype, in_one_pass: bool
+) -> None:
+    torch.manual_seed(0)
+    direction, gain, grad = (torch.randn(shape, dtype=dtype) for shape in ((4, 5, 3, 2), 4, (4, 5, 3, 2)))
+    if filters.transposed:
+        gain = torch.randn(5, dtype=dtype)
+    inputs = direction.requires_grad_(), gain.requires_grad_()
+    with Calls() as calls:
+        found = torch.autograd.grad(compose(*inputs, filters), inputs, grad.contiguous(memory_format=layout))
+    assert ("aten::_weight_norm_interface_backward" in calls.names) == in_one_pass
+    exact = [t.detach().double().requires_grad_() for t in inputs]
+    expected = torch.autograd.grad(by_definition(*exact, filters), exact, grad.double())
+    tolerance = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 0.05}[dtype]
+    torch.testing.assert_close([t.double() for t in found], [*expected], rtol=tolerance, atol=tolerance)
+
+
+def test_transforms_of_functions_see_through_it(parts: tuple[Tensor, Tensor, Filters]) -> None:
+    direction, gain, filters = (*(t.detach() for t in parts[:2]), parts[2])
+
+    def bent(weight: Any) -> Any:
+        return lambda v, g: weight(v, g, filters).sin().square().sum()
+
+    found = torch.func.hessian(bent(compose), argnums=(0, 1))(direction, gain)
+    torch.testing.assert_close(
+        found, torch.func.hessian(bent(by_definition), argnums=(0, 1))(direction, gain)
+    )
+    several = [torch.stack([t, 2 - t, 0.5 * t]) for t in (direction, gain)]
+    by_each = torch.stack(
+        [torch.func.grad(bent(by_definition))(*each) for each in zip(*several, strict=True)]
+    )
+    torch.testing.assert_close(torch.vmap(torch.func.grad(bent(compose)))(*several), by_each)
+
+
+def test_it_is_compiled_without_a_break_and_traced_into_a_file() -> None:
+    torch.manual_seed(0)
+    model = prepare(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU())).model
+    x = torch.randn(2, 3, 5, 5)
+    by_each = []
+    for run in (model, torch.compile(model, backend="aot_eager", fullgraph=True)):
+        model.zero_grad()
+        run(x).square().sum().backward()
+        by_each.append([p.grad for p in model.parameters()])
+    torch.testing.assert_close(*by_each)
+    file = io.BytesIO()
+    torch.jit.save(torch.jit.trace(model, x), file)
+    file.seek(0)
+    torch.testing.assert_close(torch.jit.load(file)(x), model(x), rtol=0, atol=0)
+
+
+def test_decompose_is_exact_to_the_bit() -> None:
+    torch.manual_seed(0)
+    for dtype in (torch.float64, torch.float32, torch.bfloat16):
+        weight = torch.randn(16, 8, 3, 3).to(dtype)
+        assert torch.equal(compose(*decompose(weight, Filters()), Filters()), weight)
+
+
+def test_direction_of_zeros_is_finite() -> None:
+    """Never made by us, but a person may load or set it."""
+    direction, gain = torch.zeros(2, 3, requires_grad=True), torch.ones(2, requires_grad=True)
+    weight = compose(direction, gain, Filters())
+    weight.sum().backward()
+    assert weight.abs().max() == 0
+    assert torch.equal(direction.grad, torch.ones(2, 3))
+    assert gain.grad.isfinite().all()
