@@ -59,13 +59,13 @@ class _Norm:
 
     def dot(self, u: Tensor, t: Tensor) -> Tensor:
         """mean(u t) of each channel."""
-        zero, one = torch.zeros_like(self.mean), torch.ones_like(self.mean)
-        return _fused(u, t, None, zero, one, [False, True, True])[2]
+        return _fused(u, t, None, torch.zeros_like(self.r), torch.ones_like(self.r), [False, True, True])[2]
 
     def affine(self, slope: Tensor, offset: Tensor) -> Tensor:
-        """slope x̂ + offset, in one pass over x."""
-        flat = torch.ones_like(self.mean)
-        return torch.nn.functional.batch_norm(self.x, self.mean, flat, slope * self.r, offset, eps=0.0)
+        """slope x̂ + offset, in one pass over x, of x's dtype."""
+        by_value = slope * self.r
+        start = per_channel(offset - by_value * self.mean, self.x.dim())
+        return torch.addcmul(start, self.x, per_channel(by_value, self.x.dim())).to(self.x.dtype)
 
     def over_channels(self, coefficient: Tensor) -> Tensor:
         """A number for each channel, shaped to be multiplied with x."""
@@ -76,6 +76,8 @@ def _fused(
     u: Tensor, x: Tensor, weight: Tensor | None, mean: Tensor, r: Tensor, wanted: list[bool]
 ) -> tuple[Tensor, Tensor, Tensor]:
     call: Any = torch.ops.aten.native_batch_norm_backward.default
+    # Without a weight, CUDA leaves the gradient by the weight undefined, which the CPU computes all the same.
+    weight = torch.ones_like(r) if weight is None else weight
     out, by_gain, by_bias = call(u, x, weight, None, None, mean, r, True, 0.0, wanted)
     count = x.numel() // x.shape[1]
     return out, by_bias / count, by_gain / count
