@@ -20,6 +20,7 @@ __all__ = [
     "BackwardNode",
     "Edge",
     "ForwardNode",
+    "GiveUp",
     "Rule",
     "Tensors",
     "as_gradient",
@@ -38,6 +39,14 @@ Tensors: TypeAlias = Sequence[Tensor | None]
 
 # From how many inputs that depend on the due parameter on an operation's backward depends on the tangents.
 NONLINEAR, BILINEAR, LINEAR = 1, 2, 1 << 30
+
+
+class GiveUp(Exception):
+    """A rule cannot take this operation; raised in the forward sweep, before any gradient is written.
+
+    Args:
+        why: What the rule does not understand, as a clause.
+    """
 
 
 @dataclass(frozen=True, slots=True)
