@@ -6,46 +6,69 @@ from collections.abc import Mapping
 
 from torch.autograd.graph import Node
 
-from sgdph_fx.curvature.forward_over_reverse import (
-    activation,
+from sgdph_fx.curvature.forward_over_reverse import python_functions
+from sgdph_fx.curvature.forward_over_reverse.fallback import FALLBACK
+from sgdph_fx.curvature.forward_over_reverse.operations import (
     arithmetic,
     attention,
     batch_norm,
+    combination,
     convolution,
+    gating,
     group_norm,
+    indexing,
     layer_norm,
+    losses,
     matmul,
     pooling,
-    python_functions,
     reduction,
+    resampling,
+    scaling,
     shape,
+    smooth,
     softmax,
+    statistics,
+    vector_norm,
 )
-from sgdph_fx.curvature.forward_over_reverse.fallback import FALLBACK
 from sgdph_fx.curvature.forward_over_reverse.rule import Rule
 
 __all__ = ["RULES", "rule_of"]
 
 RULES: Mapping[str, Rule] = {
-    **activation.RULES,
     **arithmetic.RULES,
     **attention.RULES,
     **batch_norm.RULES,
+    **combination.RULES,
     **convolution.RULES,
+    **gating.RULES,
     **group_norm.RULES,
+    **indexing.RULES,
     **layer_norm.RULES,
+    **losses.RULES,
     **matmul.RULES,
     **pooling.RULES,
     **reduction.RULES,
+    **resampling.RULES,
+    **scaling.RULES,
     **shape.RULES,
+    **smooth.RULES,
     **softmax.RULES,
+    **statistics.RULES,
+    **vector_norm.RULES,
 }
 """Names as of torch's C++ nodes, overload number included."""
 
 
 def rule_of(node: Node) -> Rule:
-    """The rule for an operation; :data:`FALLBACK`, torch's own second derivative, where it has none."""
-    if callable(node):
-        return RULES.get(type(node).__name__, FALLBACK)
-    # A Python function may bear the name of any operation.
-    return python_functions.RULES.get(python_functions.full_name(node), FALLBACK)
+    """Look up the rule for an operation; :data:`FALLBACK`, torch's own second derivative, where it has none."""
+    if not callable(node):
+        # A Python function may bear the name of any operation.
+        return python_functions.RULES.get(python_functions.full_name(node), FALLBACK)
+    return FALLBACK if _complex(node) else RULES.get(type(node).__name__, FALLBACK)
+
+
+def _complex(node: Node) -> bool:
+    """Whether an input or an output is complex: the rules are written for real numbers."""
+    values = [(child, number) for child, number in node.next_functions if child is not None]
+    dtypes = [child._input_metadata[number].dtype for child, number in values]
+    return any(dtype.is_complex for dtype in (*dtypes, *(m.dtype for m in node._input_metadata)))

@@ -19,7 +19,14 @@ from torch.autograd.graph import Node
 from sgdph_fx.curvature.forward_over_reverse.buffer_reuse import owned_results
 from sgdph_fx.curvature.forward_over_reverse.path import path, saved_as_it_is, source
 from sgdph_fx.curvature.forward_over_reverse.registry import rule_of
-from sgdph_fx.curvature.forward_over_reverse.rule import BackwardNode, Edge, ForwardNode, Tensors, as_gradient
+from sgdph_fx.curvature.forward_over_reverse.rule import (
+    BackwardNode,
+    Edge,
+    ForwardNode,
+    GiveUp,
+    Tensors,
+    as_gradient,
+)
 from sgdph_fx.curvature.hvp import block_product, differentiable_gradient
 
 __all__ = ["backward_with_product", "product_only"]
@@ -77,15 +84,18 @@ def _by_torch(loss: Tensor, parameter: Tensor, v: Tensor) -> Tensor | None:
 def _jvp(nodes: Mapping[Node, tuple[bool, ...]], start: Edge, v: Tensor) -> list[ForwardNode]:
     tangents: dict[Edge, Tensor] = {start: v}
     writable: set[Edge] = set()
+    without_tangent: set[Edge] = set()
     waiting = _consumers(nodes)
     forward_nodes = []
     for node, active in nodes.items():
         edges = node.next_functions
+        _refuse_unknown(without_tangent.intersection(edges))
         writable_inputs = [edge in writable for edge in edges]
         fwd = ForwardNode(
             node, rule_of(node), active, [tangents.get(edge) for edge in edges], writable_inputs
         )
         made = _conforming(node, fwd.rule.jvp(fwd))
+        without_tangent.update((node, number) for number in range(len(made), len(node._input_metadata)))
         tangents.update({(node, number): t for number, t in enumerate(made) if t is not None})
         for number, is_own in enumerate(owned_results(fwd.rule, made, fwd.tangents, writable_inputs)):
             if is_own and waiting.get((node, number)) == 1:
@@ -98,6 +108,11 @@ def _jvp(nodes: Mapping[Node, tuple[bool, ...]], start: Edge, v: Tensor) -> list
                 tangents.pop(edge, None)
         forward_nodes.append(fwd)
     return forward_nodes
+
+
+def _refuse_unknown(outputs: set[Edge]) -> None:
+    for node, number in outputs:
+        raise GiveUp(f"its rule knows no tangent of output {number} of {type(node).__name__}, which is used")
 
 
 def _consumers(nodes: Mapping[Node, tuple[bool, ...]]) -> dict[Edge, int]:

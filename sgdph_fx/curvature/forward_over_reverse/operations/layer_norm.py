@@ -1,11 +1,13 @@
-"""Group norm, y = γ x̂ + β, with γ and β of each channel."""
+"""Layer norm, y = γ x̂ + β, with γ and β of the normalized shape."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 from torch import Tensor
 
+from sgdph_fx.curvature.forward_over_reverse.operations.standardization import Rows
 from sgdph_fx.curvature.forward_over_reverse.rule import (
     NONLINEAR,
     BackwardNode,
@@ -16,46 +18,45 @@ from sgdph_fx.curvature.forward_over_reverse.rule import (
     saved,
     total,
 )
-from sgdph_fx.curvature.forward_over_reverse.standardization import Rows, channel_sum, per_channel
 
 __all__ = ["RULES"]
 
 
 def _rows(fwd: ForwardNode) -> Rows:
     node = fwd.node
-    count = saved(node, "N") * saved(node, "group")
+    length = math.prod(saved(node, "normalized_shape"))
     x, mean, r = (saved(node, name) for name in ("input", "result1", "result2"))
-    return Rows(x.reshape(count, -1), mean.reshape(-1, 1), r.reshape(-1, 1))
+    return Rows(x.reshape(-1, length), mean.reshape(-1, 1), r.reshape(-1, 1))
 
 
 def _jvp(fwd: ForwardNode) -> Tensors:
     dx, dgain, dbias = fwd.tangents
     rows, shape = _rows(fwd), output_shape(fwd.node)
     out = None if dx is None else _scaled(rows.project(dx), saved(fwd.node, "weight"))
-    beside = None if dgain is None else _scaled(rows.normalized.view(shape), dgain)
-    return [total(out, beside, None if dbias is None else per_channel(dbias, len(shape)).expand(shape))]
+    beside = None if dgain is None else rows.normalized.view(shape) * dgain
+    return [total(out, beside, None if dbias is None else dbias.expand(shape))]
 
 
 def _vjp_tangent(bwd: BackwardNode) -> Tensors:
     g, dg, (dx, dgain, _) = bwd.g[0], bwd.dg[0], bwd.tangents
     by_x, by_gain, by_bias = bwd.active
     rows, weight = _rows(bwd.fwd), saved(bwd.node, "weight")
-    found: list[Tensor | None] = [None, None, channel_sum(dg) if by_bias else None]
+    found: list[Tensor | None] = [None, None, dg if by_bias else None]
     if by_x:
-        h = _scaled(g, weight)
-        dh = total(_scaled(dg, weight), None if dgain is None else _scaled(g, dgain))
+        h, bent = _scaled(g, weight), None if g is None or dgain is None else g * dgain
+        dh = total(_scaled(dg, weight), bent)
         found[0] = rows.vjp_tangent(h, dh, dx) if dx is not None else None if dh is None else rows.project(dh)
     if by_gain:
         passed = None if dg is None else dg * rows.normalized.view(dg.shape)
-        found[1] = channel_sum(total(passed, None if g is None or dx is None else g * rows.project(dx)))
+        found[1] = total(passed, None if g is None or dx is None else g * rows.project(dx))
     return found
 
 
 def _scaled(t: Tensor | None, weight: Tensor | None) -> Tensor | None:
-    return t if t is None or weight is None else t * per_channel(weight, t.dim())
+    return t if t is None or weight is None else t * weight
 
 
 RULES: Mapping[str, Rule] = {
-    "NativeGroupNormBackward0": Rule(_jvp, _vjp_tangent, NONLINEAR, owns_output=True)
+    "NativeLayerNormBackward0": Rule(_jvp, _vjp_tangent, NONLINEAR, owns_output=True)
 }
 """By node."""

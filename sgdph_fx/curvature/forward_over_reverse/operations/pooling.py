@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import Node
 
-from sgdph_fx.curvature.forward_over_reverse.rule import Rule, output_shape, saved, saved_ints
-from sgdph_fx.curvature.forward_over_reverse.shape import linear
+from sgdph_fx.curvature.forward_over_reverse.operations.linear import by_call, linear
+from sgdph_fx.curvature.forward_over_reverse.rule import Rule, output_shape, saved
 
 __all__ = ["RULES"]
 
@@ -24,23 +24,6 @@ def _taken(dims: int) -> Rule:
     return linear(forward)
 
 
-def _average(name: str) -> Rule:
-    def forward(node: Node, t: Tensor) -> Tensor:
-        pool: Any = getattr(torch.ops.aten, name).default
-        out: Tensor = pool(
-            t,
-            saved_ints(node, "kernel_size"),
-            saved_ints(node, "stride"),
-            saved_ints(node, "padding"),
-            saved(node, "ceil_mode"),
-            saved(node, "count_include_pad"),
-            saved(node, "divisor_override"),
-        )
-        return out
-
-    return linear(forward)
-
-
 def _adaptive(dims: int) -> Rule:
     def forward(node: Node, t: Tensor) -> Tensor:
         pool: Any = getattr(torch.nn.functional, f"adaptive_avg_pool{dims}d")
@@ -50,13 +33,17 @@ def _adaptive(dims: int) -> Rule:
     return linear(forward)
 
 
+_AVERAGED = ("kernel_size", "stride", "padding", "ceil_mode", "count_include_pad", "divisor_override")
+
 RULES: Mapping[str, Rule] = {
     "AdaptiveAvgPool2DBackward0": _adaptive(2),
     "AdaptiveAvgPool3DBackward0": _adaptive(3),
     "AdaptiveMaxPool2DBackward0": _taken(2),
     "AdaptiveMaxPool3DBackward0": _taken(3),
-    "AvgPool2DBackward0": _average("avg_pool2d"),
-    "AvgPool3DBackward0": _average("avg_pool3d"),
+    "AvgPool2DBackward0": by_call("avg_pool2d", *_AVERAGED),
+    "AvgPool3DBackward0": by_call("avg_pool3d", *_AVERAGED),
+    "FractionalMaxPool2DBackward0": _taken(2),
+    "FractionalMaxPool3DBackward0": _taken(3),
     "MaxPool2DWithIndicesBackward0": _taken(2),
     "MaxPool3DWithIndicesBackward0": _taken(3),
 }

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from sgdph_fx.curvature.forward_over_reverse.operations.standardization import channel_sum, per_channel
 from sgdph_fx.curvature.forward_over_reverse.rule import BackwardNode, ForwardNode, Tensors, saved, total
-from sgdph_fx.curvature.forward_over_reverse.standardization import channel_sum, per_channel
 
 __all__ = ["jvp", "vjp_tangent"]
 

@@ -20,7 +20,8 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import Node
 
-from sgdph_fx.curvature.forward_over_reverse import frozen_norm
+from sgdph_fx.curvature.forward_over_reverse.operations import frozen_norm
+from sgdph_fx.curvature.forward_over_reverse.operations.standardization import per_channel
 from sgdph_fx.curvature.forward_over_reverse.rule import (
     NONLINEAR,
     BackwardNode,
@@ -29,7 +30,6 @@ from sgdph_fx.curvature.forward_over_reverse.rule import (
     Tensors,
     saved,
 )
-from sgdph_fx.curvature.forward_over_reverse.standardization import per_channel
 
 __all__ = ["RULES"]
 

@@ -1,0 +1,76 @@
+"""Operations that take numbers by an index, or put them there: linear, the index being given."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import Node
+
+from sgdph_fx.curvature.forward_over_reverse.fallback import torch_jvp
+from sgdph_fx.curvature.forward_over_reverse.operations.linear import (
+    TRANSPOSED,
+    by_call,
+    linear,
+    linear_vjp_tangent,
+)
+from sgdph_fx.curvature.forward_over_reverse.rule import LINEAR, ForwardNode, GiveUp, Rule, Tensors, saved
+
+__all__ = ["RULES"]
+
+
+def _at_indices(node: Node, t: Tensor) -> Tensor:
+    """Take along a dimension what was largest, or in the middle, there."""
+    places, dim = saved(node, "indices"), saved(node, "dim")
+    if t.dim() == 0:
+        return t
+    if places.dim() == t.dim():
+        return t.gather(dim, places)
+    return t.gather(dim, places.unsqueeze(dim)).squeeze(dim)
+
+
+def _jvp_embedding(fwd: ForwardNode) -> Tensors:
+    node = fwd.node
+    if saved(node, "sparse"):
+        raise GiveUp("an embedding with sparse gradients")
+    # The gradient leaves out the row of padding, or is scaled by how often a row is used: no transpose of the look-up.
+    if fwd.tangents[0] is None or saved(node, "padding_idx") >= 0 or saved(node, "scale_grad_by_freq"):
+        return torch_jvp(fwd)
+    return [torch.nn.functional.embedding(saved(node, "indices"), fwd.tangents[0])]
+
+
+_PICKED = (
+    *("MaxBackward0", "MinBackward0", "MedianBackward1", "NanmedianBackward1", "KthvalueBackward0"),
+    *(
+        "ModeBackward0",
+        "CummaxBackward0",
+        "CumminBackward0",
+        "TopkBackward0",
+        "SortBackward0",
+        "SortBackward1",
+    ),
+)
+_EXTREMES = (
+    *("MaxBackward1", "MinBackward1", "MedianBackward0", "NanmedianBackward0", "AmaxBackward0"),
+    *("AminBackward0", "AminmaxBackward0"),
+)
+_TAKEN = ("MaskedSelectBackward0", "TakeBackward0", "UnsafeMaskedIndexBackward0")
+_PUT = (
+    *("IndexAddBackward0", "IndexCopyBackward0", "IndexFillBackward1", "IndexPutBackward0"),
+    *("IndexPutImplBackward0", "UnsafeIndexPutBackward0", "MaskedScatterBackward0", "PutBackward0"),
+    *("ScatterBackward0", "ScatterBackward1", "ScatterAddBackward0", "SelectScatterBackward0"),
+    *("SliceScatterBackward0", "DiagonalScatterBackward0", "AsStridedScatterBackward0"),
+    *("UnsafeMaskedIndexPutAccumulateBackward0", "MaxUnpool2DBackward0", "MaxUnpool3DBackward0"),
+)
+
+RULES: Mapping[str, Rule] = {
+    **dict.fromkeys((*_EXTREMES, *_TAKEN, *_PUT), TRANSPOSED),
+    **dict.fromkeys(_PICKED, linear(_at_indices)),
+    "EmbeddingBackward0": Rule(_jvp_embedding, linear_vjp_tangent, LINEAR, owns_output=True),
+    "GatherBackward0": by_call("gather", "dim", "index"),
+    "IndexBackward0": by_call("index.Tensor", "indices"),
+    "IndexSelectBackward0": by_call("index_select", "dim", "index"),
+    "UnsafeIndexBackward0": by_call("index.Tensor", "indices"),
+}
+"""By node."""
