@@ -95,6 +95,11 @@ class _Attention:
             return spread.to(_precise(spread.dtype), copy=True, memory_format=torch.contiguous_format)
         return ds.add_(spread)
 
+    def scores_are_small(self) -> bool:
+        """Whether P and Ṡ take no more memory than Q, K, V and O, which are kept anyway."""
+        scores = 2 * self.q.shape[1] * self.k.shape[1] * _precise(self.q.dtype).itemsize
+        return scores <= sum(t[0].numel() * t.element_size() for t in (self.q, self.k, self.v, self.q))
+
     def by_head(self, t: Tensor) -> Tensor:
         """``(n h, ...)`` as ``(n, h, ...)``."""
         return t.view(self.n, self.h, *t.shape[1:])
@@ -106,6 +111,8 @@ def _jvp(fwd: ForwardNode) -> Tensors:
     dq, dk, dv, dmask = _tangents(fwd.tangents, one)
     p, ds = one.probabilities(), one.ds(dq, dk, dmask)
     dp = None if ds is None else softmax_jacobian(p, ds)
+    if one.scores_are_small():
+        fwd.memo = p, ds
     out = sum_of_products((_as(one, dp), one.v), (_as(one, p), dv))
     return [None if out is None else one.by_head(out)]
 
@@ -114,7 +121,8 @@ def _vjp_tangent(bwd: BackwardNode) -> Tensors:
     one = _Attention.of(bwd.node)
     dq, dk, dv, dmask = _tangents(bwd.tangents, one)
     g, dg = (None if t is None else _spread(t, one.h) for t in (bwd.g[0], bwd.dg[0]))
-    p, w, dby_s = one.probabilities(), one.ds(dq, dk, dmask), _scores((dg, one.v), (g, dv))
+    p, w = bwd.fwd.memo or (one.probabilities(), one.ds(dq, dk, dmask))
+    dby_s = _scores((dg, one.v), (g, dv))
     if w is not None:
         w.sub_((p * w).sum(-1, keepdim=True))
     by_s = None

@@ -21,11 +21,12 @@ from torch import Tensor
 from torch.autograd.graph import Node
 
 from sgdph_fx.curvature.forward_over_reverse.operations import frozen_norm
-from sgdph_fx.curvature.forward_over_reverse.operations.standardization import per_channel
+from sgdph_fx.curvature.forward_over_reverse.operations.standardization import channel_moments, per_channel
 from sgdph_fx.curvature.forward_over_reverse.rule import (
     NONLINEAR,
     BackwardNode,
     ForwardNode,
+    GiveUp,
     Rule,
     Tensors,
     saved,
@@ -50,16 +51,24 @@ class _Norm:
         )
 
     def project(self, u: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """γ r P(u), mean(u) and mean(u x̂)."""
-        return _fused(u, self.x, self.weight, self.mean, self.r, [True, True, True])
+        """Compute γ r P(u), mean(u) and mean(u x̂)."""
+        call: Any = torch.ops.aten.native_batch_norm_backward.default
+        weight = torch.ones_like(self.r) if self.weight is None else self.weight
+        out, along, plain = call(u, self.x, weight, None, None, self.mean, self.r, True, 1e-5, [True] * 3)
+        return out, plain / self.count, along / self.count
 
     def moments(self, u: Tensor) -> tuple[Tensor, Tensor]:
-        """mean(u) and mean(u x̂)."""
-        return _fused(u, self.x, self.weight, self.mean, self.r, [False, True, True])[1:]
+        """Compute mean(u) and mean(u x̂)."""
+        return channel_moments(u, self.x, self.mean, self.r)
 
     def dot(self, u: Tensor, t: Tensor) -> Tensor:
-        """mean(u t) of each channel."""
-        return _fused(u, t, None, torch.zeros_like(self.r), torch.ones_like(self.r), [False, True, True])[2]
+        """Compute mean(u t) of each channel."""
+        return channel_moments(u, t, torch.zeros_like(self.r), torch.ones_like(self.r))[1]
+
+    @property
+    def count(self) -> int:
+        """How many numbers a channel has."""
+        return self.x.numel() // self.x.shape[1]
 
     def affine(self, slope: Tensor, offset: Tensor) -> Tensor:
         """slope x̂ + offset, in one pass over x, of x's dtype."""
@@ -72,21 +81,12 @@ class _Norm:
         return per_channel(coefficient, self.x.dim()).to(self.x.dtype)
 
 
-def _fused(
-    u: Tensor, x: Tensor, weight: Tensor | None, mean: Tensor, r: Tensor, wanted: list[bool]
-) -> tuple[Tensor, Tensor, Tensor]:
-    call: Any = torch.ops.aten.native_batch_norm_backward.default
-    # Without a weight, CUDA leaves the gradient by the weight undefined, which the CPU computes all the same.
-    weight = torch.ones_like(r) if weight is None else weight
-    out, by_gain, by_bias = call(u, x, weight, None, None, mean, r, True, 0.0, wanted)
-    count = x.numel() // x.shape[1]
-    return out, by_bias / count, by_gain / count
-
-
 def _jvp(fwd: ForwardNode) -> Tensors:
     if not saved(fwd.node, "training"):
         return frozen_norm.jvp(fwd)
     norm = _Norm.of(fwd.node)
+    if norm.x.numel() == 0:
+        raise GiveUp("batch norm of a tensor without numbers")
     dx, dgain, dbias = fwd.tangents
     out = None
     if dx is not None:
@@ -112,12 +112,11 @@ def _vjp_tangent(bwd: BackwardNode) -> Tensors:
         *((zero, zero) if dx is None else bwd.fwd.memo),
     )
     kappa = zero if g is None or dx is None else norm.dot(g, dx) - sums.a * sums.m - sums.b * sums.c
-    count = norm.x.numel() // norm.x.shape[1]
     by_x, by_gain, by_bias = bwd.active
     return [
         _by_x(bwd, norm, sums, kappa) if by_x else None,
-        count * (sums.dg_x + norm.r * kappa) if by_gain else None,
-        count * sums.dg if by_bias else None,
+        norm.count * (sums.dg_x + norm.r * kappa) if by_gain else None,
+        norm.count * sums.dg if by_bias else None,
     ]
 
 
@@ -137,8 +136,7 @@ def _moments_of_gradient(bwd: BackwardNode, norm: _Norm, g: Tensor) -> tuple[Ten
     _, by_gain, by_bias = bwd.by_inputs
     if by_gain is None or by_bias is None:
         return norm.moments(g)
-    count = norm.x.numel() // norm.x.shape[1]
-    return by_bias / count, by_gain / count
+    return by_bias / norm.count, by_gain / norm.count
 
 
 def _by_x(bwd: BackwardNode, norm: _Norm, sums: _Sums, kappa: Tensor) -> Tensor:

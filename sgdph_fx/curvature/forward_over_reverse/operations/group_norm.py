@@ -23,9 +23,10 @@ __all__ = ["RULES"]
 
 def _rows(fwd: ForwardNode) -> Rows:
     node = fwd.node
-    count = saved(node, "N") * saved(node, "group")
+    group = saved(node, "group")
+    shape = saved(node, "N") * group, saved(node, "C") // group * saved(node, "HxW")
     x, mean, r = (saved(node, name) for name in ("input", "result1", "result2"))
-    return Rows(x.reshape(count, -1), mean.reshape(-1, 1), r.reshape(-1, 1))
+    return Rows.of(x, shape, mean, r)
 
 
 def _jvp(fwd: ForwardNode) -> Tensors:

@@ -42,24 +42,6 @@ def _number(value: float, like: Tensor) -> Tensor:
     return like.new_full((), value)
 
 
-def _gelu(x: Tensor, approximate: str) -> Tensor:
-    """(2 - x²) φ(x), with the density φ of the normal distribution."""
-    if approximate == "tanh":
-        return _gelu_by_tanh(x)
-    t = torch.addcmul(_number(2, x), x, x, value=-1)
-    return torch.add(_number(-1 - math.log(2 * math.pi) / 2, x), t, alpha=0.5).exp_().mul_(t)
-
-
-def _gelu_by_tanh(x: Tensor) -> Tensor:
-    """Of x (1 + tanh u) / 2 with u = √(2/π) (x + 0.044715 x³): (1 - tanh² u) (u' + x u'' / 2 - x u'² tanh u),
-    where x u'' / 2 = u' - √(2/π)."""
-    k, c = math.sqrt(2 / math.pi), 0.044715
-    square = x * x
-    t = torch.tanh(x * (square * (k * c)).add_(k))
-    slope = (square * (3 * k * c)).add_(k)
-    return (1 - t * t).mul_(2 * slope - k - x * slope * slope * t)
-
-
 def _silu(x: Tensor) -> Tensor:
     """(1 - t²) (2 - x t) / 4, with t = tanh(x / 2)."""
     t = torch.mul(x, 0.5).tanh_()
@@ -170,7 +152,6 @@ _MORE: Mapping[str, tuple[Any, ...]] = {
     "CeluBackward1": (_celu_in_place, "result", "alpha"),
     "EluBackward0": (_elu, "self", "alpha", "scale", "input_scale"),
     "EluBackward1": (_elu_in_place, "result", "alpha", "scale", "input_scale"),
-    "GeluBackward0": (_gelu, "self", "approximate"),
     "LogitBackward0": (_logit, "self", "eps"),
     "PowBackward0": (_power, "self", "exponent"),
     "PowBackward2": (_exponential, "self", "result"),
