@@ -36,8 +36,10 @@ def product_by_torch(p: Tensor, v: Tensor, operation: Operation, active: tuple[b
     """Hv of that loss, by torch's double backward."""
     with sdpa_kernel(SDPBackend.MATH):
         (g,) = torch.autograd.grad(loss_of(p, operation, active), p, create_graph=True)
-    (column,) = torch.autograd.grad(g, p, v)
-    return column
+    if not g.requires_grad:
+        return torch.zeros_like(p)
+    (column,) = torch.autograd.grad(g, p, v, allow_unused=True)
+    return torch.zeros_like(p) if column is None else column
 
 
 def activities(operation: Operation) -> list[tuple[bool, ...]]:

@@ -172,7 +172,15 @@ def _combined(
 
 
 # torch's own second derivative reads what cuDNN and MIOpen saved as what its own kernels did: mean and 1/σ.
-_BY_LIBRARY = ("NativeBatchNormBackward0", "CudnnBatchNormBackward0", "MiopenBatchNormBackward0")
+_BY_LIBRARY = (
+    *("NativeBatchNormBackward0", "NativeBatchNormLegitBackward0", "NativeBatchNormLegitBackward1"),
+    *("CudnnBatchNormBackward0", "MiopenBatchNormBackward0"),
+)
 
-RULES: Mapping[str, Rule] = dict.fromkeys(_BY_LIBRARY, Rule(_jvp, _vjp_tangent, NONLINEAR, owns_output=True))
+RULES: Mapping[str, Rule] = {
+    **dict.fromkeys(_BY_LIBRARY, Rule(_jvp, _vjp_tangent, NONLINEAR, owns_output=True)),
+    "NativeBatchNormLegitNoTrainingBackward0": Rule(
+        frozen_norm.jvp, frozen_norm.vjp_tangent, NONLINEAR, owns_output=True
+    ),
+}
 """By node."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,7 +16,15 @@ from sgdph_fx.curvature.forward_over_reverse.operations.linear import (
     linear,
     linear_vjp_tangent,
 )
-from sgdph_fx.curvature.forward_over_reverse.rule import LINEAR, ForwardNode, GiveUp, Rule, Tensors, saved
+from sgdph_fx.curvature.forward_over_reverse.rule import (
+    LINEAR,
+    ForwardNode,
+    GiveUp,
+    Rule,
+    Tensors,
+    output_shape,
+    saved,
+)
 
 __all__ = ["RULES"]
 
@@ -39,6 +48,29 @@ def _jvp_embedding(fwd: ForwardNode) -> Tensors:
         return torch_jvp(fwd)
     return [torch.nn.functional.embedding(saved(node, "indices"), fwd.tangents[0])]
 
+
+def _jvp_bags(fwd: ForwardNode) -> Tensors:
+    node, (t, *weights) = fwd.node, fwd.tangents
+    if any(weight is not None for weight in weights):
+        raise GiveUp("an embedding bag whose weights for each index depend on the parameter")
+    if any(saved(node, name) for name in ("sparse", "scale_grad_by_freq")) or saved(node, "padding_idx") >= 0:
+        raise GiveUp("an embedding bag with sparse or scaled gradients, or with padding")
+    return [None if t is None else _bags(node, t)]
+
+
+def _bags(node: Node, t: Tensor) -> Tensor:
+    if saved(node, "mode") == _LARGEST:
+        empty = saved(node, "result2").unsqueeze(1) == 0
+        return t.gather(0, saved(node, "result3")).masked_fill_(empty, 0)
+    offsets, weights = saved(node, "offsets"), saved(node, "per_sample_weights")
+    ends_given = offsets.numel() > output_shape(node)[0]
+    call: Any = torch.ops.aten._embedding_bag.default
+    how = False, saved(node, "mode"), False, weights, ends_given
+    out: Tensor = call(t, saved(node, "indices"), offsets, *how)[0]
+    return out
+
+
+_LARGEST = 2
 
 _PICKED = (
     *("MaxBackward0", "MinBackward0", "MedianBackward1", "NanmedianBackward1", "KthvalueBackward0"),
@@ -67,6 +99,7 @@ _PUT = (
 RULES: Mapping[str, Rule] = {
     **dict.fromkeys((*_EXTREMES, *_TAKEN, *_PUT), TRANSPOSED),
     **dict.fromkeys(_PICKED, linear(_at_indices)),
+    "EmbeddingBagBackward0": Rule(_jvp_bags, linear_vjp_tangent, LINEAR, owns_output=True),
     "EmbeddingBackward0": Rule(_jvp_embedding, linear_vjp_tangent, LINEAR, owns_output=True),
     "GatherBackward0": by_call("gather", "dim", "index"),
     "IndexBackward0": by_call("index.Tensor", "indices"),

@@ -126,10 +126,9 @@ def _huber(node: Node) -> Tensor:
 
 
 def _cross_entropy(node: Node) -> Tensor:
-    """Of -t log x - (1 - t) log(1 - x), with torch's guard against division by zero."""
+    """Of -t log x - (1 - t) log(1 - x), guarded against division by zero as torch guards the gradient."""
     x, t = saved(node, "self"), saved(node, "target")
-    eps = 1e-12
-    bend: Tensor = t / (x + eps).square_() + (1 - t) / (1 - x + eps).square_()
+    bend: Tensor = (t * (1 - x) ** 2 + (1 - t) * x**2) / (x * (1 - x)).clamp_(min=1e-12).square_()
     return _weighted(node, bend)
 
 

@@ -53,6 +53,8 @@ class Rows:
     def project(self, u: Tensor) -> Tensor:
         """Compute r P(u), of any tensor that has the numbers of x in its order; of the same shape."""
         rows = self._rows(u)
+        if not rows.numel():
+            return rows.view(u.shape)
         if self.mean is None:
             along = self._moments(rows)[1]
             return (rows * self.r).addcmul_(self.x, -self.r * self.r * along).view(u.shape)
@@ -96,11 +98,15 @@ def _row_means(a: Tensor, b: Tensor) -> Tensor:
 
 def channel_moments(u: Tensor, x: Tensor, mean: Tensor, r: Tensor) -> tuple[Tensor, Tensor]:
     """Compute mean(u) and mean(u r (x - μ)) of each channel, ``(C,)``, in one pass, of ``(N, C, ...)``."""
+    if not x.numel():
+        return torch.zeros_like(r), torch.zeros_like(
+            r
+        )  # torch's kernel would divide by the number of channels
     call: Any = torch.ops.aten.native_batch_norm_backward.default
     # Without a weight, CUDA leaves the gradient by the weight undefined, which the CPU computes all the same.
     # CUDA takes no epsilon of zero; none is used where mean and r are given.
     _, along, plain = call(u, x, torch.ones_like(r), None, None, mean, r, True, 1e-5, [False, True, True])
-    count = max(x.numel() // max(x.shape[1], 1), 1)
+    count = x.numel() // x.shape[1]
     return plain / count, along / count
 
 
