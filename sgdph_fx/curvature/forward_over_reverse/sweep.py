@@ -63,7 +63,7 @@ def _product(loss: Tensor, parameter: Tensor, v: Tensor, backward: Callable[[], 
         column = _by_torch(loss, parameter, v)
         backward()
         return column
-    with torch.no_grad():
+    with torch.no_grad(), _no_autocast([v]):
         forward_nodes = _jvp(nodes, start, v)
     hooks = _BackwardHooks(forward_nodes)
     try:

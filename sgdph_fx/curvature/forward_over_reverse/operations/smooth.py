@@ -62,7 +62,7 @@ def _hardswish(x: Tensor) -> Tensor:
 
 def _softplus(x: Tensor, beta: float, threshold: float) -> Tensor:
     s = torch.sigmoid(x * beta)
-    return (s * (1 - s)).mul_(beta).masked_fill_(x * beta > threshold, 0)
+    return (s * (1 - s)).mul_(beta).masked_fill_(x * beta >= threshold, 0)
 
 
 def _log_sigmoid(x: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from tests.products import Operation
 __all__ = ["LAYERS"]
 
 IMAGE = (2, 4, 5, 6)
-BIAS = torch.linspace(-2, 2, 15, dtype=torch.float64).view(5, 3)
+BIAS = torch.linspace(-1.75, 1.75, 15, dtype=torch.float64).view(5, 3)
 
 
 def _conv(name: str, **how: Any) -> Callable[..., Tensor]:
@@ -26,17 +26,18 @@ def _batch_norm(x: Tensor, w: Tensor | None = None, b: Tensor | None = None) -> 
     return F.batch_norm(x, None, None, w, b, training=True)
 
 
-def running() -> tuple[Tensor, Tensor]:
-    return torch.linspace(-1, 1, 4).double(), torch.linspace(0.5, 2, 4).double()
+def _running(like: Tensor) -> tuple[Tensor, Tensor]:
+    """A mean and a variance, as exact as an affine: whole numbers of quarters."""
+    return torch.linspace(-1, 1.25, 4).to(like.dtype), torch.linspace(0.5, 2, 4).to(like.dtype)
 
 
 def _frozen_norm(x: Tensor, w: Tensor | None = None, b: Tensor | None = None) -> Tensor:
-    return F.batch_norm(x, *running(), w, b, training=False)
+    return F.batch_norm(x, *_running(x if w is None else w), w, b, training=False)
 
 
 def _functional_norm(training: bool) -> Callable[..., Tensor]:
     call: Any = torch.ops.aten._native_batch_norm_legit
-    return lambda x, w, b: call(x, w, b, *running(), training, 0.1, 1e-5)[0]
+    return lambda x, w, b: call(x, w, b, *_running(w), training, 0.1, 1e-5)[0]
 
 
 def _norm_without_statistics(x: Tensor, w: Tensor, b: Tensor) -> Tensor:
@@ -47,12 +48,17 @@ def _norm_without_statistics(x: Tensor, w: Tensor, b: Tensor) -> Tensor:
 
 def _norm_for_inference(x: Tensor, w: Tensor, b: Tensor) -> Tensor:
     call: Any = torch.ops.aten._native_batch_norm_legit_no_training
-    out: Tensor = call(x, w, b, *running(), 0.1, 1e-5)[0]
+    out: Tensor = call(x, w, b, *_running(w), 0.1, 1e-5)[0]
     return out
 
 
 def _attention(**how: Any) -> Callable[..., Tensor]:
-    return lambda q, k, v, *mask: F.scaled_dot_product_attention(q, k, v, *mask, **how)
+    return lambda q, k, v: F.scaled_dot_product_attention(q, k, v, **how)
+
+
+def _biased(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    mask = BIAS.to(torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else q.dtype)
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
 
 
 CONVOLUTIONS: dict[str, Operation] = {
@@ -111,7 +117,7 @@ ATTENTION: dict[str, Operation] = {
     "attention to fewer": (_attention(scale=0.7), [QUERIES, KEYS, KEYS]),
     "attention to many": (_attention(), [(1, 2, 3, 2), (1, 2, 20, 2), (1, 2, 20, 2)]),
     "attention to wider values": (_attention(), [QUERIES, KEYS, (2, 2, 3, 5)]),
-    "attention with a bias": (_attention(attn_mask=BIAS), [QUERIES, KEYS, KEYS]),
+    "attention with a bias": (_biased, [QUERIES, KEYS, KEYS]),
     "masked attention": (_attention(attn_mask=BIAS > -0.1), [(1, 2, 5, 4), (1, 2, 3, 4), (1, 2, 3, 4)]),
     "causal attention": (_attention(is_causal=True), [(2, 2, 4, 4)] * 3),
     "causal attention to fewer": (_attention(is_causal=True), [QUERIES, KEYS, KEYS]),

@@ -20,11 +20,15 @@ SHORT = [(3, 4), (3, 4)]
 
 
 def _entropy(x: Tensor) -> Tensor:
-    return F.cross_entropy(x, torch.tensor([1, 0, 3]), weight=torch.tensor([1.0, 2.0, 0.5, 1.0]).double())
+    return F.cross_entropy(x, torch.tensor([1, 0, 3]), weight=torch.tensor([1.0, 2.0, 0.5, 1.0]).to(x.dtype))
 
 
 def _smooth_entropy(x: Tensor) -> Tensor:
     return F.cross_entropy(x, torch.tensor([1, -100, 3]), label_smoothing=0.2)
+
+
+def _weighted(x: Tensor) -> Tensor:
+    return F.binary_cross_entropy(x, PARTS.to(x.dtype), weight=WEIGHT.to(x.dtype), reduction="sum")
 
 
 def _pixel_entropy(x: Tensor) -> Tensor:
@@ -77,7 +81,7 @@ LOSSES: dict[str, Operation] = {
     **_given_targets("several soft margins", F.multilabel_soft_margin_loss, PARTS.round()),
     "binary cross entropy": (_of_probabilities(F.binary_cross_entropy), SHORT),
     "binary cross entropy, weighted": (
-        lambda x: F.binary_cross_entropy(torch.sigmoid(x / 4), PARTS, weight=WEIGHT, reduction="sum"), [(3, 4)]
+        lambda x: _weighted(torch.sigmoid(x / 4)), [(3, 4)]
     ),
     "cross entropy of logits and of what should be": (
         lambda x, t: F.binary_cross_entropy_with_logits(x, torch.sigmoid(t)), SHORT
