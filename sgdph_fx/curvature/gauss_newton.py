@@ -61,7 +61,8 @@ def gauss_newton_diagonal(
     Args:
         loss: One number with its graph, which is kept. It must be linear in known convex functions of the network's
             outputs: log-softmax (and so cross-entropy, also with soft targets, class weights or label smoothing),
-            squares and MSE, binary cross-entropy with logits, or a sum of several of these. A part that enters with a negative weight counts as zero.
+            squares and MSE, binary cross-entropy with logits, or a sum of several of these. A part
+            that enters with a negative weight counts as zero.
         params: The leaves to take it for, of any shapes, dtypes and devices.
         generator: Decides the signs; on the CPU or on the device of the loss.
         draws: How many draws to average. The relative standard deviation of one draw is at most about √2, and falls
