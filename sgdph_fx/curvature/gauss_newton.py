@@ -24,7 +24,7 @@ from torch import Tensor
 from torch.autograd.graph import GradientEdge, Node
 
 from sgdph_fx.curvature.forward_over_reverse.registry import rule_of
-from sgdph_fx.curvature.forward_over_reverse.rule import saved, saved_int
+from sgdph_fx.curvature.forward_over_reverse.rule import saved
 from sgdph_fx.errors import NoCurvatureError
 
 __all__ = ["gauss_newton_diagonal"]
@@ -146,7 +146,7 @@ def _signs(edge: GradientEdge, generator: torch.Generator) -> Tensor:
 
 def _log_softmax(node: Node, g: Tensor, s: Tensor) -> Tensor:
     """A = m (diag(p) − p pᵀ) for each row, with m = −Σ g, whose root is √m (diag(√p) − p √pᵀ)."""
-    dim = saved_int(node, "dim")
+    dim = saved(node, "dim")
     p = saved(node, "result").exp()
     weight = g.sum(dim, keepdim=True).neg_().clamp_min_(0)
     along = p.sqrt() * s
@@ -177,7 +177,7 @@ def _bce_with_logits(node: Node, g: Tensor, s: Tensor) -> Tensor:
 
 def _each(node: Node, g: Tensor, like: Tensor) -> Tensor:
     """The gradient by each number before the loss function's own reduction."""
-    return g / like.numel() if saved_int(node, "reduction") == _MEAN else g
+    return g / like.numel() if saved(node, "reduction") == _MEAN else g
 
 
 ROOTS: Mapping[str, Root] = {

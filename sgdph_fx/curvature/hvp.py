@@ -11,8 +11,10 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from sgdph_fx.curvature.autograd_graph import nodes
+from sgdph_fx.curvature.autograd_graph import leaves, nodes
+from sgdph_fx.curvature.custom_functions import leaves_grads_alone, watched
 from sgdph_fx.curvature.probes import Product
+from sgdph_fx.curvature.reentrant import OpenCheckpoints, reentrant_checkpoints
 from sgdph_fx.errors import NoCurvatureError
 
 __all__ = [
@@ -20,6 +22,7 @@ __all__ = [
     "differentiable_gradient",
     "missing_derivatives_explained",
     "no_second_derivative",
+    "product_by_double_backward",
 ]
 
 # How torch words, in several places, that an operation has a first derivative and no second one.
@@ -41,17 +44,27 @@ def differentiable_gradient(loss: Tensor, parameter: Tensor) -> Tensor | None:
 
     Returns:
         The gradient, of the parameter's shape, dtype and device; None where the loss does not depend on the
-        parameter, or the parameter requires no gradient. ``parameter.grad`` is not touched. Where the loss is
-        linear in everything that the gradient could depend on, the gradient is a constant without a graph.
+        parameter, or the parameter requires no gradient. ``parameter.grad`` is not touched.
 
     Raises:
-        NoCurvatureError: if an operation on the way refuses to be differentiated with a graph.
+        NoCurvatureError: if an operation on the way refuses to be differentiated with a graph, or drops it.
+
+    Example:
+        >>> p = torch.tensor([2.0], requires_grad=True)
+        >>> differentiable_gradient((p**3).sum(), p).tolist()
+        [12.0]
     """
     if not parameter.requires_grad:
         return None
-    with missing_derivatives_explained():
-        (gradient,) = torch.autograd.grad(loss, parameter, create_graph=True, allow_unused=True)
+    among = list(nodes(loss))
+    with missing_derivatives_explained(), watched(among), leaves_grads_alone([*leaves(loss)], among):
+        (gradient,) = torch.autograd.grad(loss, parameter, _seed(loss), create_graph=True, allow_unused=True)
     return gradient
+
+
+def _seed(loss: Tensor) -> Tensor:
+    """∂L/∂L = 1 with a graph, so that every gradient carries one: a function that drops it gives itself away."""
+    return torch.ones_like(loss, requires_grad=True)
 
 
 def block_product(gradient: Tensor, parameter: Tensor) -> Product:
@@ -67,6 +80,12 @@ def block_product(gradient: Tensor, parameter: Tensor) -> Product:
 
     Raises:
         NoCurvatureError: at once or in a call, if an operation on the way has no second derivative.
+
+    Example:
+        >>> p = torch.tensor([2.0], requires_grad=True)
+        >>> product = block_product(differentiable_gradient((p**3).sum(), p), p)
+        >>> product(torch.ones(1)).tolist()
+        [12.0]
     """
     # autograd walks around such a function when asked for one input, and would return a part of the product.
     if any(type(node).__name__ == "Error" for node in nodes(gradient)):
@@ -82,6 +101,45 @@ def block_product(gradient: Tensor, parameter: Tensor) -> Product:
         return torch.zeros_like(parameter, requires_grad=False) if column is None else column
 
     return product
+
+
+@contextmanager
+def product_by_double_backward(loss: Tensor, parameter: Tensor) -> Iterator[Product | None]:
+    """v ↦ Hv by torch's own double backward, for whatever it can differentiate twice, reentrant checkpoints included.
+
+    Args:
+        loss: One number with its graph, which is kept.
+        parameter: A leaf p of any shape.
+
+    Yields:
+        The function, which may be called many times inside; None where the loss does not depend on p.
+
+    Raises:
+        NoCurvatureError: if an operation on the way has no second derivative. No ``.grad`` has been written.
+
+    Example:
+        >>> p = torch.tensor([2.0], requires_grad=True)
+        >>> with product_by_double_backward((p**3).sum(), p) as product:
+        ...     product(torch.ones(1)).tolist()
+        [12.0]
+    """
+    checkpoints = reentrant_checkpoints(loss)
+    if not checkpoints or not parameter.requires_grad:
+        gradient = differentiable_gradient(loss, parameter)
+        yield None if gradient is None else block_product(gradient, parameter)
+        return
+    among = list(nodes(loss))
+    with OpenCheckpoints(checkpoints, parameter) as opened:
+        with missing_derivatives_explained(), watched(among), leaves_grads_alone([*leaves(loss)], among):
+            gradient = opened.gradient(loss, _seed(loss), create_graph=True)
+
+        def product(v: Tensor) -> Tensor:
+            assert gradient is not None
+            with missing_derivatives_explained():
+                column = opened.gradient(gradient, v, create_graph=False)
+            return torch.zeros_like(parameter, requires_grad=False) if column is None else column.detach()
+
+        yield None if gradient is None else product
 
 
 @contextmanager

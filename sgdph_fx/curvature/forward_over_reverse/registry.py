@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from torch.autograd.graph import Node
 
+from sgdph_fx.curvature.custom_functions import full_name
 from sgdph_fx.curvature.forward_over_reverse import python_functions
 from sgdph_fx.curvature.forward_over_reverse.fallback import FALLBACK
 from sgdph_fx.curvature.forward_over_reverse.operations import (
@@ -65,7 +66,7 @@ def rule_of(node: Node) -> Rule:
     """Look up the rule for an operation; :data:`FALLBACK`, torch's own second derivative, where it has none."""
     if not callable(node):
         # A Python function may bear the name of any operation.
-        return python_functions.RULES.get(python_functions.full_name(node), FALLBACK)
+        return python_functions.RULES.get(full_name(node), FALLBACK)
     return FALLBACK if _complex(node) else RULES.get(type(node).__name__, FALLBACK)
 
 
