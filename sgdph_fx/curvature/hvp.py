@@ -26,6 +26,7 @@ __all__ = [
 ]
 
 # How torch words, in several places, that an operation has a first derivative and no second one.
+GRAPH_USED_UP = "backward through the graph a second time"
 ONCE_ONLY = (
     "is not implemented",
     "once_differentiable",
@@ -144,18 +145,29 @@ def product_by_double_backward(loss: Tensor, parameter: Tensor) -> Iterator[Prod
 
 @contextmanager
 def missing_derivatives_explained() -> Iterator[None]:
-    """BackwardNode torch's complaints that an operation has no second derivative into one that says what to do.
+    """Turn what torch says where it cannot differentiate a gradient into an error that says what to do.
+
+    Errors that a plain backward pass has as well pass through: memory that is used up, and graphs that are.
 
     Raises:
-        NoCurvatureError: in place of any of them.
+        NoCurvatureError: in place of any other of torch's.
     """
     try:
         yield
+    except (NoCurvatureError, torch.OutOfMemoryError):
+        raise
     except RuntimeError as error:
         text = str(error)
-        if not any(mark in text for mark in ONCE_ONLY):
+        if GRAPH_USED_UP in text:
             raise
-        raise no_second_derivative(text.splitlines()[0]) from error
+        said = next(iter(text.strip().splitlines()), type(error).__name__)
+        if any(mark in text for mark in ONCE_ONLY):
+            raise no_second_derivative(said) from error
+        raise NoCurvatureError(
+            "Torch cannot differentiate the gradient of this loss once more by the parameter whose Hessian is due. It "
+            f"says: {said} Put the parameters below that operation into a group with order=1, or write the operation "
+            "in another way."
+        ) from error
 
 
 def no_second_derivative(found: str) -> NoCurvatureError:
