@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import click
 import torch
@@ -27,7 +28,7 @@ def sweep(number: int, most: int) -> Iterator[dict[str, object]]:
     """All outcomes for one operation of the database, by its number."""
     from torch.testing._internal.common_methods_invocations import op_db
 
-    operation = op_db[number]
+    operation: Any = op_db[number]
     for dtype in DTYPES:
         if not operation.supports_dtype(dtype, "cpu") or not operation.supports_autograd:
             continue

@@ -49,13 +49,13 @@ def judge(position: Position) -> Outcome:
     try:
         found = backward_with_product(position.loss(p), p, v, on_give_up=why.append)
     except NoCurvatureError as error:
-        return Outcome("wrong" if p.grad is not None else "refused", "", *why[:1], detail=str(error)[:300])
+        return Outcome("wrong" if p.grad is not None else "refused", "", _way(why), str(error)[:300])
     except Exception as error:
         if _torch_fails_too(position.loss):
             return Outcome("untold", detail=f"torch's own backward fails: {str(error)[:200]}")
-        return Outcome("crashed", "", *why[:1], detail=f"{type(error).__name__}: {str(error)[:300]}")
+        return Outcome("crashed", "", _way(why), f"{type(error).__name__}: {str(error)[:300]}")
     gradient, expected, oracle = _expected(position.loss, v)
-    way = why[0] if why else "sweep"
+    way = _way(why)
     found = torch.zeros_like(expected) if found is None else found
     if p.grad is not None and gradient is not None and not torch.equal(p.grad, gradient):
         apart = (p.grad - gradient).nan_to_num().norm() / (gradient.nan_to_num().norm() + 1e-30)
@@ -63,12 +63,16 @@ def judge(position: Position) -> Outcome:
             return Outcome("wrong", "loss.backward()", way, f"the gradient is off by {float(apart):.1e}")
     if not expected.isfinite().all():
         return Outcome("untold", oracle, way)
-    error = float((found - expected).norm() / (expected.norm() + 1e-6))
-    if error <= TOLERANCE[oracle]:
+    off = float((found - expected).norm() / (expected.norm() + 1e-6))
+    if off <= TOLERANCE[oracle]:
         return Outcome("right", oracle, way)
     if oracle == "double backward" and _as_near(position.loss, v, found, expected):
         return Outcome("right", "both, of a problem too ill-conditioned to tell", way)
-    return Outcome("wrong", oracle, way, f"off by {error:.1e}")
+    return Outcome("wrong", oracle, way, f"off by {off:.1e}")
+
+
+def _way(why: list[str]) -> str:
+    return why[0] if why else "sweep"
 
 
 def _as_near(loss: Callable[[Tensor], Tensor], v: Tensor, found: Tensor, torchs: Tensor) -> bool:

@@ -36,9 +36,11 @@ def positions(operation: Any, sample: Any) -> Iterator[Position]:
     if any(t.requires_grad for t in _outputs(operation, sample, _leaf())):
         yield Position("gradient", lambda p: _of_gradient(operation, sample, p))
     for number in range(len(outputs) if len(outputs) > 1 else 0):
-        yield Position(
-            f"output {number}", lambda p, n=number: _total(_outputs(operation, sample, p)[n : n + 1])
-        )
+        yield Position(f"output {number}", _one(operation, sample, number))
+
+
+def _one(operation: Any, sample: Any, number: int) -> Callable[[Tensor], Tensor]:
+    return lambda p: _total(_outputs(operation, sample, p)[number : number + 1])
 
 
 def _leaf() -> Tensor:

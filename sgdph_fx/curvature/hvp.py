@@ -88,9 +88,7 @@ def block_product(gradient: Tensor, parameter: Tensor) -> Product:
         >>> product(torch.ones(1)).tolist()
         [12.0]
     """
-    # autograd walks around such a function when asked for one input, and would return a part of the product.
-    if any(type(node).__name__ == "Error" for node in nodes(gradient)):
-        raise no_second_derivative("a custom function is marked with @once_differentiable")
+    _require_no_dead_end(gradient)
 
     def product(v: Tensor) -> Tensor:
         if not gradient.requires_grad:
@@ -102,6 +100,19 @@ def block_product(gradient: Tensor, parameter: Tensor) -> Product:
         return torch.zeros_like(parameter, requires_grad=False) if column is None else column
 
     return product
+
+
+def _require_no_dead_end(gradient: Tensor) -> None:
+    """Refuse a graph with an operation that only raises an error: autograd walks around it when asked for one input.
+
+    The product would come out as the part that goes by other ways.
+    """
+    for node in nodes(gradient):
+        if type(node).__name__ == "Error":
+            try:
+                node(*(torch.zeros(()) for _ in node._input_metadata))  # type: ignore[operator]
+            except RuntimeError as error:
+                raise no_second_derivative(str(error).strip().splitlines()[0]) from error
 
 
 @contextmanager
