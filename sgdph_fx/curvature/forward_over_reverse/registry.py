@@ -22,13 +22,16 @@ from sgdph_fx.curvature.forward_over_reverse.operations import (
     losses,
     matmul,
     pooling,
+    recurrent,
     reduction,
+    region_pooling,
     resampling,
     scaling,
     shape,
     smooth,
     softmax,
     statistics,
+    torch_weight_norm,
     vector_norm,
 )
 from sgdph_fx.curvature.forward_over_reverse.rule import Rule
@@ -49,6 +52,7 @@ RULES: Mapping[str, Rule] = {
     **losses.RULES,
     **matmul.RULES,
     **pooling.RULES,
+    **recurrent.RULES,
     **reduction.RULES,
     **resampling.RULES,
     **scaling.RULES,
@@ -56,16 +60,19 @@ RULES: Mapping[str, Rule] = {
     **smooth.RULES,
     **softmax.RULES,
     **statistics.RULES,
+    **torch_weight_norm.RULES,
     **vector_norm.RULES,
 }
 """Names as of torch's C++ nodes, overload number included."""
+
+_PYTHON_RULES: Mapping[str, Rule] = {**python_functions.RULES, **region_pooling.RULES}
 
 
 def rule_of(node: Node) -> Rule:
     """Look up the rule for an operation; :data:`FALLBACK`, torch's own second derivative, where it has none."""
     if not callable(node):
         # A Python function may bear the name of any operation.
-        return python_functions.RULES.get(python_functions.full_name(node), FALLBACK)
+        return _PYTHON_RULES.get(python_functions.full_name(node), FALLBACK)
     return FALLBACK if _complex(node) else RULES.get(type(node).__name__, FALLBACK)
 
 
