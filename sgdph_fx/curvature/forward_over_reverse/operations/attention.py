@@ -1,8 +1,8 @@
-"""Scaled dot-product attention, O = P V with P = softmax(S) and S = s Q Kᵀ + mask, the softmax over each row.
+"""Scaled dot-product attention, O = P V with P = softmax(S) and S = Q Kᵀ + mask, the softmax over each row.
 
 The backward of torch's fused kernels has no derivative, so the formula is used, and P is computed anew each time
-rather than kept. With J(U) = P ∘ (U - Σ P ∘ U), the softmax's Jacobian, Ṡ = s (Q̇ Kᵀ + Q K̇ᵀ) plus the tangent of the
-mask, if it has one, and G = ∂L/∂O,
+rather than kept, unless it is small. Q is the query times the scale. With J(U) = P ∘ (U - Σ P ∘ U), the softmax's
+Jacobian, Ṡ = Q̇ Kᵀ + Q K̇ᵀ plus the tangent of the mask, if it has one, and G = ∂L/∂O,
 
     Ṗ = J(Ṡ) = P ∘ W  with  W = Ṡ - Σ P ∘ Ṡ,        O:     P V,    whose tangent is   Ṗ V + P V̇
     H = G Vᵀ - Σ P ∘ G Vᵀ = G Vᵀ - Σ G ∘ O,          by S:  P ∘ H,  whose tangent is   J(Ġ Vᵀ + G V̇ᵀ + W ∘ H)
@@ -47,7 +47,7 @@ _MASKS: Mapping[str, str | None] = {
 
 @dataclass(frozen=True, slots=True)
 class _Attention:
-    """One application: n batches of h heads, Q ``(n h, L, E)``, K and V spread to as many heads, and the scale s."""
+    """One application: n batches of h heads, Q ``(n h, L, E)``, K and V spread to as many heads, and the scale."""
 
     node: Node
     n: int
@@ -63,11 +63,12 @@ class _Attention:
         n, h = query.shape[:2]
         q, k, v = (_spread(saved(node, name), h) for name in ("query", "key", "value"))
         given = saved(node, "scale")
-        return cls(node, n, h, q, k, v, 1 / math.sqrt(q.shape[-1]) if given is None else given)
+        scale = 1 / math.sqrt(q.shape[-1]) if given is None else given
+        return cls(node, n, h, q * scale, k, v, scale)
 
     def probabilities(self) -> Tensor:
         """P, ``(n h, L, S)``."""
-        scores = _scores((self.q * self.scale, self.k))
+        scores = _scores((self.q, self.k))
         assert scores is not None
         name = _MASKS[type(self.node).__name__]
         mask = None if name is None else saved(self.node, name)
@@ -85,8 +86,6 @@ class _Attention:
     def ds(self, dq: Tensor | None, dk: Tensor | None, dmask: Tensor | None) -> Tensor | None:
         """Ṡ."""
         ds = _scores((dq, self.k), (self.q, dk))
-        if ds is not None:
-            ds.mul_(self.scale)
         if dmask is None:
             return ds
         shape = (self.n, self.h, self.q.shape[1], self.k.shape[1])
@@ -139,7 +138,7 @@ def _vjp_tangent(bwd: BackwardNode) -> Tensors:
         bwd,
         one,
         _times(sum_of_products((drows, one.k), (rows, dk)), one.scale),
-        _times(sum_of_products((transposed(drows), one.q), (transposed(rows), dq)), one.scale),
+        sum_of_products((transposed(drows), one.q), (transposed(rows), dq)),
         sum_of_products((transposed(_as(one, dp)), g), (transposed(_as(one, p)), dg)),
         dby_s,
     )
@@ -167,8 +166,9 @@ def _refuse_dropout(node: Node) -> None:
 
 def _tangents(tangents: Tensors, one: _Attention) -> tuple[Tensor | None, ...]:
     """Those of Q, K and V, and of the mask where the kernel differentiates by it."""
-    heads = [None if t is None else _spread(t, one.h) for t in tangents[:3]]
-    return *heads, tangents[3] if len(tangents) > 3 else None
+    dq, dk, dv = (None if t is None else _spread(t, one.h) for t in tangents[:3])
+    dmask = tangents[3] if len(tangents) > 3 else None
+    return None if dq is None else dq * one.scale, dk, dv, dmask
 
 
 def _spread(t: Tensor, heads: int) -> Tensor:

@@ -3,9 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
-from sgdph_fx.curvature.forward_over_reverse.operations.linear import by_call
-from sgdph_fx.curvature.forward_over_reverse.rule import Rule
+import torch
+
+from sgdph_fx.curvature.forward_over_reverse.fallback import torch_jvp, torch_vjp_tangent
+from sgdph_fx.curvature.forward_over_reverse.operations.linear import by_call, linear_vjp_tangent
+from sgdph_fx.curvature.forward_over_reverse.rule import (
+    NONLINEAR,
+    BackwardNode,
+    ForwardNode,
+    Rule,
+    Tensors,
+    saved,
+)
 
 __all__ = ["RULES"]
 
@@ -17,6 +28,24 @@ def _upsample(name: str, *how: str) -> Rule:
     return by_call(name, "output_size", *how, *_SCALES[dims])
 
 
+def _sampled(name: str) -> Rule:
+    """Make the rule of samples at the points of a grid; a grid that depends on the parameter is left to torch."""
+    call: Any = getattr(torch.ops.aten, name).default
+    arguments = ("grid", "interpolation_mode", "padding_mode", "align_corners")
+
+    def jvp(fwd: ForwardNode) -> Tensors:
+        (dx, _), node = fwd.tangents, fwd.node
+        if fwd.active[1] or dx is None:
+            return torch_jvp(fwd)
+        fwd.tangents = [None, None]
+        return [call(dx, *(saved(node, argument) for argument in arguments))]
+
+    def vjp_tangent(bwd: BackwardNode) -> Tensors:
+        return torch_vjp_tangent(bwd) if bwd.active[1] else linear_vjp_tangent(bwd)
+
+    return Rule(jvp, vjp_tangent, NONLINEAR)
+
+
 RULES: Mapping[str, Rule] = {
     **{
         f"Upsample{kind}2DAaBackward0": _upsample(f"_upsample_{kind.lower()}2d_aa", "align_corners")
@@ -24,6 +53,8 @@ RULES: Mapping[str, Rule] = {
     },
     **{f"UpsampleNearest{n}DBackward0": _upsample(f"upsample_nearest{n}d") for n in _SCALES},
     **{f"UpsampleNearestExact{n}DBackward0": _upsample(f"_upsample_nearest_exact{n}d") for n in _SCALES},
+    "GridSampler2DBackward0": _sampled("grid_sampler_2d"),
+    "GridSampler3DBackward0": _sampled("grid_sampler_3d"),
     "UpsampleBicubic2DBackward0": _upsample("upsample_bicubic2d", "align_corners"),
     "UpsampleBilinear2DBackward0": _upsample("upsample_bilinear2d", "align_corners"),
     "UpsampleLinear1DBackward0": _upsample("upsample_linear1d", "align_corners"),
