@@ -42,7 +42,7 @@ _MASKS: Mapping[str, str | None] = {
     "ScaledDotProductFlashAttentionBackward0": None,
     "ScaledDotProductFlashAttentionForCpuBackward0": "attn_mask",
 }
-"""torch's kernels, by node ↦ under what name each saves the mask that is added to the scores, if it takes one."""
+"""torch's kernels: node ↦ the name under which it saves the mask added to the scores, None if it takes no mask."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,7 @@ class _Attention:
         return cls(node, n, h, q * scale, k, v, scale)
 
     def probabilities(self) -> Tensor:
-        """P, ``(n h, L, S)``."""
+        """Compute P, ``(n h, L, S)``."""
         scores = _scores((self.q, self.k))
         assert scores is not None
         name = _MASKS[type(self.node).__name__]
@@ -77,14 +77,14 @@ class _Attention:
             scores.masked_fill_(hidden, -math.inf)
         if mask is None:
             return torch.softmax(scores, -1)
-        # A row that the mask leaves nothing of is zero, not 0/0.
+        # A row that the mask hides entirely is zero, not 0/0.
         safe: Tensor = torch.ops.aten._safe_softmax.default(
             self.by_head(scores).add_(mask).view(scores.shape), -1
         )
         return safe
 
     def ds(self, dq: Tensor | None, dk: Tensor | None, dmask: Tensor | None) -> Tensor | None:
-        """Ṡ."""
+        """Compute Ṡ, ``(n h, L, S)``, in memory of its own."""
         ds = _scores((dq, self.k), (self.q, dk))
         if dmask is None:
             return ds
@@ -95,12 +95,12 @@ class _Attention:
         return ds.add_(spread)
 
     def scores_are_small(self) -> bool:
-        """Whether P and Ṡ take no more memory than Q, K, V and O, which are kept anyway."""
+        """Whether P and Ṡ take no more memory than Q, K, V and O, which autograd keeps."""
         scores = 2 * self.q.shape[1] * self.k.shape[1] * _precise(self.q.dtype).itemsize
         return scores <= sum(t[0].numel() * t.element_size() for t in (self.q, self.k, self.v, self.q))
 
     def by_head(self, t: Tensor) -> Tensor:
-        """``(n h, ...)`` as ``(n, h, ...)``."""
+        """View ``(n h, ...)`` as ``(n, h, ...)``."""
         return t.view(self.n, self.h, *t.shape[1:])
 
 
@@ -145,7 +145,7 @@ def _vjp_tangent(bwd: BackwardNode) -> Tensors:
 
 
 def _by_inputs(bwd: BackwardNode, one: _Attention, *found: Tensor | None) -> Tensors:
-    """Shape what was found by Q, K, V and the mask as these are, a head shared by several queries getting the sum."""
+    """Shape the results like Q, K, V and the mask; a head of K or V that several heads of Q share gets their sum."""
     made = [None if t is None else one.by_head(t) for t in found]
     for number, name in ((1, "key"), (2, "value")):
         heads, t = saved(bwd.node, name).shape[1], made[number]
@@ -165,20 +165,20 @@ def _refuse_dropout(node: Node) -> None:
 
 
 def _tangents(tangents: Tensors, one: _Attention) -> tuple[Tensor | None, ...]:
-    """Those of Q, K and V, and of the mask where the kernel differentiates by it."""
+    """Read the tangents of Q, K and V, and of the mask if the kernel differentiates by it."""
     dq, dk, dv = (None if t is None else _spread(t, one.h) for t in tangents[:3])
     dmask = tangents[3] if len(tangents) > 3 else None
     return None if dq is None else dq * one.scale, dk, dv, dmask
 
 
 def _spread(t: Tensor, heads: int) -> Tensor:
-    """Repeat each head as often as its group of queries asks for it, as ``(n h, L, E)``."""
+    """Repeat each head for every head of Q that shares it, and join batches and heads: ``(n h, L, E)``."""
     t = t if t.shape[1] >= heads else t.repeat_interleave(heads // t.shape[1], dim=1)
     return t.reshape(-1, *t.shape[2:])
 
 
 def _scores(*pairs: tuple[Tensor | None, Tensor | None]) -> Tensor | None:
-    """Add up A Bᵀ, in single precision at least; None is zero."""
+    """Add up the products A Bᵀ, in single precision at least; None is zero."""
     out = None
     for a, b in pairs:
         if a is None or b is None:
@@ -187,7 +187,7 @@ def _scores(*pairs: tuple[Tensor | None, Tensor | None]) -> Tensor | None:
         if a.dtype == precise:
             out = torch.bmm(a, b.mT) if out is None else out.baddbmm_(a, b.mT)
             continue
-        # Tensor cores take halves and give floats; a CPU has no such product.
+        # Tensor cores multiply halves into floats; there is no such kernel for a CPU.
         made = (
             torch.bmm(a, b.mT, out_dtype=precise) if a.is_cuda else torch.bmm(a.to(precise), b.mT.to(precise))
         )
@@ -205,7 +205,7 @@ def _precise(dtype: torch.dtype) -> torch.dtype:
 
 
 def _as(one: _Attention, t: Tensor | None) -> Tensor | None:
-    """Round scores to the dtype of what they are multiplied with."""
+    """Cast scores to the dtype of V, which they are multiplied with."""
     return None if t is None else t.to(one.v.dtype)
 
 
@@ -214,4 +214,4 @@ def _times(t: Tensor | None, factor: float) -> Tensor | None:
 
 
 RULES: Mapping[str, Rule] = dict.fromkeys(_MASKS, Rule(_jvp, _vjp_tangent, NONLINEAR, owns_output=True))
-"""By node."""
+"""Node ↦ rule."""

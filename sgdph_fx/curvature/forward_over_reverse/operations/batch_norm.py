@@ -36,7 +36,7 @@ __all__ = ["RULES"]
 
 @dataclass(frozen=True, slots=True)
 class _Norm:
-    """One application: x, μ, r, and γ (None without affine), statistics ``(C,)``."""
+    """One application: x, the statistics μ and r of each channel, ``(C,)``, and γ, None without affine."""
 
     x: Tensor
     mean: Tensor
@@ -68,13 +68,13 @@ class _Norm:
         return self.x.numel() // self.x.shape[1]
 
     def affine(self, slope: Tensor, offset: Tensor) -> Tensor:
-        """slope x̂ + offset, in one pass over x, of x's dtype."""
+        """Compute slope x̂ + offset in one pass over x, in x's dtype."""
         by_value = slope * self.r
         start = per_channel(offset - by_value * self.mean, self.x.dim())
         return torch.addcmul(start, self.x, per_channel(by_value, self.x.dim())).to(self.x.dtype)
 
     def over_channels(self, coefficient: Tensor) -> Tensor:
-        """A number for each channel, shaped to be multiplied with x."""
+        """Shape a number for each channel to broadcast against x, in x's dtype."""
         return per_channel(coefficient, self.x.dim()).to(self.x.dtype)
 
 
@@ -123,7 +123,10 @@ class _Sums:
     @classmethod
     def of(cls, bwd: BackwardNode, norm: _Norm) -> _Sums:
         g, dx = bwd.g[0], bwd.tangents[0]
-        (sum_g, g_x), (sum_dx, dx_x) = _of_gradient(bwd, norm), bwd.fwd.memo or norm.sums(None)
+        # Gradients by γ and β are in γ's dtype, which may be a half that their products would overflow.
+        precise = torch.promote_types(norm.r.dtype, torch.float32)
+        of_g, of_dx = _of_gradient(bwd, norm), bwd.fwd.memo or norm.sums(None)
+        sum_g, g_x, sum_dx, dx_x = (t.to(precise) for t in (*of_g, *of_dx))
         kappa = torch.zeros_like(norm.r)
         if g is not None and dx is not None:
             _, along = channel_sums(g, dx, kappa, norm.r)
@@ -139,7 +142,7 @@ def _of_gradient(bwd: BackwardNode, norm: _Norm) -> tuple[Tensor, Tensor]:
 
 
 def _by_x(bwd: BackwardNode, norm: _Norm, sums: _Sums) -> Tensor:
-    """Add up factors times ġ, g, ẋ and x, and an offset: written over ġ where that may be."""
+    """Add up ġ, g, ẋ and x, each times a factor, and an offset; write over ġ if that is allowed."""
     r, share, dgain = norm.r, 1 / norm.count, bwd.tangents[1]
     by_dg = r if norm.weight is None else norm.weight * r
     bent = (by_dg * r).mul_(-share)
@@ -166,7 +169,7 @@ def _added_up(norm: _Norm, offset: Tensor, terms: list[tuple[Tensor, Tensor]], w
     return out
 
 
-# torch's own second derivative reads what cuDNN and MIOpen saved as what its own kernels did: mean and 1/σ.
+# cuDNN and MIOpen save mean and 1/σ as torch's own kernels do; torch's second derivative relies on that, too.
 _BY_LIBRARY = (
     *("NativeBatchNormBackward0", "NativeBatchNormLegitBackward0", "NativeBatchNormLegitBackward1"),
     *("CudnnBatchNormBackward0", "MiopenBatchNormBackward0"),
@@ -178,4 +181,4 @@ RULES: Mapping[str, Rule] = {
         frozen_norm.jvp, frozen_norm.vjp_tangent, NONLINEAR, owns_output=True
     ),
 }
-"""By node."""
+"""Node ↦ rule."""

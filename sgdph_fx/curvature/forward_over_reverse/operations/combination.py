@@ -41,7 +41,7 @@ def _jvp_power(fwd: ForwardNode) -> Tensors:
 
 
 def _vjp_tangent_power(bwd: BackwardNode) -> Tensors:
-    """By x, the exponent e being given: f' ġ + e (e - 1) xᵉ⁻² ẋ g."""
+    """Compute by x, for a given exponent e: f' ġ + e (e - 1) xᵉ⁻² ẋ g."""
     (g,), (dg,), dx = bwd.g, bwd.dg, bwd.tangents[0]
     if bwd.active[1]:
         return torch_vjp_tangent(bwd)
@@ -65,4 +65,4 @@ RULES: Mapping[str, Rule] = {
     "PowBackward1": Rule(_jvp_power, _vjp_tangent_power, NONLINEAR),
     "WhereBackward0": Rule(_jvp_where, linear_vjp_tangent, LINEAR, owns_output=True),
 }
-"""By node."""
+"""Node ↦ rule."""

@@ -53,7 +53,7 @@ def _vjp_tangent(bwd: BackwardNode) -> Tensors:
 
 
 def _by_x(bwd: BackwardNode, rows: Rows) -> Tensor | None:
-    """The tangent of r P(γ g)."""
+    """Compute the tangent of r P(γ g), in rows."""
     g, dg, (dx, dgain, _) = bwd.g[0], bwd.dg[0], bwd.tangents
     weight = saved(bwd.node, "weight")
     dh = total(_scaled(dg, weight), None if dgain is None else _scaled(g, dgain))
@@ -69,4 +69,4 @@ def _scaled(t: Tensor | None, weight: Tensor | None) -> Tensor | None:
 RULES: Mapping[str, Rule] = {
     "NativeGroupNormBackward0": Rule(_jvp, _vjp_tangent, NONLINEAR, owns_output=True)
 }
-"""By node."""
+"""Node ↦ rule."""

@@ -56,7 +56,7 @@ def _vjp_tangent(bwd: BackwardNode) -> Tensors:
 
 
 def _by_x(bwd: BackwardNode, rows: Rows) -> Tensor | None:
-    """The tangent of r P(γ g)."""
+    """Compute the tangent of r P(γ g), in rows."""
     g, dg, (dx, dgain) = bwd.g[0], bwd.dg[0], bwd.tangents[:2]
     weight = saved(bwd.node, "weight")
     dh = total(_scaled(dg, weight), times(g, dgain))
@@ -73,4 +73,4 @@ RULES: Mapping[str, Rule] = dict.fromkeys(
     ("NativeLayerNormBackward0", "FusedRmsNormBackward0"),
     Rule(_jvp, _vjp_tangent, NONLINEAR, owns_output=True),
 )
-"""By node."""
+"""Node ↦ rule."""

@@ -1,6 +1,6 @@
-"""Cells of recurrent networks as a GPU fuses them, from the formulas of their forward and backward passes.
+"""LSTM and GRU cells as a GPU fuses them, by the formulas of their forward and backward passes.
 
-Forward-mode differentiation of the one gives ẏ, and of the other the tangents of the gradients.
+Forward-mode differentiation of the first gives ẏ, and of the second the tangents of the gradients.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from sgdph_fx.curvature.forward_over_reverse.rule import (
 __all__ = ["RULES"]
 
 _Formula: TypeAlias = "Callable[[Sequence[Tensor]], Sequence[Tensor]]"
-# As torch orders them; a cell without biases has none.
+# In the order of autograd's node; a cell may have no biases.
 _INPUTS = ("input_gates", "hidden_gates", "state", "input_bias", "hidden_bias")
 
 
@@ -33,7 +33,7 @@ def _fused(state: str, forward: _Formula, backward: _Formula, outputs: int) -> R
     """Make the rule of a cell.
 
     Args:
-        state: The name that the cell's state is saved under.
+        state: The name under which the cell's state is saved.
         forward: Inputs ↦ outputs.
         backward: Gradients by the outputs, then the inputs ↦ gradients by the gates of the input, those of the
             hidden state, and the state.
@@ -77,7 +77,7 @@ def _precise(t: Tensor) -> Tensor:
 
 
 def _gates(inputs: Sequence[Tensor], count: int) -> Sequence[Tensor]:
-    """The sum of what the input and the hidden state say, biases included, gate by gate."""
+    """Add up the parts of the input, the hidden state and the biases, and split the sum into gates."""
     by_input, by_hidden, _, *biases = inputs
     return sum(biases, by_input + by_hidden).chunk(count, 1)
 
@@ -107,7 +107,7 @@ def _lstm_backward(given: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _gru_parts(inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
-    """The gates for reset and update, the new state, and the hidden state's part of it."""
+    """Compute the reset and update gates, the new state, and the hidden state's part of the new state."""
     by_input, by_hidden, _, *biases = inputs
     if biases:
         by_input, by_hidden = by_input + biases[0], by_hidden + biases[1]
@@ -134,4 +134,4 @@ RULES: Mapping[str, Rule] = {
     "ThnnFusedGruCellBackward0": _fused("hx", _gru, _gru_backward, outputs=1),
     "ThnnFusedLstmCellBackward0": _fused("cx", _lstm, _lstm_backward, outputs=2),
 }
-"""By node."""
+"""Node ↦ rule."""

@@ -1,7 +1,7 @@
-"""torchvision's pooling of regions: linear in the image, as the regions get no gradient.
+"""torchvision's region pooling: linear in the image; the regions get no gradient.
 
-torchvision has no second derivative of them, which none is needed for. Versions that register their autograd in C++
-keep what a rule would read to themselves.
+torchvision has no second derivative of these operations, and a linear one needs none. Older versions of torchvision
+differentiate them in C++, where the arguments cannot be read; there they have no rule.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _CALLS: Mapping[str, tuple[str, ...]] = {
     "ps_roi_align": (*_HOW, "sampling_ratio"),
     "ps_roi_pool": _HOW,
 }
-"""Operation ↦ its arguments after the image and the regions, by the names that they are kept under."""
+"""Operation ↦ the names under which its arguments after the image and the regions are kept."""
 
 
 def _by_call(name: str, arguments: tuple[str, ...]) -> Rule:
@@ -44,7 +44,7 @@ def _jvp_of_largest(fwd: ForwardNode) -> Tensors:
 
 
 def _read(fwd: ForwardNode) -> list[Tensor]:
-    """ẋ of the image, the regions, and what else was saved."""
+    """Read ẋ of the image, the regions, and whatever else was saved."""
     tangent, *others = fwd.tangents
     if tangent is None or any(t is not None for t in others):
         raise GiveUp("a pooling of regions that depend on the parameter")
@@ -63,4 +63,4 @@ RULES: Mapping[str, Rule] = {
     **{_full_name(name): _by_call(name, arguments) for name, arguments in _CALLS.items()},
     _full_name("roi_pool"): Rule(_jvp_of_largest, linear_vjp_tangent, LINEAR, owns_output=True),
 }
-"""By module and class of the Python function that the node is of."""
+"""By module and class of the Python function."""

@@ -1,4 +1,4 @@
-"""Interpolation to another size, linear, and samples of an image at the points of a grid."""
+"""Interpolation to another size, which is linear, and sampling an image at the points of a grid."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def _upsample(name: str, *how: str) -> Rule:
 
 
 def _sampled(name: str) -> Rule:
-    """Make the rule of samples at the points of a grid; a grid that depends on the parameter is left to torch."""
+    """Make the rule of sampling at the points of a grid; torch differentiates it if the grid has a tangent."""
     call: Any = getattr(torch.ops.aten, name).default
     arguments = ("grid", "interpolation_mode", "padding_mode", "align_corners")
 
@@ -60,4 +60,4 @@ RULES: Mapping[str, Rule] = {
     "UpsampleLinear1DBackward0": _upsample("upsample_linear1d", "align_corners"),
     "UpsampleTrilinear3DBackward0": _upsample("upsample_trilinear3d", "align_corners"),
 }
-"""By node."""
+"""Node ↦ rule."""

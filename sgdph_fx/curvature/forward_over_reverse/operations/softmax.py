@@ -24,7 +24,7 @@ __all__ = ["RULES", "softmax_jacobian"]
 
 
 def softmax_jacobian(y: Tensor, u: Tensor, dim: int = -1) -> Tensor:
-    """J u = y (u - Σ y u), which is symmetric: forward and backward are the same."""
+    """Compute J u = y (u - Σ y u); the Jacobian J is symmetric, so forward and backward are the same."""
     call: Any = torch.ops.aten._softmax_backward_data.default
     through: Tensor = call(u.to(y.dtype), y, dim, y.dtype)
     return through
@@ -119,4 +119,4 @@ RULES: Mapping[str, Rule] = {
     "SoftmaxBackward0": Rule(_jvp_softmax, _vjp_tangent_softmax, NONLINEAR),
     "SafeSoftmaxBackward0": Rule(_jvp_softmax, _vjp_tangent_softmax, NONLINEAR),
 }
-"""By node."""
+"""Node ↦ rule."""

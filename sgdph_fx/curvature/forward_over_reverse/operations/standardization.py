@@ -1,4 +1,4 @@
-"""What norms share: numbers brought to mean 0 and variance 1, x̂ = r (x - μ), each row or channel by itself.
+"""What norms share: each row or channel is brought to mean 0 and variance 1, x̂ = r (x - μ).
 
 With P(u) = u - mean(u) - x̂ mean(u x̂) over each row of n numbers, x̂̇ = r P(ẋ). The gradient r P(h) of a gradient h
 by x̂ has the tangent r P(ḣ - ċ h - r b ẋ) - r κ x̂, where ċ = r mean(ẋ x̂) (so that ṙ = -r ċ), b = mean(h x̂) and
@@ -51,7 +51,7 @@ class Rows:
         return self._centred() * self.r
 
     def rows(self, t: Tensor) -> Tensor:
-        """Shape a tensor that has the numbers of x in its order like x, in x's dtype."""
+        """Reshape a tensor whose numbers are ordered as x's to x's shape and dtype."""
         return t.reshape(self.x.shape).to(self.x.dtype)
 
     def project(self, u: Tensor) -> Tensor:
@@ -68,7 +68,7 @@ class Rows:
         return out
 
     def vjp_tangent(self, h: Tensor, dh: Tensor | None, dx: Tensor) -> Tensor:
-        """Compute the tangent of r P(h), ``(R, n)``; h, ḣ and ẋ have the numbers of x in its order."""
+        """Compute the tangent of r P(h), ``(R, n)``; the numbers of h, ḣ and ẋ are ordered as x's."""
         h, dx = self.rows(h), self.rows(dx)
         (a, b), (m, c) = self._sums(h), self._sums(dx)
         share = self.r / max(h.shape[1], 1)
@@ -97,8 +97,8 @@ def channel_sums(u: Tensor, x: Tensor, mean: Tensor, r: Tensor) -> tuple[Tensor,
             r
         )  # torch's kernel would divide by the number of channels
     call: Any = torch.ops.aten.native_batch_norm_backward.default
-    # A weight changes neither sum, but without one CUDA leaves the second undefined, which the CPU computes all the
-    # same. Epsilon is not used where mean and r are given, but CUDA takes none of zero.
+    # The weight changes neither sum, but without one CUDA leaves the second undefined. Epsilon is not used either,
+    # as mean and r are given, but CUDA refuses zero.
     _, along, plain = call(u, x, r, None, None, mean, r, True, 1e-5, [False, True, True])
     return plain, along
 

@@ -1,6 +1,6 @@
-"""torch's own weight norm, W = g V / ‖V‖: linear in the gain, which is what it depends on where that is due.
+"""torch's own weight norm, W = g V / ‖V‖, which is linear in the gain g.
 
-A direction that is itself computed from the due parameter is left to torch's second derivative.
+If the direction V has a tangent, torch's second derivative is used.
 """
 
 from __future__ import annotations
@@ -39,4 +39,4 @@ def _vjp_tangent(bwd: BackwardNode) -> Tensors:
 
 
 RULES: Mapping[str, Rule] = {"WeightNormInterfaceBackward0": Rule(_jvp, _vjp_tangent, NONLINEAR)}
-"""By node."""
+"""Node ↦ rule."""
