@@ -1,4 +1,4 @@
-"""Recurrent cells as a GPU fuses them, by stand-ins on the CPU; and cuDNN's whole networks, which are refused."""
+"""Recurrent cells as a GPU fuses them, by stand-ins on the CPU."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from sgdph_fx.curvature.forward_over_reverse import backward_with_product, coverage
-from sgdph_fx.errors import NoCurvatureError
 from tests.products import LENGTH, activities, loss_of, product_by_torch
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -67,21 +66,11 @@ def _fused_gru_backward(g: Tensor, kept: Tensor, biased: bool) -> Any:
     return by_input, by_hidden, g * z, *((by_input.sum(0), by_hidden.sum(0)) if biased else (None, None))
 
 
-def _cudnn_rnn(x: Tensor, weights: Any, stride: int, buffer: Any, hx: Tensor, cx: Any, *rest: Any) -> Any:
-    return x * 1, hx * 1, hx * 1, torch.empty(0), torch.empty(0)
-
-
-def _cudnn_rnn_backward(x: Tensor, weights: Any, *rest: Any) -> Any:
-    return x * 1, None, None, [torch.zeros_like(w) for w in weights]
-
-
 STAND_INS: dict[str, Callable[..., Any]] = {
     "_thnn_fused_lstm_cell": _fused_lstm,
     "_thnn_fused_lstm_cell_backward_impl": _fused_lstm_backward,
     "_thnn_fused_gru_cell": _fused_gru,
     "_thnn_fused_gru_cell_backward": _fused_gru_backward,
-    "_cudnn_rnn": _cudnn_rnn,
-    "_cudnn_rnn_backward": _cudnn_rnn_backward,
 }
 
 
@@ -128,14 +117,3 @@ def test_the_product_is_that_of_the_cell_written_out(name: str, biased: bool) ->
         found = backward_with_product(loss, p, v)
         torch.testing.assert_close(p.grad, gradient, rtol=1e-12, atol=1e-12)
         torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-11)
-
-
-def test_cudnns_networks_are_refused_by_name_before_any_gradient_is_written() -> None:
-    p = torch.ones(4, dtype=torch.float64, requires_grad=True)
-    x, hx = torch.ones(3, 2, 4, dtype=torch.float64), torch.zeros(1, 2, 4, dtype=torch.float64)
-    call: Any = torch.ops.aten._cudnn_rnn
-    how = (2, 4, 0, 1, False, 0.0, True, False, [], None)
-    out = call(x * p, [torch.ones(3, dtype=torch.float64)], 1, None, hx, hx, *how)[0]
-    with pytest.raises(NoCurvatureError, match="cudnn_rnn"):
-        backward_with_product(out.square().sum(), p, torch.ones_like(p))
-    assert p.grad is None
