@@ -14,6 +14,7 @@ from sgdph_fx.curvature.forward_over_reverse.operations import (
     batch_norm,
     combination,
     convolution,
+    deformable,
     gating,
     gelu,
     group_norm,
@@ -67,7 +68,11 @@ RULES: Mapping[str, Rule] = {
 }
 """Names as of torch's C++ nodes, overload number included."""
 
-_PYTHON_RULES: Mapping[str, Rule] = {**python_functions.RULES, **region_pooling.RULES}
+_PYTHON_RULES: Mapping[str, Rule] = {
+    **python_functions.RULES,
+    **deformable.RULES,
+    **region_pooling.RULES,
+}
 
 
 def rule_of(node: Node) -> Rule:

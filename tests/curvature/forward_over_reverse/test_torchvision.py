@@ -1,4 +1,4 @@
-"""torchvision's pooling of regions, which it differentiates once: against differences of gradients, and a detector."""
+"""torchvision's own operations, which it differentiates once: against differences of gradients, and a detector."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torchvision import ops
 from torchvision.models.detection import fasterrcnn_mobilenet_v3_large_320_fpn
 
 from sgdph_fx.curvature.forward_over_reverse import backward_with_product, coverage
-from tests.products import LENGTH, Operation, loss_of
+from tests.products import LENGTH, Operation, activities, loss_of
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -47,6 +47,40 @@ def test_the_product_is_a_difference_of_gradients(name: str) -> None:
     found = backward_with_product(loss, p, v)
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-8 * expected.abs().max().item())
     torch.testing.assert_close(p.grad, gradient(start), rtol=1e-12, atol=1e-12)
+
+
+def test_a_deformable_convolution_has_the_product_of_differences() -> None:
+    """In image, weight, offsets, factors and bias together: central differences of the gradient, in float64."""
+
+    def deformed(x: Tensor, w: Tensor, offset: Tensor, mask: Tensor, b: Tensor) -> Tensor:
+        how = {"stride": (2, 1), "padding": (1, 0), "dilation": (1, 2)}
+        return ops.deform_conv2d(x, 0.3 * offset, w, b, mask=mask, **how)
+
+    def plain(x: Tensor, w: Tensor, offset: Tensor) -> Tensor:
+        return ops.deform_conv2d(x, 0.3 * offset, w)
+
+    cases: list[Operation] = [
+        (deformed, [(2, 4, 6, 7), (6, 2, 3, 2), (2, 24, 3, 5), (2, 12, 3, 5), (6,)]),
+        (plain, [(1, 2, 1, 5), (3, 2, 1, 2), (1, 4, 1, 4)]),
+    ]
+    for operation in cases:
+        start, v = torch.randn(
+            2, LENGTH, dtype=torch.float64, generator=torch.Generator().manual_seed(0)
+        ).unbind()
+        for active in activities(operation):
+
+            def gradient(at: Tensor, operation: Operation = operation, active: Any = active) -> Tensor:
+                at = at.clone().requires_grad_()
+                (g,) = torch.autograd.grad(loss_of(at, operation, active), at)
+                return g
+
+            expected = (gradient(start + 1e-6 * v) - gradient(start - 1e-6 * v)) / 2e-6
+            p = start.clone().requires_grad_()
+            loss = loss_of(p, operation, active)
+            assert coverage(loss, p).fallbacks == {}
+            found = backward_with_product(loss, p, v)
+            torch.testing.assert_close(found, expected, rtol=0, atol=1e-7 * expected.abs().max().item())
+            torch.testing.assert_close(p.grad, gradient(start), rtol=1e-12, atol=1e-12)
 
 
 def test_a_detector_has_products_all_the_way_down() -> None:
