@@ -15,21 +15,26 @@ from sgdph_fx.curvature.forward_over_reverse.operations import (
     batch_norm,
     combination,
     convolution,
+    deformable,
     gating,
     gelu,
     group_norm,
     indexing,
     layer_norm,
+    library_rnn,
     losses,
     matmul,
     pooling,
+    recurrent,
     reduction,
+    region_pooling,
     resampling,
     scaling,
     shape,
     smooth,
     softmax,
     statistics,
+    torch_weight_norm,
     vector_norm,
 )
 from sgdph_fx.curvature.forward_over_reverse.rule import Rule
@@ -47,9 +52,11 @@ RULES: Mapping[str, Rule] = {
     **group_norm.RULES,
     **indexing.RULES,
     **layer_norm.RULES,
+    **library_rnn.RULES,
     **losses.RULES,
     **matmul.RULES,
     **pooling.RULES,
+    **recurrent.RULES,
     **reduction.RULES,
     **resampling.RULES,
     **scaling.RULES,
@@ -57,16 +64,23 @@ RULES: Mapping[str, Rule] = {
     **smooth.RULES,
     **softmax.RULES,
     **statistics.RULES,
+    **torch_weight_norm.RULES,
     **vector_norm.RULES,
 }
 """Names as of torch's C++ nodes, overload number included."""
+
+_PYTHON_RULES: Mapping[str, Rule] = {
+    **python_functions.RULES,
+    **deformable.RULES,
+    **region_pooling.RULES,
+}
 
 
 def rule_of(node: Node) -> Rule:
     """Look up the rule for an operation; :data:`FALLBACK`, torch's own second derivative, where it has none."""
     if not callable(node):
         # A Python function may bear the name of any operation.
-        return python_functions.RULES.get(full_name(node), FALLBACK)
+        return _PYTHON_RULES.get(full_name(node), FALLBACK)
     return FALLBACK if _complex(node) else RULES.get(type(node).__name__, FALLBACK)
 
 

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
+from torch import Tensor
 
 from sgdph_fx.curvature.forward_over_reverse import backward_with_product, coverage
 from tests.curvature.forward_over_reverse.cases import KNOWN, TOLERANCES, UNKNOWN, WRITTEN_OUT
-from tests.products import LENGTH, activities, loss_of, product_by_torch
+from tests.products import (
+    LENGTH,
+    activities,
+    bent_sum,
+    double_backward,
+    inputs_of,
+    loss_of,
+    product_by_torch,
+)
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -34,6 +45,27 @@ def test_the_product_is_torchs(name: str, active: tuple[bool, ...]) -> None:
     assert not found.requires_grad
     scale = max(expected.abs().max().item(), 1e-3)
     torch.testing.assert_close(found, expected, rtol=0, atol=TOLERANCES.get(name, 1e-12) * scale)
+
+
+@pytest.mark.parametrize("first_too", [False, True])
+@pytest.mark.parametrize("name", KNOWN)
+def test_inputs_may_depend_on_the_parameter_and_have_no_tangent(name: str, first_too: bool) -> None:
+    """Rounded numbers do not move with the parameter: all inputs but the first are rounded, and then that as well."""
+    function, shapes = KNOWN[name]
+    p, v = torch.randn(2, LENGTH, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).unbind()
+    p = p.clone().requires_grad_()
+
+    def loss(operation: Callable[..., Tensor]) -> Tensor:
+        first, *others = inputs_of(p, (function, shapes), (True,) * len(shapes))
+        rounded = [t.round() + 0.25 * t.sign() for t in (first, *others)]
+        out = operation(*(rounded if first_too else (first, *rounded[1:])))
+        return bent_sum(out) + p.square().sum()
+
+    expected = double_backward(lambda: loss(WRITTEN_OUT.get(name, function)), p, v)
+    found = backward_with_product(loss(function), p, v)
+    assert found is not None
+    scale = expected.abs().max().item()
+    torch.testing.assert_close(found, expected, rtol=0, atol=TOLERANCES.get(name, 1e-11) * scale)
 
 
 @pytest.mark.parametrize("name", KNOWN)

@@ -1,4 +1,4 @@
-"""Sums, products and quotients of tensors that broadcast against each other, and those added to a third."""
+"""Sums, products and quotients of two tensors that broadcast, and products and quotients added to a third tensor."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ __all__ = ["RULES", "times"]
 
 
 def times(a: Tensor | None, b: Tensor | None) -> Tensor | None:
-    """The product, None being zero."""
+    """Multiply two tensors; None is zero."""
     return None if a is None or b is None else a * b
 
 
 def _sum(coefficients: Callable[[float], tuple[float, float]]) -> Rule:
-    """Make the rule of c a + d b, with (c, d) by the operation's alpha."""
+    """Make the rule of c a + d b; ``coefficients`` maps the operation's alpha to (c, d)."""
 
     def jvp(fwd: ForwardNode) -> Tensors:
         a, b = (*fwd.tangents, None)[:2]
@@ -55,7 +55,7 @@ def _scaled(t: Tensor | None, factor: float) -> Tensor | None:
 
 @dataclass(frozen=True, slots=True)
 class _Two:
-    """Two operands a and b with ȧ and ḃ, and for the backward g, ġ and which of them it goes to."""
+    """Two operands a and b, ȧ and ḃ; for the backward also g, ġ, and which operands get a gradient."""
 
     a: Tensor | None
     b: Tensor | None
@@ -79,7 +79,7 @@ def _product_back(two: _Two) -> Tensors:
 
 
 def _quotient(two: _Two) -> Tensor | None:
-    """(ȧ - (a / b) ḃ) / b."""
+    """Compute (ȧ - (a / b) ḃ) / b."""
     a, b = two.a, two.b
     assert b is not None
     turned = None if two.db is None or a is None else two.db * (a / b)
@@ -158,4 +158,4 @@ RULES: Mapping[str, Rule] = {
     "RsubBackward0": _sum(lambda alpha: (-alpha, 1)),
     "SubBackward0": _sum(lambda alpha: (1, -alpha)),
 }
-"""By node."""
+"""Node ↦ rule."""

@@ -1,8 +1,8 @@
-"""Scaled dot-product attention, O = P V with P = softmax(S) and S = s Q Kᵀ + mask, the softmax over each row.
+"""Scaled dot-product attention, O = P V with P = softmax(S) and S = Q Kᵀ + mask, the softmax over each row.
 
 The backward of torch's fused kernels has no derivative, so the formula is used, and P is computed anew each time
-rather than kept. With J(U) = P ∘ (U - Σ P ∘ U), the softmax's Jacobian, Ṡ = s (Q̇ Kᵀ + Q K̇ᵀ) plus the tangent of the
-mask, if it has one, and G = ∂L/∂O,
+rather than kept, unless it is small. Q is the query times the scale. With J(U) = P ∘ (U - Σ P ∘ U), the softmax's
+Jacobian, Ṡ = Q̇ Kᵀ + Q K̇ᵀ plus the tangent of the mask, if it has one, and G = ∂L/∂O,
 
     Ṗ = J(Ṡ) = P ∘ W  with  W = Ṡ - Σ P ∘ Ṡ,        O:     P V,    whose tangent is   Ṗ V + P V̇
     H = G Vᵀ - Σ P ∘ G Vᵀ = G Vᵀ - Σ G ∘ O,          by S:  P ∘ H,  whose tangent is   J(Ġ Vᵀ + G V̇ᵀ + W ∘ H)
@@ -42,12 +42,12 @@ _MASKS: Mapping[str, str | None] = {
     "ScaledDotProductFlashAttentionBackward0": None,
     "ScaledDotProductFlashAttentionForCpuBackward0": "attn_mask",
 }
-"""torch's kernels, by node ↦ under what name each saves the mask that is added to the scores, if it takes one."""
+"""torch's kernels: node ↦ the name under which it saves the mask added to the scores, None if it takes no mask."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Attention:
-    """One application: n batches of h heads, Q ``(n h, L, E)``, K and V spread to as many heads, and the scale s."""
+    """One application: n batches of h heads, Q ``(n h, L, E)``, K and V spread to as many heads, and the scale."""
 
     node: Node
     n: int
@@ -63,11 +63,12 @@ class _Attention:
         n, h = query.shape[:2]
         q, k, v = (_spread(saved(node, name), h) for name in ("query", "key", "value"))
         given = saved(node, "scale")
-        return cls(node, n, h, q, k, v, 1 / math.sqrt(q.shape[-1]) if given is None else given)
+        scale = 1 / math.sqrt(q.shape[-1]) if given is None else given
+        return cls(node, n, h, q * scale, k, v, scale)
 
     def probabilities(self) -> Tensor:
-        """P, ``(n h, L, S)``."""
-        scores = _scores((self.q * self.scale, self.k))
+        """Compute P, ``(n h, L, S)``."""
+        scores = _scores((self.q, self.k))
         assert scores is not None
         name = _MASKS[type(self.node).__name__]
         mask = None if name is None else saved(self.node, name)
@@ -76,17 +77,15 @@ class _Attention:
             scores.masked_fill_(hidden, -math.inf)
         if mask is None:
             return torch.softmax(scores, -1)
-        # A row that the mask leaves nothing of is zero, not 0/0.
+        # A row that the mask hides entirely is zero, not 0/0.
         safe: Tensor = torch.ops.aten._safe_softmax.default(
             self.by_head(scores).add_(mask).view(scores.shape), -1
         )
         return safe
 
     def ds(self, dq: Tensor | None, dk: Tensor | None, dmask: Tensor | None) -> Tensor | None:
-        """Ṡ."""
+        """Compute Ṡ, ``(n h, L, S)``, in memory of its own."""
         ds = _scores((dq, self.k), (self.q, dk))
-        if ds is not None:
-            ds.mul_(self.scale)
         if dmask is None:
             return ds
         shape = (self.n, self.h, self.q.shape[1], self.k.shape[1])
@@ -96,12 +95,12 @@ class _Attention:
         return ds.add_(spread)
 
     def scores_are_small(self) -> bool:
-        """Whether P and Ṡ take no more memory than Q, K, V and O, which are kept anyway."""
+        """Whether P and Ṡ take no more memory than Q, K, V and O, which autograd keeps."""
         scores = 2 * self.q.shape[1] * self.k.shape[1] * _precise(self.q.dtype).itemsize
         return scores <= sum(t[0].numel() * t.element_size() for t in (self.q, self.k, self.v, self.q))
 
     def by_head(self, t: Tensor) -> Tensor:
-        """``(n h, ...)`` as ``(n, h, ...)``."""
+        """View ``(n h, ...)`` as ``(n, h, ...)``."""
         return t.view(self.n, self.h, *t.shape[1:])
 
 
@@ -139,14 +138,14 @@ def _vjp_tangent(bwd: BackwardNode) -> Tensors:
         bwd,
         one,
         _times(sum_of_products((drows, one.k), (rows, dk)), one.scale),
-        _times(sum_of_products((transposed(drows), one.q), (transposed(rows), dq)), one.scale),
+        sum_of_products((transposed(drows), one.q), (transposed(rows), dq)),
         sum_of_products((transposed(_as(one, dp)), g), (transposed(_as(one, p)), dg)),
         dby_s,
     )
 
 
 def _by_inputs(bwd: BackwardNode, one: _Attention, *found: Tensor | None) -> Tensors:
-    """Shape what was found by Q, K, V and the mask as these are, a head shared by several queries getting the sum."""
+    """Shape the results like Q, K, V and the mask; a head of K or V that several heads of Q share gets their sum."""
     made = [None if t is None else one.by_head(t) for t in found]
     for number, name in ((1, "key"), (2, "value")):
         heads, t = saved(bwd.node, name).shape[1], made[number]
@@ -166,19 +165,20 @@ def _refuse_dropout(node: Node) -> None:
 
 
 def _tangents(tangents: Tensors, one: _Attention) -> tuple[Tensor | None, ...]:
-    """Those of Q, K and V, and of the mask where the kernel differentiates by it."""
-    heads = [None if t is None else _spread(t, one.h) for t in tangents[:3]]
-    return *heads, tangents[3] if len(tangents) > 3 else None
+    """Read the tangents of Q, K and V, and of the mask if the kernel differentiates by it."""
+    dq, dk, dv = (None if t is None else _spread(t, one.h) for t in tangents[:3])
+    dmask = tangents[3] if len(tangents) > 3 else None
+    return None if dq is None else dq * one.scale, dk, dv, dmask
 
 
 def _spread(t: Tensor, heads: int) -> Tensor:
-    """Repeat each head as often as its group of queries asks for it, as ``(n h, L, E)``."""
+    """Repeat each head for every head of Q that shares it, and join batches and heads: ``(n h, L, E)``."""
     t = t if t.shape[1] >= heads else t.repeat_interleave(heads // t.shape[1], dim=1)
     return t.reshape(-1, *t.shape[2:])
 
 
 def _scores(*pairs: tuple[Tensor | None, Tensor | None]) -> Tensor | None:
-    """Add up A Bᵀ, in single precision at least; None is zero."""
+    """Add up the products A Bᵀ, in single precision at least; None is zero."""
     out = None
     for a, b in pairs:
         if a is None or b is None:
@@ -187,7 +187,7 @@ def _scores(*pairs: tuple[Tensor | None, Tensor | None]) -> Tensor | None:
         if a.dtype == precise:
             out = torch.bmm(a, b.mT) if out is None else out.baddbmm_(a, b.mT)
             continue
-        # Tensor cores take halves and give floats; a CPU has no such product.
+        # Tensor cores multiply halves into floats; there is no such kernel for a CPU.
         made = (
             torch.bmm(a, b.mT, out_dtype=precise) if a.is_cuda else torch.bmm(a.to(precise), b.mT.to(precise))
         )
@@ -205,7 +205,7 @@ def _precise(dtype: torch.dtype) -> torch.dtype:
 
 
 def _as(one: _Attention, t: Tensor | None) -> Tensor | None:
-    """Round scores to the dtype of what they are multiplied with."""
+    """Cast scores to the dtype of V, which they are multiplied with."""
     return None if t is None else t.to(one.v.dtype)
 
 
@@ -214,4 +214,4 @@ def _times(t: Tensor | None, factor: float) -> Tensor | None:
 
 
 RULES: Mapping[str, Rule] = dict.fromkeys(_MASKS, Rule(_jvp, _vjp_tangent, NONLINEAR, owns_output=True))
-"""By node."""
+"""Node ↦ rule."""

@@ -6,8 +6,8 @@ With n values a channel and P(u) = u - mean(u) - x̂ mean(u x̂), x̂̇ = r P(�
     by γ:  Σ g x̂,     whose tangent is   Σ ġ x̂ + n r κ
     by β:  Σ g,        whose tangent is   Σ ġ
 
-where m = mean(ẋ), c = mean(ẋ x̂), a = mean(g), b = mean(g x̂), κ = mean(g P(ẋ)) = mean(g ẋ) - a m - b c. γ r P(ẋ) is
-torch's fused backward applied to ẋ, which gives m and c beside it; the rest is one pass for each of ġ, g, ẋ, x.
+where c = mean(ẋ x̂), b = mean(g x̂) and κ = mean(g P(ẋ)) = mean(g ẋ) - mean(g) mean(ẋ) - b c. γ r P(ẋ) is torch's
+fused backward applied to ẋ, which gives ẋ's sums beside it; the rest is one pass for each of ġ, g, ẋ and x.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.autograd.graph import Node
 
 from sgdph_fx.curvature.forward_over_reverse.operations import frozen_norm
-from sgdph_fx.curvature.forward_over_reverse.operations.standardization import channel_moments, per_channel
+from sgdph_fx.curvature.forward_over_reverse.operations.standardization import channel_sums, per_channel
 from sgdph_fx.curvature.forward_over_reverse.rule import (
     NONLINEAR,
     BackwardNode,
@@ -36,7 +36,7 @@ __all__ = ["RULES"]
 
 @dataclass(frozen=True, slots=True)
 class _Norm:
-    """One application: x, μ, r, and γ (None without affine), statistics ``(C,)``."""
+    """One application: x, the statistics μ and r of each channel, ``(C,)``, and γ, None without affine."""
 
     x: Tensor
     mean: Tensor
@@ -50,19 +50,17 @@ class _Norm:
         )
 
     def project(self, u: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Compute γ r P(u), mean(u) and mean(u x̂)."""
+        """Compute γ r P(u), Σ u and Σ u x̂."""
         call: Any = torch.ops.aten.native_batch_norm_backward.default
         weight = torch.ones_like(self.r) if self.weight is None else self.weight
         out, along, plain = call(u, self.x, weight, None, None, self.mean, self.r, True, 1e-5, [True] * 3)
-        return out, plain / self.count, along / self.count
+        return out, plain, along
 
-    def moments(self, u: Tensor) -> tuple[Tensor, Tensor]:
-        """Compute mean(u) and mean(u x̂)."""
-        return channel_moments(u, self.x, self.mean, self.r)
-
-    def dot(self, u: Tensor, t: Tensor) -> Tensor:
-        """Compute mean(u t) of each channel."""
-        return channel_moments(u, t, torch.zeros_like(self.r), torch.ones_like(self.r))[1]
+    def sums(self, u: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Compute Σ u and Σ u x̂ of each channel; None is zero."""
+        if u is None:
+            return torch.zeros_like(self.r), torch.zeros_like(self.r)
+        return channel_sums(u, self.x, self.mean, self.r)
 
     @property
     def count(self) -> int:
@@ -70,13 +68,13 @@ class _Norm:
         return self.x.numel() // self.x.shape[1]
 
     def affine(self, slope: Tensor, offset: Tensor) -> Tensor:
-        """slope x̂ + offset, in one pass over x, of x's dtype."""
+        """Compute slope x̂ + offset in one pass over x, in x's dtype."""
         by_value = slope * self.r
         start = per_channel(offset - by_value * self.mean, self.x.dim())
         return torch.addcmul(start, self.x, per_channel(by_value, self.x.dim())).to(self.x.dtype)
 
     def over_channels(self, coefficient: Tensor) -> Tensor:
-        """A number for each channel, shaped to be multiplied with x."""
+        """Shape a number for each channel to broadcast against x, in x's dtype."""
         return per_channel(coefficient, self.x.dim()).to(self.x.dtype)
 
 
@@ -101,74 +99,77 @@ def _vjp_tangent(bwd: BackwardNode) -> Tensors:
     if not saved(bwd.node, "training"):
         return frozen_norm.vjp_tangent(bwd)
     norm = _Norm.of(bwd.node)
-    g, dg, dx = bwd.g[0], bwd.dg[0], bwd.tangents[0]
-    zero = torch.zeros_like(norm.r)
-    sums = _Sums(
-        *((zero, zero) if dg is None else norm.moments(dg)),
-        *((zero, zero) if g is None else _moments_of_gradient(bwd, norm, g)),
-        *((zero, zero) if dx is None else bwd.fwd.memo),
-    )
-    kappa = zero if g is None or dx is None else norm.dot(g, dx) - sums.a * sums.m - sums.b * sums.c
+    sums = _Sums.of(bwd, norm)
     by_x, by_gain, by_bias = bwd.active
     return [
-        _by_x(bwd, norm, sums, kappa) if by_x else None,
-        norm.count * (sums.dg_x + norm.r * kappa) if by_gain else None,
-        norm.count * sums.dg if by_bias else None,
+        _by_x(bwd, norm, sums) if by_x else None,
+        sums.dg_x + sums.kappa if by_gain else None,
+        sums.dg if by_bias else None,
     ]
 
 
 @dataclass(frozen=True, slots=True)
 class _Sums:
-    """Means over each channel: of ġ, ġ x̂, g, g x̂, ẋ, ẋ x̂."""
+    """Sums over each channel, ``(C,)``: of ġ, ġ x̂, g, g x̂, ẋ, ẋ x̂; and n r κ."""
 
     dg: Tensor
     dg_x: Tensor
-    a: Tensor
-    b: Tensor
-    m: Tensor
-    c: Tensor
+    g: Tensor
+    g_x: Tensor
+    dx: Tensor
+    dx_x: Tensor
+    kappa: Tensor
+
+    @classmethod
+    def of(cls, bwd: BackwardNode, norm: _Norm) -> _Sums:
+        g, dx = bwd.g[0], bwd.tangents[0]
+        # Gradients by γ and β are in γ's dtype, which may be a half that their products would overflow.
+        precise = torch.promote_types(norm.r.dtype, torch.float32)
+        of_g, of_dx = _of_gradient(bwd, norm), bwd.fwd.memo or norm.sums(None)
+        sum_g, g_x, sum_dx, dx_x = (t.to(precise) for t in (*of_g, *of_dx))
+        kappa = torch.zeros_like(norm.r)
+        if g is not None and dx is not None:
+            _, along = channel_sums(g, dx, kappa, norm.r)
+            product = (sum_g * sum_dx).addcmul_(g_x, dx_x)
+            kappa = torch.addcmul(along, product, norm.r, value=-1 / norm.count)
+        return cls(*norm.sums(bwd.dg[0]), sum_g, g_x, sum_dx, dx_x, kappa)
 
 
-def _moments_of_gradient(bwd: BackwardNode, norm: _Norm, g: Tensor) -> tuple[Tensor, Tensor]:
+def _of_gradient(bwd: BackwardNode, norm: _Norm) -> tuple[Tensor, Tensor]:
+    """Take Σ g and Σ g x̂ from autograd where it has just summed up gradients by β and γ."""
     _, by_gain, by_bias = bwd.by_inputs
-    if by_gain is None or by_bias is None:
-        return norm.moments(g)
-    return by_bias / norm.count, by_gain / norm.count
+    return norm.sums(bwd.g[0]) if by_gain is None or by_bias is None else (by_bias, by_gain)
 
 
-def _by_x(bwd: BackwardNode, norm: _Norm, sums: _Sums, kappa: Tensor) -> Tensor:
-    dgain = bwd.tangents[1]
-    r = norm.r
-    gain = torch.ones_like(r) if norm.weight is None else norm.weight
-    bent = gain * r * r
-    by_g = -bent * sums.c if dgain is None else dgain * r - bent * sums.c
-    factors = (gain * r, by_g, -bent * sums.b)
-    means = ((sums.dg, sums.dg_x), (sums.a, sums.b), (sums.m, sums.c))
-    offset = -sum((f * mean for f, (mean, _) in zip(factors, means, strict=True)), torch.zeros_like(r))
-    slope = -sum((f * along for f, (_, along) in zip(factors, means, strict=True)), bent * kappa)
-    return _combined(bwd, norm, factors, slope, offset)
+def _by_x(bwd: BackwardNode, norm: _Norm, sums: _Sums) -> Tensor:
+    """Add up ġ, g, ẋ and x, each times a factor, and an offset; write over ġ if that is allowed."""
+    r, share, dgain = norm.r, 1 / norm.count, bwd.tangents[1]
+    by_dg = r if norm.weight is None else norm.weight * r
+    bent = (by_dg * r).mul_(-share)
+    by_g, by_dx = bent * sums.dx_x, bent * sums.g_x
+    if dgain is not None:
+        by_g.addcmul_(dgain, r)
+    by_x = by_dg * (sums.kappa + sums.dg_x)
+    by_x.addcmul_(by_g, sums.g_x).addcmul_(by_dx, sums.dx_x).mul_(r).mul_(-share)
+    offset = (by_dg * sums.dg).addcmul_(by_g, sums.g).addcmul_(by_dx, sums.dx).mul_(-share)
+    offset.addcmul_(by_x, norm.mean, value=-1)
+    terms = [(bwd.dg[0], by_dg), (bwd.g[0], by_g), (bwd.tangents[0], by_dx), (norm.x, by_x)]
+    return _added_up(norm, offset, [(t, f) for t, f in terms if t is not None], bwd.writable[0])
 
 
-def _combined(
-    bwd: BackwardNode, norm: _Norm, factors: tuple[Tensor, Tensor, Tensor], slope: Tensor, offset: Tensor
-) -> Tensor:
-    """slope x̂ + offset + the factors times ġ, g and ẋ: written over ġ where it is to writable."""
-    dg, g, dx = bwd.dg[0], bwd.g[0], bwd.tangents[0]
-    terms = [*zip((dg, g, dx), factors, strict=True)]
-    if dg is not None and bwd.writable[0] and dg.dtype == norm.r.dtype:
-        by_value = slope * norm.r
-        rest = norm.over_channels(offset - by_value * norm.mean)
-        out = torch.addcmul(rest, dg, norm.over_channels(factors[0]), out=dg)
-        terms = [*terms[1:], (norm.x, by_value)]
+def _added_up(norm: _Norm, offset: Tensor, terms: list[tuple[Tensor, Tensor]], writable: bool) -> Tensor:
+    (first, factor), *others = terms
+    start = norm.over_channels(offset)
+    if writable and first.dtype == norm.r.dtype:
+        out = torch.addcmul(start, first, norm.over_channels(factor), out=first)
     else:
-        out = norm.affine(slope, offset)
-    for term, factor in terms:
-        if term is not None:
-            out.addcmul_(term, norm.over_channels(factor))
+        out = torch.addcmul(start, first, norm.over_channels(factor))
+    for term, factor in others:
+        out.addcmul_(term, norm.over_channels(factor))
     return out
 
 
-# torch's own second derivative reads what cuDNN and MIOpen saved as what its own kernels did: mean and 1/σ.
+# cuDNN and MIOpen save mean and 1/σ as torch's own kernels do; torch's second derivative relies on that, too.
 _BY_LIBRARY = (
     *("NativeBatchNormBackward0", "NativeBatchNormLegitBackward0", "NativeBatchNormLegitBackward1"),
     *("CudnnBatchNormBackward0", "MiopenBatchNormBackward0"),
@@ -180,4 +181,4 @@ RULES: Mapping[str, Rule] = {
         frozen_norm.jvp, frozen_norm.vjp_tangent, NONLINEAR, owns_output=True
     ),
 }
-"""By node."""
+"""Node ↦ rule."""

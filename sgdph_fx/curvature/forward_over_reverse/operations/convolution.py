@@ -1,4 +1,4 @@
-"""Convolutions of one to three dimensions, transposed and grouped as well: bilinear in input and weight."""
+"""Convolutions in one to three dimensions, also transposed and grouped: bilinear in input and weight."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def _convolve(node: Node, x: Tensor, weight: Tensor) -> Tensor:
 
 
 def _transpose(node: Node, g: Tensor, x: Tensor, weight: Tensor, wanted: list[bool]) -> list[Tensor | None]:
-    """What of the three gradients is wanted, and no more: by input, weight and bias."""
+    """Compute only those gradients that are wanted: by input, weight and bias."""
     if wanted == [True, False, False]:
         return [_by_input(node, g, x, weight), None, None]
     return _backward(node, g, x, weight, wanted)
@@ -76,19 +76,19 @@ def _transpose(node: Node, g: Tensor, x: Tensor, weight: Tensor, wanted: list[bo
 def _by_input(node: Node, g: Tensor, x: Tensor, weight: Tensor) -> Tensor | None:
     if not _picks(node, weight):
         return _backward(node, g, x, weight, [True, False, False])[0]
-    # On the pixels that it read alone: torch's kernel takes time for all of them, up to twice as much.
-    still = [1] * (x.dim() - 2)
-    nought = [0] * len(still)
+    # Only on the pixels that it reads: torch's kernel visits all of them, which takes up to twice as long.
+    ones = [1] * (x.dim() - 2)
+    zeros = [0] * len(ones)
     out = torch.zeros_like(x)
     picked = [slice(None), slice(None), *(slice(None, None, step) for step in saved_ints(node, "stride"))]
     out[tuple(picked)] = torch.convolution(
-        g, weight, None, still, nought, still, True, nought, saved(node, "groups")
+        g, weight, None, ones, zeros, ones, True, zeros, saved(node, "groups")
     )
     return out
 
 
 def _picks(node: Node, weight: Tensor) -> bool:
-    """Whether it is a pointwise convolution of every second pixel, or third."""
+    """Whether it is a pointwise convolution with a stride."""
     pointwise = all(size == 1 for size in weight.shape[2:]) and not any(saved_ints(node, "padding"))
     return pointwise and not saved(node, "transposed") and max(saved_ints(node, "stride")) > 1
 
@@ -100,4 +100,4 @@ def _backward(node: Node, g: Tensor, x: Tensor, weight: Tensor, wanted: list[boo
 
 
 RULES: Mapping[str, Rule] = {"ConvolutionBackward0": Rule(_jvp, _vjp_tangent, BILINEAR, owns_output=True)}
-"""By node."""
+"""Node ↦ rule."""

@@ -1,4 +1,4 @@
-"""Batch norm by running statistics, which no input changes: y = γ r (x - μ) + β, bilinear in γ and x."""
+"""Batch norm with running statistics, which are constants: y = γ r (x - μ) + β, bilinear in γ and x."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["jvp", "vjp_tangent"]
 
 
 def jvp(fwd: ForwardNode) -> Tensors:
-    """ẏ = γ r ẋ + γ̇ x̂ + β̇."""
+    """Compute γ r ẋ + γ̇ x̂ + β̇; drop the tangents if the backward does not need them."""
     dx, dgain, dbias = fwd.tangents
     slope, normalized = _slope(fwd), _normalized(fwd)
     if not fwd.active[1]:
@@ -27,7 +27,7 @@ def jvp(fwd: ForwardNode) -> Tensors:
 
 
 def vjp_tangent(bwd: BackwardNode) -> Tensors:
-    """By x: γ r ġ + γ̇ r g; by γ: Σ ġ x̂ + g r ẋ; by β: Σ ġ."""
+    """Compute by x: γ r ġ + γ̇ r g; by γ: Σ ġ x̂ + g r ẋ; by β: Σ ġ."""
     g, dg, (dx, dgain, _) = bwd.g[0], bwd.dg[0], bwd.tangents
     by_x, by_gain, by_bias = bwd.active
     r, normalized = _r(bwd.fwd), _normalized(bwd.fwd)

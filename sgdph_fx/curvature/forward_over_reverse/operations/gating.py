@@ -39,7 +39,7 @@ def _jvp_glu(fwd: ForwardNode) -> Tensors:
 
 
 def _vjp_tangent_glu(bwd: BackwardNode) -> Tensors:
-    """By a: ġ σ + g σ' ḃ; by b: ġ a σ' + g (ȧ σ' + a σ'' ḃ), with σ'' = σ' (1 - 2 σ)."""
+    """Compute by a: ġ σ + g σ' ḃ; by b: ġ a σ' + g (ȧ σ' + a σ'' ḃ), where σ'' = σ' (1 - 2 σ)."""
     (g,), (dg,), (dx,), node = bwd.g, bwd.dg, bwd.tangents, bwd.node
     passed = None if dg is None else apply(node, [dg])[0]
     if g is None or dx is None:
@@ -73,4 +73,4 @@ RULES: Mapping[str, Rule] = {
     "GluBackward0": Rule(_jvp_glu, _vjp_tangent_glu, NONLINEAR, owns_output=True),
     "PreluKernelBackward0": Rule(_jvp_prelu, _vjp_tangent_prelu, BILINEAR, owns_output=True),
 }
-"""By node."""
+"""Node ↦ rule."""

@@ -1,7 +1,7 @@
-"""GELU, y = x Φ(x), whose tangents are the largest of a transformer: written over memory that is there already.
+"""GELU, y = x Φ(x), with the normal distribution's Φ and its density φ: the second derivative is (2 - x²) φ(x).
 
-Fresh memory for a map of many megabytes takes longer than several passes over it. The second derivative is
-(2 - x²) φ(x), with the density φ of the normal distribution; GELU's tanh form has its own.
+Its tangents are the largest of a transformer, so they are computed in memory that is already there: fresh memory for
+a map of many megabytes takes longer than several passes over it. GELU's tanh form has a derivative of its own.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ __all__ = ["RULES"]
 
 
 def _vjp_tangent(bwd: BackwardNode) -> Tensors:
-    """f' ġ + f'' ẋ g."""
+    """Compute f' ġ + f'' ẋ g."""
     (g,), (dg,), (dx,) = bwd.g, bwd.dg, bwd.tangents
     passed = None if dg is None else _pass_back(bwd.node, dg, bwd.writable[0])
     if g is None or dx is None:
@@ -54,8 +54,10 @@ def _density(x: Tensor) -> Tensor:
 
 
 def _bend_of_tanh_form(x: Tensor) -> Tensor:
-    """Of x (1 + tanh u) / 2 with u = √(2/π) (x + 0.044715 x³): (1 - tanh² u) (u' + x u'' / 2 - x u'² tanh u),
-    where x u'' / 2 = u' - √(2/π)."""
+    """Compute the second derivative of x (1 + tanh u) / 2 with u = √(2/π) (x + 0.044715 x³).
+
+    It is (1 - tanh² u) (u' + x u'' / 2 - x u'² tanh u), where x u'' / 2 = u' - √(2/π).
+    """
     k, c = math.sqrt(2 / math.pi), 0.044715
     square = x * x
     t = torch.mul(square, k * c).add_(k).mul_(x).tanh_()
@@ -67,4 +69,4 @@ def _bend_of_tanh_form(x: Tensor) -> Tensor:
 RULES: Mapping[str, Rule] = {
     "GeluBackward0": Rule(diagonal_jvp, _vjp_tangent, NONLINEAR, owns_output=True),
 }
-"""By node."""
+"""Node ↦ rule."""

@@ -1,4 +1,4 @@
-"""Operations that take numbers by an index, or put them there: linear, the index being given."""
+"""Operations that read or write numbers at given indices: linear."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ __all__ = ["RULES"]
 
 
 def _at_indices(node: Node, t: Tensor) -> Tensor:
-    """Take along a dimension what was largest, or in the middle, there."""
+    """Take the entries that the operation chose along a dimension: the largest, the median, a sorted order."""
     places, dim = saved(node, "indices"), saved(node, "dim")
     if t.dim() == 0:
         return t
@@ -43,7 +43,7 @@ def _jvp_embedding(fwd: ForwardNode) -> Tensors:
     node = fwd.node
     if saved(node, "sparse"):
         raise GiveUp("an embedding with sparse gradients")
-    # The gradient leaves out the row of padding, or is scaled by how often a row is used: no transpose of the look-up.
+    # Autograd drops the padding row's gradient, or scales by how often a row is used: not the transpose of a look-up.
     if fwd.tangents[0] is None or saved(node, "padding_idx") >= 0 or saved(node, "scale_grad_by_freq"):
         return torch_jvp(fwd)
     return [torch.nn.functional.embedding(saved(node, "indices"), fwd.tangents[0])]
@@ -106,4 +106,4 @@ RULES: Mapping[str, Rule] = {
     "IndexSelectBackward0": by_call("index_select", "dim", "index"),
     "UnsafeIndexBackward0": by_call("index.Tensor", "indices"),
 }
-"""By node."""
+"""Node ↦ rule."""

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 
 from torch import Tensor
+from torch.autograd.graph import Node
 
 from sgdph_fx.curvature.forward_over_reverse.operations.arithmetic import times
 from sgdph_fx.curvature.forward_over_reverse.operations.standardization import Rows
@@ -23,45 +24,45 @@ from sgdph_fx.curvature.forward_over_reverse.rule import (
 __all__ = ["RULES"]
 
 
-def _rows(fwd: ForwardNode) -> Rows:
-    node, x = fwd.node, saved(fwd.node, "input")
-    length = math.prod(saved(node, "normalized_shape"))
-    # An RMS norm saves 1/σ alone.
-    mean, r = (
-        (saved(node, "result1"), saved(node, "result2"))
-        if _with_mean(fwd)
-        else (None, saved(node, "result1"))
-    )
-    return Rows.of(x, (x.numel() // max(length, 1), length), mean, r)
-
-
-def _with_mean(fwd: ForwardNode) -> bool:
-    return hasattr(fwd.node, "_saved_result2")
+def _rows(node: Node) -> Rows:
+    x, length = saved(node, "input"), math.prod(saved(node, "normalized_shape"))
+    names = ("result1", "result2") if hasattr(node, "_saved_result2") else ("result1",)
+    *mean, r = (saved(node, name) for name in names)  # an RMS norm saves 1/σ alone
+    return Rows.of(x, (x.numel() // max(length, 1), length), mean[0] if mean else None, r)
 
 
 def _jvp(fwd: ForwardNode) -> Tensors:
     dx, dgain, dbias = (*fwd.tangents, None)[:3]
-    rows, shape = _rows(fwd), output_shape(fwd.node)
-    out = None if dx is None else _scaled(rows.project(dx), saved(fwd.node, "weight"))
+    rows, shape, weight = _rows(fwd.node), output_shape(fwd.node), saved(fwd.node, "weight")
+    out = None if dx is None else rows.project(dx).view(shape)
+    if out is not None and weight is not None:
+        out.mul_(weight)
     beside = None if dgain is None else rows.normalized.view(shape) * dgain
     return [total(out, beside, None if dbias is None else dbias.expand(shape))]
 
 
 def _vjp_tangent(bwd: BackwardNode) -> Tensors:
-    g, dg, (dx, dgain) = bwd.g[0], bwd.dg[0], bwd.tangents[:2]
+    g, dg, dx = bwd.g[0], bwd.dg[0], bwd.tangents[0]
     by_x, by_gain, by_bias = (*bwd.active, False)[:3]
-    rows, weight = _rows(bwd.fwd), saved(bwd.node, "weight")
+    rows, shape = _rows(bwd.node), output_shape(bwd.node)
     found: list[Tensor | None] = [None, None, dg if by_bias else None]
     if by_x:
-        dh = total(_scaled(dg, weight), times(g, dgain))
-        if dx is not None:
-            found[0] = rows.vjp_tangent(_scaled(g, weight), dh, dx)
-        elif dh is not None:
-            found[0] = rows.project(dh)
+        by_rows = _by_x(bwd, rows)
+        found[0] = None if by_rows is None else by_rows.view(shape)
     if by_gain:
-        passed = None if dg is None else dg * rows.normalized.view(dg.shape)
-        found[1] = total(passed, None if g is None or dx is None else g * rows.project(dx))
+        passed = None if dg is None else dg * rows.normalized.view(shape)
+        found[1] = total(passed, None if g is None or dx is None else g * rows.project(dx).view(shape))
     return found[: len(bwd.active)]
+
+
+def _by_x(bwd: BackwardNode, rows: Rows) -> Tensor | None:
+    """Compute the tangent of r P(γ g), in rows."""
+    g, dg, (dx, dgain) = bwd.g[0], bwd.dg[0], bwd.tangents[:2]
+    weight = saved(bwd.node, "weight")
+    dh = total(_scaled(dg, weight), times(g, dgain))
+    if g is None or dx is None:
+        return None if dh is None else rows.project(dh)
+    return rows.vjp_tangent(g if weight is None else g * weight, dh, dx)
 
 
 def _scaled(t: Tensor | None, weight: Tensor | None) -> Tensor | None:
@@ -72,4 +73,4 @@ RULES: Mapping[str, Rule] = dict.fromkeys(
     ("NativeLayerNormBackward0", "FusedRmsNormBackward0"),
     Rule(_jvp, _vjp_tangent, NONLINEAR, owns_output=True),
 )
-"""By node."""
+"""Node ↦ rule."""

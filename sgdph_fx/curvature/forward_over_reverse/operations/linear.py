@@ -1,7 +1,6 @@
 """Linear operations, y = A x: ẏ = A ẋ, and ġ passes back as g does.
 
-An operation of several inputs that is linear in all of them together is one too: a concatenation, or a choice of
-numbers from two tensors.
+An operation with several inputs counts if it is linear in all of them together, such as a concatenation.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ def linear_vjp_tangent(bwd: BackwardNode) -> Tensors:
 
 
 def linear(forward: Callable[[Node, Tensor], Tensor | Sequence[Tensor]]) -> Rule:
-    """Make the rule of a linear operation from what it does to its first input."""
+    """Make the rule of a linear operation, given what it does to its first input."""
 
     def jvp(fwd: ForwardNode) -> Tensors:
         tangent, *others = fwd.tangents
@@ -45,19 +44,19 @@ def linear(forward: Callable[[Node, Tensor], Tensor | Sequence[Tensor]]) -> Rule
 
 
 def by_call(name: str, *arguments: str) -> Rule:
-    """Make the rule of a linear operation from its own name, given the names that its arguments are saved under.
+    """Make the rule of a linear operation that can simply be called again, on the tangent.
 
     Args:
-        name: As in ``torch.ops.aten``, with the overload where that is not the default one.
-        arguments: In the order of the call, without the first, which is the tangent.
+        name: Its name in ``torch.ops.aten``, with the overload unless that is the default one.
+        arguments: The names under which autograd saves the arguments after the first, in order.
     """
     packet, _, overload = name.partition(".")
     operation: Any = getattr(torch.ops.aten, packet, None)
     if operation is None:
-        return TRANSPOSED  # in another version of torch
+        return TRANSPOSED  # this version of torch does not have it
     call = getattr(operation, overload or "default")
     return linear(lambda node, t: call(t, *(saved(node, argument) for argument in arguments)))
 
 
 TRANSPOSED = Rule(torch_jvp, linear_vjp_tangent, LINEAR, owns_output=True)
-"""Any linear operation, by its backward alone: Aᵀ is what autograd keeps, and A the derivative of Aᵀ g by g."""
+"""The rule of any linear operation, by its backward alone: that computes Aᵀ g, whose derivative by g is A."""

@@ -1,7 +1,7 @@
-"""Losses of an input x and a target t, number by number: ℓ(x, t), then none, the mean or the sum of them.
+"""Losses of an input x and a target t: ℓ(x, t) for each number, and then all of these, their mean or their sum.
 
-With s the share of a number in the result, 1/n for a mean, the gradient by x is s g ℓ', whose tangent is
-s ġ ℓ' + s g ℓ'' ẋ. Where ℓ depends on x - t alone, ẋ - ṫ takes the place of ẋ, and t gets the opposite of what x gets.
+Let s be each number's share in the result: 1/n for a mean, else 1. The gradient by x is s g ℓ', and its tangent is
+s ġ ℓ' + s g ℓ'' ẋ. If ℓ depends on x - t alone, ẋ - ṫ replaces ẋ, and t gets the opposite of what x gets.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _NONE, _MEAN = 0, 1
 
 
 def _differences(bend: _Bend) -> Rule:
-    """Make the rule of a loss of x - t from ℓ''."""
+    """Make the rule of a loss of x - t, given ℓ''."""
 
     def jvp(fwd: ForwardNode) -> Tensors:
         return [_pushed(fwd.node, _difference(fwd.tangents))]
@@ -52,7 +52,7 @@ def _differences(bend: _Bend) -> Rule:
 
 
 def _by_input(bend: _Bend) -> Rule:
-    """Make the rule of a loss from ℓ'' by its input; a target that depends on the due parameter is left to torch."""
+    """Make the rule of a loss, given ℓ'' by its input; torch differentiates it if the target has a tangent."""
 
     def jvp(fwd: ForwardNode) -> Tensors:
         dx, *others = fwd.tangents
@@ -76,7 +76,7 @@ def _difference(tangents: Tensors) -> Tensor | None:
 
 
 def _pushed(node: Node, d: Tensor | None) -> Tensor | None:
-    """ẏ = Σ s ℓ' d, or ℓ' d itself: the backward multiplies by s ℓ'."""
+    """Compute Σ s ℓ' d, or ℓ' d for each number: the backward multiplies by s ℓ'."""
     if d is None:
         return None
     if saved(node, "reduction") == _NONE:
@@ -126,14 +126,14 @@ def _huber(node: Node) -> Tensor:
 
 
 def _cross_entropy(node: Node) -> Tensor:
-    """Of -t log x - (1 - t) log(1 - x), guarded against division by zero as torch guards the gradient."""
+    """Compute ℓ'' of -t log x - (1 - t) log(1 - x), guarded against division by zero as torch's gradient is."""
     x, t = saved(node, "self"), saved(node, "target")
     bend: Tensor = (t * (1 - x) ** 2 + (1 - t) * x**2) / (x * (1 - x)).clamp_(min=1e-12).square_()
     return _weighted(node, bend)
 
 
 def _cross_entropy_of_logits(node: Node) -> Tensor:
-    """σ (1 - σ), times 1 + (p - 1) t where positive targets weigh p."""
+    """Compute σ (1 - σ), times 1 + (p - 1) t if positive targets weigh p."""
     s, p = torch.sigmoid(saved(node, "self")), saved(node, "pos_weight")
     bend = torch.addcmul(s, s, s, value=-1)
     if p is not None:
@@ -160,4 +160,4 @@ RULES: Mapping[str, Rule] = {
     "SmoothL1LossBackward0": _differences(_smooth_l1),
     "SoftMarginLossBackward0": _by_input(_soft_margin),
 }
-"""By node."""
+"""Node ↦ rule."""

@@ -1,4 +1,4 @@
-"""Products of matrices and vectors, linear layers among them: bilinear."""
+"""Products of matrices and vectors, such as linear layers: bilinear."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ __all__ = ["RULES", "sum_of_products", "transposed"]
 
 
 def sum_of_products(*pairs: tuple[Tensor | None, Tensor | None]) -> Tensor | None:
-    """Add up the products of pairs of matrices, or batches of them with one batch dimension; None is zero."""
+    """Add up products of matrices, or of batches of matrices with one batch dimension; None is zero."""
     out = None
     for a, b in pairs:
         if a is None or b is None:
@@ -44,9 +44,9 @@ def transposed(matrix: Tensor | None) -> Tensor | None:
 
 
 def _matrices(left: str, right: str) -> Rule:
-    """Make the rule of a matrix product, given the names that its factors are saved under.
+    """Make the rule of a matrix product, given the names under which its factors are saved.
 
-    Where the product is scaled and added to another tensor, that one is the first input.
+    If the product is scaled and added to another tensor, that tensor is the first input.
     """
 
     def factors(node: Node) -> tuple[Tensor | None, Tensor | None]:
@@ -140,4 +140,4 @@ RULES: Mapping[str, Rule] = {
     "MmBackward0": _matrices("self", "mat2"),
     "MvBackward0": _of_vectors(_jvp_mv, _vjp_tangent_mv),
 }
-"""By node."""
+"""Node ↦ rule."""

@@ -1,4 +1,4 @@
-"""Pooling: linear, once it is known which entry was the largest."""
+"""Pooling: linear, given which entry was the largest."""
 
 from __future__ import annotations
 
@@ -47,4 +47,4 @@ RULES: Mapping[str, Rule] = {
     "MaxPool2DWithIndicesBackward0": _taken(2),
     "MaxPool3DWithIndicesBackward0": _taken(3),
 }
-"""By node."""
+"""Node ↦ rule."""

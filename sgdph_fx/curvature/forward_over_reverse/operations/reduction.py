@@ -16,12 +16,12 @@ __all__ = ["RULES", "reduced_dims", "widened"]
 
 
 def reduced_dims(node: Node, dims: int) -> list[int]:
-    """Return the dimensions that an operation reduces, of so many; none saved means all."""
+    """Return the dimensions that an operation reduces: all ``dims`` of them if none were given."""
     return saved_ints(node, "dim") or list(range(dims))
 
 
 def widened(node: Node, t: Tensor, dims: int) -> Tensor:
-    """Shape a result of the operation so that it broadcasts against its input of so many dimensions."""
+    """Shape a result of the operation to broadcast against its input, which has ``dims`` dimensions."""
     if saved(node, "keepdim") or not dims:
         return t
     for dim in sorted(d % dims for d in reduced_dims(node, dims)):
@@ -75,4 +75,4 @@ RULES: Mapping[str, Rule] = {
     "SumBackward1": linear(_sum_over),
     "TraceBackward0": by_call("trace"),
 }
-"""By node."""
+"""Node ↦ rule."""

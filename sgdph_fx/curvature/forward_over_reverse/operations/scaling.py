@@ -1,4 +1,4 @@
-"""Operations that scale each number by a constant, y = c x, with c fixed by where x lies: ReLU, a clamp, dropout."""
+"""Operations that multiply each number by a constant, which may depend on its range: ReLU, clamp, dropout."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ __all__ = ["RULES", "diagonal_jvp"]
 
 
 def diagonal_jvp(fwd: ForwardNode) -> Tensors:
-    """ẏ = f'(x) ẋ: the Jacobian of a function of each number is diagonal, and the backward multiplies by it too."""
+    """Compute ẏ = f'(x) ẋ by the backward, which multiplies by f' as well: the Jacobian is diagonal."""
     (dx,) = fwd.tangents[:1]
     return apply(fwd.node, [None if dx is None else dx.to(output_dtype(fwd.node))])[:1]
 
@@ -79,4 +79,4 @@ RULES: Mapping[str, Rule] = {
     **dict.fromkeys(_FLAT, _CONSTANT),
     "ReluBackward0": Rule(_jvp_relu, _vjp_tangent_relu, LINEAR, owns_output=True),
 }
-"""By node."""
+"""Node ↦ rule."""

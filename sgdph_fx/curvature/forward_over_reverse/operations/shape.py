@@ -131,4 +131,4 @@ RULES: Mapping[str, Rule] = {
     **_IN_PLACE,
     **_COPIES,
 }
-"""By node."""
+"""Node ↦ rule."""

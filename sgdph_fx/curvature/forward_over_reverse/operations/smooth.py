@@ -1,4 +1,4 @@
-"""Smooth functions of each number, y = f(x), by f'': ẏ = f' ẋ, and the tangent of f' g is f' ġ + f'' ẋ g."""
+"""Smooth functions of each number, y = f(x): ẏ = f' ẋ, and the gradient f' g has the tangent f' ġ + f'' ẋ g."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _Formula = Callable[..., "Tensor | float"]
 
 
 def _smooth(second_derivative: _Formula, *names: str) -> Rule:
-    """Make the rule of a function from f'', given what autograd saved under ``names``."""
+    """Make the rule of a function, given f'' of what autograd saved under ``names``."""
 
     def vjp_tangent(bwd: BackwardNode) -> Tensors:
         (g,), (dg,), (dx,) = bwd.g, bwd.dg, bwd.tangents
@@ -38,12 +38,12 @@ def _smooth(second_derivative: _Formula, *names: str) -> Rule:
 
 
 def _number(value: float, like: Tensor) -> Tensor:
-    """Make a constant that a pass over ``like`` can start from, which saves a pass of its own."""
+    """Make a constant that a fused operation on ``like`` can start from, which saves a pass."""
     return like.new_full((), value)
 
 
 def _silu(x: Tensor) -> Tensor:
-    """(1 - t²) (2 - x t) / 4, with t = tanh(x / 2)."""
+    """Compute (1 - t²) (2 - x t) / 4 with t = tanh(x / 2)."""
     t = torch.mul(x, 0.5).tanh_()
     return torch.addcmul(_number(0.25, x), t, t, value=-0.25).mul_(
         torch.addcmul(_number(2, x), x, t, value=-1)
@@ -51,7 +51,7 @@ def _silu(x: Tensor) -> Tensor:
 
 
 def _mish(x: Tensor) -> Tensor:
-    """Of x tanh(softplus x), with s the sigmoid, t the tanh and t' = (1 - t²) s: 2 t' + x t' (1 - s - 2 t s)."""
+    """Compute 2 t' + x t' (1 - s - 2 t s), with s = σ(x), t = tanh(softplus(x)) and t' = (1 - t²) s."""
     s, t = torch.sigmoid(x), torch.tanh(torch.nn.functional.softplus(x))
     return (1 - t * t) * s * (2 + x * (1 - s - 2 * t * s))
 
@@ -103,7 +103,7 @@ def _logit(x: Tensor, eps: float | None) -> Tensor:
 
 
 def _entropy(x: Tensor) -> Tensor:
-    """Of -x log x."""
+    """Compute f'' of -x log x."""
     return -1 / x
 
 
@@ -163,4 +163,4 @@ RULES: Mapping[str, Rule] = {
     **{f"{name}Backward0": _smooth(formula, "result") for name, formula in _BY_RESULT.items()},
     **{name: _smooth(*row) for name, row in _MORE.items()},
 }
-"""By node."""
+"""Node ↦ rule."""

@@ -24,7 +24,7 @@ __all__ = ["RULES", "softmax_jacobian"]
 
 
 def softmax_jacobian(y: Tensor, u: Tensor, dim: int = -1) -> Tensor:
-    """J u = y (u - Σ y u), which is symmetric: forward and backward are the same."""
+    """Compute J u = y (u - Σ y u); the Jacobian J is symmetric, so forward and backward are the same."""
     call: Any = torch.ops.aten._softmax_backward_data.default
     through: Tensor = call(u.to(y.dtype), y, dim, y.dtype)
     return through
@@ -86,14 +86,37 @@ def _vjp_tangent_log_sum_exp(bwd: BackwardNode) -> Tensors:
     return [total(_passed(bwd), bent)]
 
 
+def _jvp_log_cumulative(fwd: ForwardNode) -> Tensors:
+    (dx,), node = fwd.tangents, fwd.node
+    if dx is None:
+        return [None]
+    x, y, dim = (saved(node, name) for name in ("self", "result", "dim"))
+    # Positive and negative parts, as logarithms, so that no exponential overflows.
+    parts = (torch.logcumsumexp(x + part.clamp(min=0).log(), dim) for part in (dx, -dx))
+    positive, negative = ((part - y).exp_() for part in parts)
+    fwd.memo = positive - negative
+    return [fwd.memo]
+
+
+def _vjp_tangent_log_cumulative(bwd: BackwardNode) -> Tensors:
+    # by x_j: Σ g_i p_ij over i ≥ j, with p_ij = exp(x_j - y_i), so that ṗ_ij = p_ij (ẋ_j - ẏ_i)
+    (g,), (dg,), (dx,), dy = bwd.g, bwd.dg, bwd.tangents, bwd.fwd.memo
+    turned = None if g is None or dy is None else -g * dy
+    inner = total(dg, turned)
+    passed = None if inner is None else apply(bwd.node, [inner])[0]
+    by_x = bwd.by_inputs[0]
+    return [total(passed, None if by_x is None or dx is None else by_x * dx)]
+
+
 def _passed(bwd: BackwardNode) -> Tensor | None:
     return None if bwd.dg[0] is None else apply(bwd.node, bwd.dg)[0]
 
 
 RULES: Mapping[str, Rule] = {
+    "LogcumsumexpBackward0": Rule(_jvp_log_cumulative, _vjp_tangent_log_cumulative, NONLINEAR),
     "LogSoftmaxBackward0": Rule(_jvp_log_softmax, _vjp_tangent_log_softmax, NONLINEAR),
     "LogsumexpBackward0": Rule(_jvp_log_sum_exp, _vjp_tangent_log_sum_exp, NONLINEAR),
     "SoftmaxBackward0": Rule(_jvp_softmax, _vjp_tangent_softmax, NONLINEAR),
     "SafeSoftmaxBackward0": Rule(_jvp_softmax, _vjp_tangent_softmax, NONLINEAR),
 }
-"""By node."""
+"""Node ↦ rule."""

@@ -1,8 +1,8 @@
-"""What norms share: numbers brought to mean 0 and variance 1, x̂ = r (x - μ), each row or channel by itself.
+"""What norms share: each row or channel is brought to mean 0 and variance 1, x̂ = r (x - μ).
 
-With P(u) = u - mean(u) - x̂ mean(u x̂) over each row, x̂̇ = r P(ẋ). The gradient r P(h) of a gradient h by x̂ has the
-tangent r P(ḣ - ċ h - r b ẋ) - r κ x̂, where ċ = r mean(ẋ x̂) (so that ṙ = -r ċ), b = mean(h x̂) and
-κ = mean(h x̂̇) = r (mean(h ẋ) - mean(h) mean(ẋ)) - b ċ. An RMS norm subtracts no mean: μ = 0, P(u) = u - x̂ mean(u x̂),
+With P(u) = u - mean(u) - x̂ mean(u x̂) over each row of n numbers, x̂̇ = r P(ẋ). The gradient r P(h) of a gradient h
+by x̂ has the tangent r P(ḣ - ċ h - r b ẋ) - r κ x̂, where ċ = r mean(ẋ x̂) (so that ṙ = -r ċ), b = mean(h x̂) and
+κ = mean(h x̂̇) = r (mean(h ẋ) - mean(h) mean(ẋ)) - b ċ. An RMS norm subtracts no mean: μ = 0, P(u) = u - x̂ mean(u x̂)
 and κ = r mean(h ẋ) - b ċ.
 """
 
@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["Rows", "channel_moments", "channel_sum", "per_channel"]
+__all__ = ["Rows", "channel_sum", "channel_sums", "per_channel"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +22,7 @@ class Rows:
     """One application of a norm to rows, in single precision at least.
 
     Args:
-        x: ``(R, D)``, each row normalized by itself.
+        x: ``(R, n)``, each row normalized by itself.
         mean: μ, ``(R, 1)``; None if none is subtracted.
         r: 1/σ, ``(R, 1)``.
     """
@@ -36,8 +36,8 @@ class Rows:
         """Read the rows of ``x`` and their statistics.
 
         Args:
-            x: Any tensor of R times D numbers.
-            shape: (R, D).
+            x: Any tensor of R times n numbers.
+            shape: (R, n).
             mean: R numbers, or None.
             r: R numbers.
         """
@@ -47,67 +47,60 @@ class Rows:
 
     @property
     def normalized(self) -> Tensor:
-        """x̂, ``(R, D)``."""
+        """x̂, ``(R, n)``."""
         return self._centred() * self.r
 
+    def rows(self, t: Tensor) -> Tensor:
+        """Reshape a tensor whose numbers are ordered as x's to x's shape and dtype."""
+        return t.reshape(self.x.shape).to(self.x.dtype)
+
     def project(self, u: Tensor) -> Tensor:
-        """Compute r P(u), of any tensor that has the numbers of x in its order; of the same shape."""
-        rows = self._rows(u)
+        """Compute r P(u), ``(R, n)``, in memory of its own."""
+        rows = self.rows(u)
         if not rows.numel():
-            return rows.view(u.shape)
+            return rows.clone()
         if self.mean is None:
-            along = self._moments(rows)[1]
-            return (rows * self.r).addcmul_(self.x, -self.r * self.r * along).view(u.shape)
+            along = self._sums(rows)[1] / rows.shape[1]
+            return (rows * self.r).addcmul_(self.x, self.r * self.r * along, value=-1)
         call: Any = torch.ops.aten.native_layer_norm_backward.default
         out: Tensor
         out, _, _ = call(rows, self.x, self.x.shape[1:], self.mean, self.r, None, None, [True, False, False])
-        return out.view(u.shape)
+        return out
 
-    def vjp_tangent(self, h: Tensor | None, dh: Tensor | None, dx: Tensor) -> Tensor | None:
-        """Compute the tangent of r P(h), of the shape of ``dx``."""
-        if h is None:
-            return None if dh is None else self.project(dh)
-        h_rows, dx_rows, r = self._rows(h), self._rows(dx), self.r
-        (a, b), (m, c) = self._moments(h_rows), self._moments(dx_rows)
-        turned = r * c
-        kappa = r * _row_means(h_rows, dx_rows) - b * turned
-        if self.mean is not None:
-            kappa = kappa - r * a * m
-        inner = h_rows * -turned if dh is None else torch.addcmul(self._rows(dh), h_rows, turned, value=-1)
-        out = self.project(inner.addcmul_(dx_rows, r * b, value=-1))
-        return out.addcmul_(self._centred(), r * r * kappa, value=-1).view(dx.shape)
+    def vjp_tangent(self, h: Tensor, dh: Tensor | None, dx: Tensor) -> Tensor:
+        """Compute the tangent of r P(h), ``(R, n)``; the numbers of h, ḣ and ẋ are ordered as x's."""
+        h, dx = self.rows(h), self.rows(dx)
+        (a, b), (m, c) = self._sums(h), self._sums(dx)
+        share = self.r / max(h.shape[1], 1)
+        product = b * c if self.mean is None else (a * m).addcmul_(b, c)
+        kappa = self._sums(h, dx)[1].addcmul_(product, share, value=-1).mul_(share).mul_(self.r)
+        turned = share * c
+        inner = h * -turned if dh is None else torch.addcmul(self.rows(dh), h, turned, value=-1)
+        out = self.project(inner.addcmul_(dx, b.mul_(share), value=-1))
+        return out.addcmul_(self._centred(), kappa, value=-1)
 
     def _centred(self) -> Tensor:
         return self.x if self.mean is None else self.x - self.mean
 
-    def _rows(self, t: Tensor) -> Tensor:
-        return t.reshape(self.x.shape).to(self.x.dtype)
-
-    def _moments(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Compute mean(u) and mean(u x̂) of each row, ``(R, 1)``."""
-        mean = torch.zeros_like(self.r) if self.mean is None else self.mean
-        first, second = channel_moments(rows[None], self.x[None], mean.view(-1), self.r.view(-1))
+    def _sums(self, u: Tensor, t: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Compute Σ u and Σ u x̂ of each row, ``(R, 1)``, or Σ u and r Σ u t."""
+        x, mean = (self.x, self.mean) if t is None else (t, None)
+        mean = torch.zeros_like(self.r) if mean is None else mean
+        first, second = channel_sums(u[None], x[None], mean.view(-1), self.r.view(-1))
         return first.view(-1, 1), second.view(-1, 1)
 
 
-def _row_means(a: Tensor, b: Tensor) -> Tensor:
-    """Compute mean(a b) of each row, ``(R, 1)``, without a tensor for the products."""
-    one = torch.ones(a.shape[0], dtype=a.dtype, device=a.device)
-    return channel_moments(a[None], b[None], torch.zeros_like(one), one)[1].view(-1, 1)
-
-
-def channel_moments(u: Tensor, x: Tensor, mean: Tensor, r: Tensor) -> tuple[Tensor, Tensor]:
-    """Compute mean(u) and mean(u r (x - μ)) of each channel, ``(C,)``, in one pass, of ``(N, C, ...)``."""
+def channel_sums(u: Tensor, x: Tensor, mean: Tensor, r: Tensor) -> tuple[Tensor, Tensor]:
+    """Compute Σ u and Σ u r (x - μ) of each channel, ``(C,)``, in one pass over two tensors ``(N, C, ...)``."""
     if not x.numel():
         return torch.zeros_like(r), torch.zeros_like(
             r
         )  # torch's kernel would divide by the number of channels
     call: Any = torch.ops.aten.native_batch_norm_backward.default
-    # Without a weight, CUDA leaves the gradient by the weight undefined, which the CPU computes all the same.
-    # CUDA takes no epsilon of zero; none is used where mean and r are given.
-    _, along, plain = call(u, x, torch.ones_like(r), None, None, mean, r, True, 1e-5, [False, True, True])
-    count = x.numel() // x.shape[1]
-    return plain / count, along / count
+    # The weight changes neither sum, but without one CUDA leaves the second undefined. Epsilon is not used either,
+    # as mean and r are given, but CUDA refuses zero.
+    _, along, plain = call(u, x, r, None, None, mean, r, True, 1e-5, [False, True, True])
+    return plain, along
 
 
 def per_channel(values: Tensor, dims: int) -> Tensor:

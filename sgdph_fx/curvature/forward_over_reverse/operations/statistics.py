@@ -1,4 +1,4 @@
-"""Variance and standard deviation, with the mean beside them or without.
+"""Variance and standard deviation, with or without the mean beside them.
 
 With n numbers in a row, the correction k and c = 2 / (n - k), the variance is y = (c / 2) Σ (x - μ)², so that
 ẏ = c Σ (x - μ) ẋ, and its gradient c g (x - μ) has the tangent c ġ (x - μ) + c g (ẋ - mean ẋ). The standard deviation
@@ -99,7 +99,7 @@ def _deviation(result: str, with_mean: bool) -> Rule:
 
 
 def _over(factor: float, deviation: Tensor) -> Tensor:
-    """factor / s, and 0 where s is: there the gradient is taken as 0."""
+    """Compute factor / s, or 0 where s is 0: autograd takes the gradient as 0 there."""
     return (factor / deviation).masked_fill_(deviation == 0, 0)
 
 
@@ -114,4 +114,4 @@ RULES: Mapping[str, Rule] = {
     "VarBackward0": _variance(with_mean=False),
     "VarMeanBackward0": _variance(with_mean=True),
 }
-"""By node."""
+"""Node ↦ rule."""

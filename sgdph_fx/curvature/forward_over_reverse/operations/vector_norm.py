@@ -1,7 +1,7 @@
 """Norms of vectors, y = ‖x‖ over some dimensions.
 
-Of order 2: ẏ = Σ x ẋ / y, and the gradient g x / y has the tangent ġ x / y + g (ẋ - x ẏ / y) / y. Those of order 0, 1
-and ∞ are linear wherever they have a derivative; the others are left to torch's second derivative.
+Of order 2: ẏ = Σ x ẋ / y, and the gradient g x / y has the tangent ġ x / y + g (ẋ - x ẏ / y) / y. Norms of
+order 0, 1 and ∞ are linear wherever they have a derivative; torch's second derivative is used for all others.
 """
 
 from __future__ import annotations
@@ -62,4 +62,4 @@ RULES: Mapping[str, Rule] = {
     "LinalgVectorNormBackward0": _norm("ord"),
     "NormBackward1": _norm("p"),
 }
-"""By node."""
+"""Node ↦ rule."""

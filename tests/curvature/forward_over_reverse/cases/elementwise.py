@@ -107,6 +107,7 @@ SMOOTH: dict[str, Operation] = _each(
     glu_of_the_last=lambda x: F.glu(x),
     normalized=lambda x: F.normalize(x, dim=1),
 )
+GRADES = torch.arange(6)
 ARITHMETIC: dict[str, Operation] = {
     "add": (torch.add, [IMAGE, (4, 1, 6)]),
     "add, scaled": (lambda a, b: torch.add(a, b, alpha=3), [IMAGE, IMAGE]),
@@ -128,6 +129,7 @@ ARITHMETIC: dict[str, Operation] = {
     "where one is a number": (lambda a: torch.where(a > 0, a, 0.5) + torch.where(a > 0, -1, a), [IMAGE]),
     "clamp by tensors": (lambda a, b, c: torch.clamp(a, b - 1, c + 1), [IMAGE, (5, 6), (5, 6)]),
     "clamp from one side": (lambda a, b: torch.clamp(a, min=b) + torch.clamp(a, max=b), [IMAGE, (5, 6)]),
+    "power by a tensor": (lambda a: (a * a + 1) ** torch.linspace(-1, 2, 6).to(a.dtype) + a ** GRADES, [IMAGE]),
     "masked fill with a value": (
         lambda x, v: x.masked_fill(torch.eye(5, 6).bool(), v.reshape(())), [IMAGE, (1,)]
     ),

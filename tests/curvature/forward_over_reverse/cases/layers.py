@@ -94,6 +94,8 @@ NORMS: dict[str, Operation] = {
         lambda v, g: compose(v, g, Filters(transposed=True, groups=2)),
         [(4, 3, 2), (6,)],
     ),
+    "torch's weight norm": (lambda v, g: torch._weight_norm(v, g, 0), [(4, 3, 2), (4, 1, 1)]),
+    "torch's weight norm of the last": (lambda v, g: torch._weight_norm(v, g, 2), [(4, 3, 2), (1, 1, 2)]),
     "group norm": (lambda x, w, b: F.group_norm(x, 2, w, b), [IMAGE, (4,), (4,)]),
     "group norm of vectors": (lambda x, w, b: F.group_norm(x, 2, w, b), [(3, 8), (8,), (8,)]),
     "group norm without affine": (lambda x: F.group_norm(x, 2), [IMAGE]),

@@ -110,6 +110,8 @@ REDUCTIONS: dict[str, Operation] = {
     "log softmax": (lambda x: torch.log_softmax(x, 1), [IMAGE]),
     "log of a sum of exponentials": (lambda x: torch.logsumexp(x, (0, -1)), [IMAGE]),
     "the same, dimensions kept": (lambda x: torch.logsumexp(x, 1, keepdim=True), [IMAGE]),
+    "log of a running sum of exponentials": (lambda x: torch.logcumsumexp(x, 1), [IMAGE]),
+    "the same, far out": (lambda x: torch.logcumsumexp(x * 9 - 200, -1), [IMAGE]),
     "variance": (lambda x: x.var() + x.var(1) .sum() + x.var((0, 2), correction=0), [IMAGE]),
     "variance, dimensions kept": (lambda x: x.var((1, -1), keepdim=True), [IMAGE]),
     "variance and mean": (lambda x: torch.add(*torch.var_mean(x, (0, 2))), [IMAGE]),

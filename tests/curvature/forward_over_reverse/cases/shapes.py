@@ -39,6 +39,8 @@ def _resized() -> dict[str, Operation]:
     return {f"resized by {mode} in {d}d": resized(mode, d) for mode, dims in modes.items() for d in dims}
 
 
+POINTS = torch.linspace(-1.1, 1.2, 48).double().view(2, 3, 4, 2)
+VOLUME = torch.linspace(-1.1, 1.2, 36).double().view(1, 2, 3, 2, 3)
 SHAPES: dict[str, Operation] = {
     "flatten, view, squeeze": (lambda x: x.flatten(1).view(2, 1, -1).squeeze(1).unsqueeze(-1), [IMAGE]),
     "squeeze several": (lambda x: x[:, :1, :1].squeeze((1, 2)).unsqueeze(0).squeeze(), [IMAGE]),
@@ -78,6 +80,10 @@ SHAPES: dict[str, Operation] = {
     **_padded("replicate"),
     **_resized(),
     "resized, corners kept": (lambda x: F.interpolate(x, (7, 4), mode="bicubic", align_corners=True), [IMAGE]),
+    "sampled at a grid": (lambda x: F.grid_sample(x, POINTS.to(x.dtype), align_corners=False), [IMAGE]),
+    "sampled in a volume": (
+        lambda x: F.grid_sample(x, VOLUME.to(x.dtype), padding_mode="border", align_corners=True), [(1, 2, 3, 4, 3)]
+    ),
     "made smaller smoothly": (
         lambda x: sum(F.interpolate(x, (3, 3), mode=m, antialias=True) for m in ("bilinear", "bicubic")), [IMAGE]
     ),
