@@ -15,8 +15,8 @@ from benchmarks.coverage.sample import Sample
 from benchmarks.coverage.state import stirred
 from benchmarks.rules.above import loss_of, operations_above, second_order
 from benchmarks.rules.price import price_of
-from sgdph_fx.curvature.forward_over_reverse.fallback import FALLBACK
-from sgdph_fx.curvature.forward_over_reverse.python_functions import full_name
+from sgdph_fx.curvature.custom_functions import full_name
+from sgdph_fx.curvature.forward_over_reverse.fallback import FALLBACK, require_known_kind
 from sgdph_fx.curvature.forward_over_reverse.registry import rule_of
 from sgdph_fx.curvature.forward_over_reverse.rule import GiveUp
 from sgdph_fx.errors import NoCurvatureError
@@ -88,6 +88,8 @@ def _found(nodes: dict[Node, tuple[bool, ...]]) -> dict[str, Found]:
         if kind.count > _TIMED or kind.refused:
             continue
         try:
+            if rule is FALLBACK:
+                require_known_kind(node)
             seconds, plain = price_of(node, rule, active)
         except (GiveUp, NoCurvatureError) as error:
             kind.refused = str(error).splitlines()[0]

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.autograd.graph import Node
 
 from sgdph_fx.curvature.forward_over_reverse.fallback import apply
-from sgdph_fx.curvature.forward_over_reverse.path import path, source
+from sgdph_fx.curvature.forward_over_reverse.path import path, producers_first, source
 from sgdph_fx.curvature.forward_over_reverse.registry import rule_of
 from sgdph_fx.curvature.forward_over_reverse.rule import BackwardNode, Edge, ForwardNode, as_gradient
 
@@ -16,7 +16,7 @@ __all__ = ["product_by_hand"]
 
 def product_by_hand(loss: Tensor, parameter: Tensor, v: Tensor) -> Tensor | None:
     """Hv of one parameter, each tangent in memory of its own."""
-    nodes = path(loss, parameter)
+    nodes = path(producers_first(loss), parameter)
     with torch.no_grad():
         forward = _forward(nodes, source(parameter), v)
         return _backward(loss, nodes, forward, source(parameter))

@@ -56,7 +56,8 @@ def _saved(node: Any) -> list[Any]:
 
 
 def _address(value: Any) -> int:
-    return value.data_ptr() if isinstance(value, Tensor) else 0
+    """The memory of a tensor, by its storage: tensors that only describe a device have no address of data."""
+    return value.untyped_storage()._cdata if isinstance(value, Tensor) else 0
 
 
 def producers_first(loss: Tensor) -> list[Node]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -36,6 +37,21 @@ def loss_of(net: nn.Module, layout: str = "contiguous") -> Tensor:
     return F.cross_entropy(net(IMAGES.to(like).contiguous(memory_format=FORMATS[layout])).float(), LABELS)
 
 
+class GivenUpError(Exception):
+    """The sweep gave up, where it should not."""
+
+
+def product(loss: Tensor, p: Tensor, v: Tensor) -> Tensor | None:
+    """Take it by the rules alone: neither half of the sweep may fail."""
+
+    def fail(reason: str) -> None:
+        raise GivenUpError(reason)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", RuntimeWarning)
+        return backward_with_product(loss, p, v, on_give_up=fail)
+
+
 def due(net: nn.Module) -> Tensor:
     """The lowest one."""
     return next(p for p in net.parameters() if p.dim() == 1)
@@ -49,7 +65,7 @@ def test_products_are_those_without(name: str, layout: str) -> None:
     v = torch.randn_like(p)
     expected = double_backward(lambda: loss_of(net, layout), p, v)
     with CudaConventions() as conventions:
-        found = backward_with_product(loss_of(net, layout), p, v)
+        found = product(loss_of(net, layout), p, v)
     assert found is not None
     # The logits pass through single precision.
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-5 * expected.abs().max().item())
@@ -67,7 +83,7 @@ def test_halves_keep_to_them_too(name: str, dtype: torch.dtype) -> None:
     p = due(net)
     torchs = double_backward(lambda: loss_of(net), p, v)
     with CudaConventions():
-        found = backward_with_product(loss_of(net), p, v)
+        found = product(loss_of(net), p, v)
     assert found is not None
     assert found.dtype is dtype
     error, torchs_error = ((t.double() - exact).norm() / exact.norm() for t in (found, torchs))
@@ -86,11 +102,11 @@ def _sums_without_a_weight(u: Tensor, x: Tensor, mean: Tensor, r: Tensor) -> tup
 
 
 @pytest.mark.parametrize(
-    ("where", "what", "mistake", "error"),
+    ("where", "what", "mistake", "words"),
     [
-        (batch_norm._Norm, "affine", _batch_norm_with_epsilon_of_zero, CudaRefuses),
-        (batch_norm, "channel_sums", _sums_without_a_weight, (TypeError, AttributeError)),
-        (standardization, "channel_sums", _sums_without_a_weight, (TypeError, AttributeError)),
+        (batch_norm._Norm, "affine", _batch_norm_with_epsilon_of_zero, "epsilon of 0"),
+        (batch_norm, "channel_sums", _sums_without_a_weight, "None"),
+        (standardization, "channel_sums", _sums_without_a_weight, "None"),
     ],
 )
 def test_the_mistakes_that_once_crashed_on_a_gpu_are_seen(
@@ -98,13 +114,13 @@ def test_the_mistakes_that_once_crashed_on_a_gpu_are_seen(
     where: Any,
     what: str,
     mistake: Callable[..., Any],
-    error: Any,
+    words: str,
 ) -> None:
     monkeypatch.setattr(where, what, mistake)
     net = network("layer norms" if where is standardization else "resnet")
-    backward_with_product(loss_of(net), due(net), torch.ones_like(due(net)))  # a CPU lets it pass
-    with CudaConventions(), pytest.raises(error):
-        backward_with_product(loss_of(net), due(net), torch.ones_like(due(net)))
+    product(loss_of(net), due(net), torch.ones_like(due(net)))  # a CPU lets it pass
+    with CudaConventions(), pytest.raises((GivenUpError, RuntimeWarning), match=words):
+        product(loss_of(net), due(net), torch.ones_like(due(net)))
 
 
 def test_reading_a_number_is_an_error() -> None:
