@@ -11,11 +11,11 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import click
 import torch
 
+from benchmarks.operations.database import database
 from benchmarks.operations.judge import judge
 from benchmarks.operations.positions import positions
 
@@ -26,9 +26,7 @@ DTYPES = (torch.float64, torch.complex128)
 
 def sweep(number: int, most: int) -> Iterator[dict[str, object]]:
     """All outcomes for one operation of the database, by its number."""
-    from torch.testing._internal.common_methods_invocations import op_db
-
-    operation: Any = op_db[number]
+    operation = database()[number]
     for dtype in DTYPES:
         if not operation.supports_dtype(dtype, "cpu") or not operation.supports_autograd:
             continue
@@ -56,23 +54,22 @@ def main(samples: int, only: tuple[str, ...], out: Path, numbers: str | None) ->
     """Take products through every operation of torch's database, and say what is right, refused or wrong."""
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
-    from torch.testing._internal.common_methods_invocations import op_db
-
+    operations = database()
     if numbers is not None:
         for number in map(int, numbers.split(",")):
-            _append(out, {"operation": op_db[number].formatted_name, "verdict": "begun"})
+            _append(out, {"operation": operations[number].formatted_name, "verdict": "begun"})
             for row in sweep(number, samples):
                 _append(out, row)
         return
     out.write_text("")
-    left = [n for n, op in enumerate(op_db) if not only or any(o in op.formatted_name for o in only)]
+    left = [n for n, op in enumerate(operations) if not only or any(o in op.formatted_name for o in only)]
     while left:
         before = _begun(out)
         words = ["--numbers", ",".join(map(str, left)), "--samples", str(samples), "--out", str(out)]
         done = subprocess.run([sys.executable, "-m", "benchmarks.operations", *words], check=False)
         begun = _begun(out) - before
         if done.returncode:
-            last = op_db[left[max(begun, 1) - 1]].formatted_name
+            last = operations[left[max(begun, 1) - 1]].formatted_name
             _append(out, {"operation": last, "verdict": "died", "detail": f"exit code {done.returncode}"})
         left = left[max(begun, 1) :]
     _show(out)

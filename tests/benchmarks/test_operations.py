@@ -11,6 +11,7 @@ import torch
 from click.testing import CliRunner
 
 from benchmarks.operations.__main__ import main, sweep
+from benchmarks.operations.database import database
 from benchmarks.operations.judge import judge
 from benchmarks.operations.positions import Position
 
@@ -56,10 +57,8 @@ NAMES = (
 
 
 def numbers() -> dict[str, int]:
-    from torch.testing._internal.common_methods_invocations import op_db
-
     found: dict[str, int] = {}
-    for number, operation in enumerate(op_db):
+    for number, operation in enumerate(database()):
         if operation.name in NAMES:
             found.setdefault(operation.name, number)
     return found
