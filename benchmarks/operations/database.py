@@ -11,11 +11,13 @@ __all__ = ["database"]
 
 def database() -> list[Any]:
     """Import it, which takes seconds, and leave torch's settings as they were."""
-    allowed = getattr(torch.backends, _FLAG)
+    # torch.backends is an object that stands before the module of that name.
+    settings = torch.backends.disable_global_flags.__globals__
+    allowed = settings[_FLAG]
     from torch.testing._internal.common_methods_invocations import op_db
 
     # The import forbids to set the flags of cuDNN and of other libraries, for all of the process.
-    setattr(torch.backends, _FLAG, allowed)
+    settings[_FLAG] = allowed
     operations: list[Any] = op_db
     return operations
 
