@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from textwrap import fill
 
 from benchmarks.rules.record import Found, Record
 from sgdph_fx.curvature.forward_over_reverse.registry import RULES
@@ -20,10 +21,11 @@ Where torch has no second derivative either, an operation is *refused*, and the 
     python -m benchmarks.rules --render rules.jsonl > docs/operations.md
 
 Each model has random weights and small inputs, was prepared and ran forward in training mode, and the loss is the sum
-of the mean squares of its outputs. Counted are the operations above a second-order parameter, by the name of their node
-in autograd's graph. *Price* is the time of a rule, forward and backward, divided by the time of the operation's own
-backward pass, on one thread of a CPU, on tensors of these models (the median over models). Small tensors are mostly
-overhead: the backward of an operation that only moves numbers takes a microsecond or two.
+of the mean squares of its outputs. The table counts the operations above a second-order parameter, by the name of their
+node in autograd's graph; a number in parentheses is torch's number for one of several overloads. *Price* is the time of
+a rule, forward and backward, divided by the time of the operation's own backward pass, on one thread of a CPU that also
+did other work, on tensors of these models (the median over models). Most of these tensors are small, so Python's
+overhead counts: a backward that only moves numbers takes microseconds.
 """
 
 
@@ -62,13 +64,14 @@ def page(records: Sequence[Record]) -> str:
     for record in records:
         for name, found in record.operations.items():
             kinds.setdefault(name, _Kind()).add(found)
-    others = sorted(_short(name) for name in RULES if name not in kinds)
+    used = {_base(name) for name in kinds}
+    others = sorted({_base(name) for name in RULES} - used)
     parts = [
         _HEAD,
         _summary(records, kinds),
         _table(kinds),
         "## Rules that none of these models needs\n",
-        ", ".join(others) + ".\n",
+        fill(", ".join(others) + ".", 118) + "\n",
         *_failures(records),
     ]
     return "\n".join(parts)
@@ -82,9 +85,13 @@ def _summary(records: Sequence[Record], kinds: dict[str, _Kind]) -> str:
     with_fallback = [r for r in read if any(f.own_rule < f.count for f in r.operations.values())]
     share = f"{100 * len(own) / max(len(kinds), 1):.1f}%"
     return (
-        f"In {len(read)} models, {len(own)} of {len(kinds)} kinds of operations have a rule of their own "
-        f"({share}), and so do {ruled:,} of {total:,} operations ({100 * ruled / max(total, 1):.2f}%). "
-        f"{len(read) - len(with_fallback)} models need no fallback.\n"
+        fill(
+            f"In {len(read)} models, {len(own)} of {len(kinds)} kinds of operations have a rule of their own "
+            f"({share}), and so do {ruled:,} of {total:,} operations ({100 * ruled / max(total, 1):.2f}%). "
+            f"{len(read) - len(with_fallback)} models need no fallback.",
+            118,
+        )
+        + "\n"
     )
 
 
@@ -105,8 +112,14 @@ def _failures(records: Sequence[Record]) -> list[str]:
 
 
 def _short(name: str) -> str:
-    """torch appends an overload's number and ``Backward``; a Python function's name is its path."""
-    number = name.rstrip("0123456789")
-    digits = name[len(number) :]
-    plain = number.removesuffix("Backward")
-    return plain if digits in ("", "0") else f"{plain} ({digits})"
+    """Shorten a node's name: torch appends ``Backward`` and an overload's number to the operation's."""
+    plain, _, number = name.removeprefix(_GENERATED).partition("Backward")
+    return plain if number in ("", "0") else f"{plain} ({number})"
+
+
+def _base(name: str) -> str:
+    return _short(name).partition(" (")[0]
+
+
+_GENERATED = "torch._library.autograd.GeneratedBackwardFor_"
+"""The start of the names of functions that differentiate an operation of another library."""

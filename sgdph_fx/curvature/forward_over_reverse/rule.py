@@ -28,6 +28,7 @@ __all__ = [
     "output_dtype",
     "output_shape",
     "saved",
+    "saved_int",
     "saved_ints",
     "total",
 ]
@@ -136,6 +137,12 @@ def saved(node: Node, name: str) -> Any:
     except AttributeError:
         raise GiveUp(f"torch {torch.__version__} saves no {name} for {type(node).__name__}") from None
     return tuple(map(_signed, value)) if type(value) is tuple else _signed(value)
+
+
+def saved_int(node: Node, name: str) -> int:
+    """Read a saved integer."""
+    value: int = saved(node, name)
+    return value
 
 
 def saved_ints(node: Node, name: str) -> list[int]:

@@ -187,12 +187,16 @@ def _scores(*pairs: tuple[Tensor | None, Tensor | None]) -> Tensor | None:
         if a.dtype == precise:
             out = torch.bmm(a, b.mT) if out is None else out.baddbmm_(a, b.mT)
             continue
-        # Tensor cores multiply halves into floats; there is no such kernel for a CPU.
-        made = (
-            torch.bmm(a, b.mT, out_dtype=precise) if a.is_cuda else torch.bmm(a.to(precise), b.mT.to(precise))
-        )
+        made = _precise_product(a, b.mT, precise)
         out = made if out is None else out.add_(made)
     return out
+
+
+def _precise_product(a: Tensor, b: Tensor, precise: torch.dtype) -> Tensor:
+    # NVIDIA's tensor cores multiply halves into floats; elsewhere torch has no such product.
+    if a.is_cuda and torch.version.hip is None:
+        return torch.bmm(a, b, out_dtype=precise)
+    return torch.bmm(a.to(precise), b.to(precise))
 
 
 def _row_dots(a: Tensor, b: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ fused backward applied to ẋ, which gives ẋ's sums beside it; the rest is one
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,9 +73,12 @@ class _Norm:
         start = per_channel(offset - by_value * self.mean, self.x.dim())
         return torch.addcmul(start, self.x, per_channel(by_value, self.x.dim())).to(self.x.dtype)
 
-    def over_channels(self, coefficient: Tensor) -> Tensor:
-        """Shape a number for each channel to broadcast against x, in x's dtype."""
-        return per_channel(coefficient, self.x.dim()).to(self.x.dtype)
+    def over_channels(self, *coefficients: Tensor) -> list[Tensor]:
+        """Shape numbers for each channel to broadcast against x, in x's dtype."""
+        each: Sequence[Tensor] = coefficients
+        if any(t.dtype != self.x.dtype for t in coefficients):
+            each = torch.stack(coefficients).to(self.x.dtype).unbind()  # one cast for all
+        return [per_channel(t, self.x.dim()) for t in each]
 
 
 def _jvp(fwd: ForwardNode) -> Tensors:
@@ -90,7 +93,7 @@ def _jvp(fwd: ForwardNode) -> Tensors:
         beside = norm.affine(dgain, torch.zeros_like(norm.r) if dbias is None else dbias)
         return [beside if out is None else out.add_(beside)]
     if dbias is not None:
-        shift = norm.over_channels(dbias)
+        (shift,) = norm.over_channels(dbias)
         return [shift.expand_as(norm.x) if out is None else out.add_(shift)]
     return [out]
 
@@ -158,14 +161,14 @@ def _by_x(bwd: BackwardNode, norm: _Norm, sums: _Sums) -> Tensor:
 
 
 def _added_up(norm: _Norm, offset: Tensor, terms: list[tuple[Tensor, Tensor]], writable: bool) -> Tensor:
-    (first, factor), *others = terms
-    start = norm.over_channels(offset)
-    if writable and first.dtype == norm.r.dtype:
-        out = torch.addcmul(start, first, norm.over_channels(factor), out=first)
+    first, *others = (t for t, _ in terms)
+    start, factor, *factors = norm.over_channels(offset, *(factor for _, factor in terms))
+    if writable and first.dtype == norm.x.dtype:
+        out = torch.addcmul(start, first, factor, out=first)
     else:
-        out = torch.addcmul(start, first, norm.over_channels(factor))
-    for term, factor in others:
-        out.addcmul_(term, norm.over_channels(factor))
+        out = torch.addcmul(start, first, factor)
+    for other, factor in zip(others, factors, strict=True):
+        out.addcmul_(other, factor)
     return out
 
 
