@@ -80,6 +80,9 @@ SEVERAL_RESULTS = frozenset(
     ]
 )
 
+# Arguments that may be given one by one instead of as a tuple.
+_VARIADIC = ("dims", "shape")
+
 _ALIASES = {
     "iadd": "add",
     "radd": "add",
@@ -126,7 +129,7 @@ def argument_reader(node: fx.Node) -> Argument:
     """Reads the arguments of a function or method call by position or name."""
 
     def arg(position: int, name: str, default: Any) -> Any:
-        if name == "dims" and len(node.args) > 2:
+        if position == 1 and name in _VARIADIC and len(node.args) > 2:
             return node.args[1:]  # x.permute(0, 2, 1) for x.permute((0, 2, 1))
         return node.args[position] if position < len(node.args) else node.kwargs.get(name, default)
 
