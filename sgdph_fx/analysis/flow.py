@@ -131,7 +131,7 @@ def _move(
     layouts: Mapping[fx.Node, Layout],
 ) -> Layout | None:
     shape = consumer.meta.get("shape")
-    if rule.move is moves.index and _picks_a_tensor(flow, node):
+    if rule.move is moves.index and _returns_several(flow, node):
         return settled(layout, consumer.name, shape)
     call = Call(_arguments(flow, consumer), shape, lambda size: _extent(size, layouts))
     moved = rule.move(layout, call)
@@ -158,8 +158,13 @@ def _extent(size: object, layouts: Mapping[fx.Node, Layout]) -> tuple[Size, ...]
     return None if dims is None or where is None else tuple(factor.size for factor in dims[where])
 
 
-def _picks_a_tensor(flow: Flow, node: fx.Node) -> bool:
-    return node.op == "call_module" or operation_name(node) in SEVERAL_RESULTS
+def _returns_several(flow: Flow, node: fx.Node) -> bool:
+    """Whether an index into the result picks a tensor, and not a part of one."""
+    if "shape" in node.meta:
+        return False
+    if node.op != "call_module":
+        return operation_name(node) in SEVERAL_RESULTS
+    return bool(getattr(flow.modules[str(node.target)], "return_indices", False))
 
 
 def _arguments(flow: Flow, node: fx.Node) -> Argument:

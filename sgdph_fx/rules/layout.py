@@ -76,7 +76,7 @@ class Call:
 def channels_at(rank: int, channel: int, channels: int | None) -> Layout:
     """The layout of a convolution's own output, before its sizes are known."""
     sizes: list[Dim] = [(Factor(None),)] * rank
-    sizes[channel] = (Factor(channels, channels != 1),)
+    sizes[channel] = () if channels == 1 else (Factor(channels, True),)
     return Layout(tuple(sizes))
 
 
@@ -128,7 +128,9 @@ def _fitted(dim: Dim, size: int) -> Dim:
         if not _is_int(factor.size):
             return merged(dim, size)
         product *= factor.size
-    return dim if product == size else merged(dim, size)
+    if product != size:
+        return merged(dim, size)
+    return tuple(factor for factor in dim if factor.size != 1)
 
 
 def _is_int(size: Size) -> TypeGuard[int]:

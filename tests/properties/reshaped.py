@@ -123,26 +123,29 @@ def _bias_is_idle(network: Network, x: Tensor) -> bool:
     return bool((shifted(x) - before).abs().max() <= 1e-6 * before.abs().max())
 
 
-def _outcomes(count: int) -> Iterator[tuple[str, int, Network]]:
-    for seed in range(count):
+def _outcomes(seeds: range) -> Iterator[tuple[str, Outcome, str]]:
+    for seed in seeds:
         network, x = draw(seed)
         for way, inputs in (("recorded", x), ("symbolic", None)):
-            yield f"{way} {outcome(network, x, inputs).word}", seed, network
+            yield way, outcome(network, x, inputs), f"seed {seed}: {network}"
 
 
 def main() -> None:
     """Count the outcomes, and print each network that is told wrong."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--networks", type=int, default=1000)
+    parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--show", default="unsound", help="print networks with this outcome, too")
     options = parser.parse_args()
     torch.set_num_threads(1)
     counts: Counter[str] = Counter()
-    for word, seed, network in _outcomes(options.networks):
-        counts[word] += 1
-        if word.endswith(("unsound", "false hint", options.show)):
-            print(f"{word}, seed {seed}: {network}")
-    print(dict(sorted(counts.items())))
+    for way, found, what in _outcomes(range(options.first_seed, options.first_seed + options.networks)):
+        counts[f"{way}: {found.word}"] += 1
+        counts[f"{way}: called normalized"] += found.said
+        counts[f"{way}: absorbed-bias hints"] += found.hinted
+        if found.word in ("unsound", "false hint", options.show):
+            print(f"{way}, {found.word}, {what}")
+    print("\n".join(f"{what}: {number}" for what, number in sorted(counts.items())))
 
 
 if __name__ == "__main__":
