@@ -43,8 +43,9 @@ def decide(model: nn.Module, reading: Reading, config: Config) -> Analysis:
         ConfigError: if a rule matches nothing.
     """
     flows = tuple(flow_of(trace, model) for trace in reading.traces)
-    convolutions, hints = convolution_entries(model, flows, config.policy)
-    convolutions = override_convolutions(convolutions, config.rules)
+    decisions, hints = convolution_entries(model, flows, config.policy)
+    obstacles = {decision.entry.name: decision.obstacle for decision in decisions}
+    convolutions = override_convolutions([d.entry for d in decisions], config.rules, obstacles)
     parameters = override_parameters(parameter_entries(model, convolutions, flows), config.rules)
     hints = (*reading.hints, *hints, *diagnose(model, flows[0], convolutions, parameters))
     plan = Plan(

@@ -8,7 +8,7 @@ operations and returns where the paths end.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import networkx as nx
@@ -16,11 +16,11 @@ from torch import fx, nn
 
 from sgdph_fx.rules import moves
 from sgdph_fx.rules.calls import (
-    LIKE_ANOTHER,
-    METADATA,
     SEVERAL_RESULTS,
     argument_reader,
+    data_operands,
     is_in_place,
+    numbers_read,
     operation_name,
 )
 from sgdph_fx.rules.kinds import Conv, Mixing, Norm, Rule, Transparent
@@ -30,8 +30,6 @@ from sgdph_fx.rules.operations import rule_of_operation
 from sgdph_fx.trace import Trace
 
 __all__ = ["Ending", "Flow", "flow_of", "walk"]
-
-_SCALARS = (int, float, type(None))
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +75,8 @@ def flow_of(trace: Trace, model: nn.Module) -> Flow:
         graph.add_node(node.name, node=node, rule=_rule(node, modules, trace.training))
     latest: dict[fx.Node, fx.Node] = {}  # what was written into a result in place, torch.fx does not tell
     for node in trace.graph.nodes:
-        operands = _data_operands(node)
-        for source in _numbers_read(node):
+        operands = data_operands(node)
+        for source in numbers_read(node):
             graph.add_edge(latest.get(source, source).name, node.name, data=source in operands)
         if operands and _writes_in_place(node, modules):
             latest[operands[0]] = node
@@ -194,29 +192,10 @@ def _frozen(node: fx.Node, module: nn.Module, rule: Norm) -> bool:
     )
 
 
-def _numbers_read(node: fx.Node) -> Sequence[fx.Node]:
-    """The operands whose numbers an operation uses, and not only their shape."""
-    if node.op not in ("call_function", "call_method"):
-        return node.all_input_nodes
-    name = operation_name(node)
-    if name in METADATA:
-        return ()
-    return _data_operands(node) if name in LIKE_ANOTHER else node.all_input_nodes
-
-
 def _writes_in_place(node: fx.Node, modules: dict[str, nn.Module]) -> bool:
     if node.op == "call_module":
         return getattr(modules[str(node.target)], "inplace", False) is True
     return node.op in ("call_function", "call_method") and is_in_place(node)
-
-
-def _data_operands(node: fx.Node) -> tuple[fx.Node, ...]:
-    """The first operand, or the tensors of a list that is the first operand; a scalar before it is passed over."""
-    operands = (*node.args, *node.kwargs.values())
-    first = next((a for a in operands if not isinstance(a, _SCALARS)), None)
-    if isinstance(first, list | tuple):
-        return tuple(a for a in first if isinstance(a, fx.Node))
-    return (first,) if isinstance(first, fx.Node) else ()
 
 
 def _layout_of(flow: Flow, conv: fx.Node) -> Layout:

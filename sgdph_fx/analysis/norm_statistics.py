@@ -36,7 +36,9 @@ def why_not(flow: Flow, ending: Ending) -> str:
     if not _is_known(flow, ending.node, rule):
         return "whose forward is its own, so that nothing proves that a gain cancels in it"
     if ending.layout.dims is None:
-        return "where the place of the channels is not known, so that nothing proves that a gain cancels in it"
+        return (
+            "where the place of the channels is not known, so that nothing proves that a gain cancels in it"
+        )
     layout, kept = _kept_apart(flow, ending, rule)
     if kept is None or not one_channel(layout, kept):
         return "whose statistics mix channels, so that a gain on one would change the others"

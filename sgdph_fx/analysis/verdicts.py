@@ -55,7 +55,9 @@ def _why_bare(
     flow: Flow, norms: Sequence[Ending], others: Sequence[Ending], stop: Ending, policy: Policy
 ) -> str:
     if isinstance(stop.rule, Norm):
-        return f"bare: output goes {_through(stop.via)}to {_name(flow, stop)}, {_objection(flow, stop, policy)}"
+        return (
+            f"bare: output goes {_through(stop.via)}to {_name(flow, stop)}, {_objection(flow, stop, policy)}"
+        )
     if norms:
         return (
             f"bare: one path reaches {_name(flow, norms[0])}, but another goes "

@@ -17,7 +17,7 @@ _Row = TypeVar("_Row")
 
 
 def override_convolutions(
-    rows: Sequence[ConvolutionEntry], rules: Mapping[str, Action]
+    rows: Sequence[ConvolutionEntry], rules: Mapping[str, Action], obstacles: Mapping[str, str]
 ) -> tuple[ConvolutionEntry, ...]:
     """Apply the rules ``keep`` and ``decouple``.
 

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import types
+from collections.abc import Sequence
 from typing import Any
 
 from torch import fx
@@ -19,7 +20,9 @@ __all__ = [
     "SEVERAL_RESULTS",
     "WRAPPED",
     "argument_reader",
+    "data_operands",
     "is_in_place",
+    "numbers_read",
     "operation_name",
 ]
 
@@ -83,6 +86,8 @@ SEVERAL_RESULTS = frozenset(
 # Arguments that may be given one by one instead of as a tuple.
 _VARIADIC = ("dims", "shape")
 
+_SCALARS = (int, float, type(None))
+
 _ALIASES = {
     "iadd": "add",
     "radd": "add",
@@ -134,6 +139,25 @@ def argument_reader(node: fx.Node) -> Argument:
         return node.args[position] if position < len(node.args) else node.kwargs.get(name, default)
 
     return arg
+
+
+def numbers_read(node: fx.Node) -> Sequence[fx.Node]:
+    """The operands whose numbers an operation uses, and not only their shape."""
+    if node.op not in ("call_function", "call_method"):
+        return node.all_input_nodes
+    name = operation_name(node)
+    if name in METADATA:
+        return ()
+    return data_operands(node) if name in LIKE_ANOTHER else node.all_input_nodes
+
+
+def data_operands(node: fx.Node) -> tuple[fx.Node, ...]:
+    """The first operand, or the tensors of a list that is the first operand; a scalar before it is passed over."""
+    operands = (*node.args, *node.kwargs.values())
+    first = next((a for a in operands if not isinstance(a, _SCALARS)), None)
+    if isinstance(first, list | tuple):
+        return tuple(a for a in first if isinstance(a, fx.Node))
+    return (first,) if isinstance(first, fx.Node) else ()
 
 
 def _canonical(name: str) -> str:

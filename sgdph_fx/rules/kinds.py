@@ -23,6 +23,7 @@ class Conv:
         bias: Name of its bias.
         gain: Name of a gain that it carries already.
         standardized: Whether it normalizes its weight itself, so that a gain on the weight would change nothing.
+        twice_differentiable: Whether it has a second derivative, without which its own parameters get no Hessian.
     """
 
     dims: int
@@ -31,6 +32,7 @@ class Conv:
     bias: str = "bias"
     gain: str | None = None
     standardized: bool = False
+    twice_differentiable: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,6 +40,7 @@ MODULES: dict[type[nn.Module], Row] = {
     nn.ConvTranspose1d: Conv(1, transposed=True),
     nn.ConvTranspose2d: Conv(2, transposed=True),
     nn.ConvTranspose3d: Conv(3, transposed=True),
+    ops.DeformConv2d: Conv(2, twice_differentiable=False),
     nn.BatchNorm1d: Norm("batch"),
     nn.BatchNorm2d: Norm("batch"),
     nn.BatchNorm3d: Norm("batch"),
@@ -123,8 +124,8 @@ _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 def rule_of(module: nn.Module) -> Rule | None:
     """What ``module`` is, or None if it has to be looked into.
 
-    >>> rule_of(nn.Conv2d(3, 8, 3))
-    Conv(dims=2, transposed=False, weight='weight', bias='bias', gain=None, standardized=False)
+    >>> rule_of(nn.Conv2d(3, 8, 3)) # doctest: +ELLIPSIS
+    Conv(dims=2, transposed=False, weight='weight', bias='bias', gain=None, standardized=False, ...)
     >>> rule_of(nn.Sequential()) is None
     True
     """

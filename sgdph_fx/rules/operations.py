@@ -22,10 +22,11 @@ __all__ = ["OPERANDS", "OPERATIONS", "Operands", "rule_of_operation"]
 
 @dataclass(frozen=True, slots=True)
 class Operands:
-    """Where a functional layer takes its weight and its bias: position and name of the arguments."""
+    """Where a functional layer takes its weight, bias and groups: position and name of the arguments."""
 
     weight: tuple[int, str]
     bias: tuple[int, str] | None = None
+    groups: tuple[int, str] = (6, "groups")
 
 
 _SAME = Transparent()
@@ -47,12 +48,14 @@ OPERATIONS: dict[str, Rule] = {
     "conv_transpose1d": Conv(1, transposed=True),
     "conv_transpose2d": Conv(2, transposed=True),
     "conv_transpose3d": Conv(3, transposed=True),
+    "deform_conv2d": Conv(2, twice_differentiable=False),
     "batch_norm": Norm("batch"),
     "instance_norm": Norm("instance"),
     "group_norm": Norm("group"),
     "layer_norm": Norm("layer"),
     "rms_norm": Norm("rms"),
     "linear": Linear(),
+    "addmm": Linear(),
     "relu": _SAME,
     "leaky_relu": _SAME,
     "rrelu": _SAME,
@@ -149,7 +152,10 @@ OPERANDS: dict[str, Operands] = {
         for name, rule in OPERATIONS.items()
         if isinstance(rule, Conv)
     },
+    # As torchvision's operator has them, which its Python function calls.
+    "deform_conv2d": Operands((1, "weight"), (4, "bias"), (11, "n_weight_grps")),
     "linear": Operands((1, "weight"), (2, "bias")),
+    "addmm": Operands((2, "mat2"), (0, "input")),
     "batch_norm": Operands((3, "weight"), (4, "bias")),
     "instance_norm": Operands((3, "weight"), (4, "bias")),
     "group_norm": Operands((2, "weight"), (3, "bias")),

@@ -20,6 +20,7 @@ def register_norm(
     weight: str = "weight",
     bias: str = "bias",
     channels_first: bool = False,
+    centered: bool = True,
 ) -> None:
     """Make ``kind`` and its subclasses known as a normalization layer.
 
@@ -30,6 +31,7 @@ def register_norm(
         weight: Name of its scale, one number for each channel; it need not exist.
         bias: Name of its shift.
         channels_first: For a layer norm over dimension 1 rather than over the last ones.
+        centered: Whether it subtracts the mean. A bias before one that does changes nothing.
 
     Raises:
         ConfigError: if ``kind`` is no class of modules.
@@ -38,7 +40,7 @@ def register_norm(
         >>> class MyNorm(nn.Module): ...
         >>> register_norm(MyNorm, statistics="layer", weight="scale", bias="shift")
     """
-    _register(kind, Norm(statistics, weight, bias, channels_first))
+    _register(kind, Norm(statistics, weight, bias, channels_first, centered=centered))
 
 
 def register_conv(

@@ -86,7 +86,7 @@ def regrouped_by_name(factors: Sequence[Factor], extents: Sequence[Extent]) -> t
     hole = list(extents).index(None)
     before = _take_each(rest, extents[:hole])
     mirrored = rest[::-1]
-    after = _take_each(mirrored, [extent[::-1] for extent in extents[: hole : -1] if extent is not None])
+    after = _take_each(mirrored, [extent[::-1] for extent in extents[:hole:-1] if extent is not None])
     if before is None or after is None:
         return None
     middle = tuple(mirrored[::-1])

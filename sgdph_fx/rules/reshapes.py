@@ -59,7 +59,9 @@ def movedim(dims: tuple[Dim, ...], call: Call) -> Layout:
     source, destination = ints(call.arg(1, "source", None)), ints(call.arg(2, "destination", None))
     if source is None or destination is None or len(source) != len(destination):
         return UNKNOWN
-    places = {position(to, len(dims)): position(of, len(dims)) for of, to in zip(source, destination, strict=True)}
+    places = {
+        position(to, len(dims)): position(of, len(dims)) for of, to in zip(source, destination, strict=True)
+    }
     if None in places or None in places.values() or len(places) != len(source):
         return UNKNOWN
     others = iter(at for at in range(len(dims)) if at not in places.values())

@@ -79,7 +79,9 @@ def draw(seed: int) -> tuple[Network, Tensor]:
 
 def _attempt(choose: random.Random) -> tuple[Network | None, Tensor]:
     dims = choose.choice((1, 2, 2))
-    x = torch.randn(choose.choice((2, 3, 4)), 4, *[choose.choice((4, 6)) for _ in range(dims)], dtype=torch.float64)
+    x = torch.randn(
+        choose.choice((2, 3, 4)), 4, *[choose.choice((4, 6)) for _ in range(dims)], dtype=torch.float64
+    )
     conv = _convolution(choose, dims).double()
     y = conv(x).detach()
     steps: list[tuple[str, Step]] = []
