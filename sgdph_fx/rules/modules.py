@@ -10,8 +10,6 @@ from collections.abc import Callable
 
 import torch
 from torch import nn
-from torchvision import ops
-from torchvision.models.convnext import LayerNorm2d
 
 from sgdph_fx.rules import moves, reshapes
 from sgdph_fx.rules.kinds import Conv, Linear, Mixing, Norm, Rule, Transparent
@@ -40,7 +38,6 @@ MODULES: dict[type[nn.Module], Row] = {
     nn.ConvTranspose1d: Conv(1, transposed=True),
     nn.ConvTranspose2d: Conv(2, transposed=True),
     nn.ConvTranspose3d: Conv(3, transposed=True),
-    ops.DeformConv2d: Conv(2, twice_differentiable=False),
     nn.BatchNorm1d: Norm("batch"),
     nn.BatchNorm2d: Norm("batch"),
     nn.BatchNorm3d: Norm("batch"),
@@ -51,8 +48,6 @@ MODULES: dict[type[nn.Module], Row] = {
     nn.GroupNorm: Norm("group"),
     nn.LayerNorm: Norm("layer"),
     nn.RMSNorm: Norm("rms"),
-    ops.FrozenBatchNorm2d: Norm("frozen"),
-    LayerNorm2d: Norm("layer", channels_first=True),
     # Local response normalization divides by a sum over neighbouring channels: it has no statistics of its own.
     nn.LocalResponseNorm: Mixing(),
     nn.CrossMapLRN2d: Mixing(),
@@ -68,7 +63,6 @@ MODULES: dict[type[nn.Module], Row] = {
     nn.Identity: Transparent(shape_only=True),
     nn.Flatten: Transparent(reshapes.flatten, shape_only=True),
     nn.Unflatten: Transparent(reshapes.unflatten, shape_only=True),
-    ops.Permute: Transparent(reshapes.permute, shape_only=True),
     nn.ReLU: Transparent(),
     nn.LeakyReLU: Transparent(),
     nn.RReLU: Transparent(),
@@ -77,9 +71,6 @@ MODULES: dict[type[nn.Module], Row] = {
     nn.Dropout1d: Transparent(),
     nn.Dropout2d: Transparent(),
     nn.Dropout3d: Transparent(),
-    ops.StochasticDepth: Transparent(),
-    ops.DropBlock2d: Transparent(),
-    ops.DropBlock3d: Transparent(),
     nn.ConstantPad1d: _constant_pad,
     nn.ConstantPad2d: _constant_pad,
     nn.ConstantPad3d: _constant_pad,

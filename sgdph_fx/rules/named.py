@@ -36,6 +36,13 @@ def _evo(norm: Norm) -> Callable[[nn.Module], Rule]:
 
 
 NAMED: dict[str, Rule | Callable[[nn.Module], Rule]] = {
+    "torchvision.ops.misc.FrozenBatchNorm2d": Norm("frozen"),
+    "torchvision.ops.misc.Permute": Transparent(reshapes.permute, shape_only=True),
+    "torchvision.ops.stochastic_depth.StochasticDepth": Transparent(),
+    "torchvision.ops.drop_block.DropBlock2d": Transparent(),
+    "torchvision.ops.drop_block.DropBlock3d": Transparent(),
+    "torchvision.ops.deform_conv.DeformConv2d": Conv(2, twice_differentiable=False),
+    "torchvision.models.convnext.LayerNorm2d": _LAYER_NORM_2D,
     "timm.layers.norm.LayerNorm2d": _LAYER_NORM_2D,
     "timm.layers.norm.LayerNorm2dFp32": _LAYER_NORM_2D,
     "timm.layers.norm.LayerNormExp2d": _LAYER_NORM_2D,
