@@ -23,6 +23,7 @@ from sgdph_fx import (
     prepare,
     register_norm,
 )
+from tests.plan.triggers import PLAN_TRIGGERS
 
 __all__ = ["TRIGGERS"]
 
@@ -222,4 +223,5 @@ TRIGGERS: tuple[Callable[[], Any], ...] = (
     lambda: cross_entropy_of(nn.Linear(2, 2), loss=lambda out, y: Once.apply(out).exp().sum()),
     lambda: cross_entropy_of(nn.Linear(2, 2), loss=lambda out, y: 0 * out.sum()).plot(),
     plot_without_matplotlib,
+    *PLAN_TRIGGERS,
 )

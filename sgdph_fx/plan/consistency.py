@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from sgdph_fx.plan.entries import ConvolutionEntry, ParameterEntry
+from sgdph_fx.plan.entries import RESERVED_OPTIONS, ConvolutionEntry, ParameterEntry
 from sgdph_fx.transform.filters import decoupled_names
 
 if TYPE_CHECKING:
@@ -26,6 +26,12 @@ def contradictions(plan: Plan) -> Iterator[str]:
         yield "a parameter has no name"
     for entry in plan.convolutions:
         yield from _of_one(entry)
+    for parameter in plan.parameters:
+        yield from (
+            f"{parameter.name!r} has an option {name!r}, which a parameter group says about itself"
+            for name in parameter.options
+            if name in RESERVED_OPTIONS
+        )
     yield from _of_shared_weights(plan.convolutions)
     yield from _of_decoupled_weights(plan)
 

@@ -1,14 +1,32 @@
-"""The rows of a plan: one for each convolution, each parameter, each hint."""
+"""The entries of a plan: one for each convolution, each parameter, each hint."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
-__all__ = ["Action", "ConvolutionEntry", "Hint", "ParameterEntry", "Policy", "Role", "Verdict", "Way"]
+__all__ = [
+    "RESERVED_OPTIONS",
+    "Action",
+    "ConvolutionEntry",
+    "Hint",
+    "Option",
+    "ParameterEntry",
+    "Policy",
+    "Role",
+    "Verdict",
+    "Way",
+]
 
 Policy = Literal["direct", "see-through", "absorbing"]
 Action = Literal["keep", "decouple", "first-order", "second-order"]
+
+# A value of an option of a parameter group, as JSON can hold it.
+Option = bool | int | float | str | tuple[float, ...] | None
+
+# What a parameter group says about itself; an option of this name would hide it.
+RESERVED_OPTIONS = ("params", "param_names", "order", "role", "name", "index")
 
 Verdict = Literal["bare", "normalized"]
 Way = Literal["symbolic", "recorded"]
@@ -22,10 +40,12 @@ class ConvolutionEntry:
     """What was decided about one convolution, and why.
 
     Args:
-        name: Path of the module; of a functional convolution, that of its weight without ``.weight``.
+        name: Path of the module; of a functional convolution, that of its weight without ``.weight``, or of the
+            function where no parameter is its weight.
         kind: The module's class, or the function's name.
         weight: Name of its weight, under the first name that ``named_parameters()`` gives it, so
-            that convolutions which share one parameter name the same weight.
+            that convolutions which share one parameter name the same weight. Of a weight that is computed, the
+            parameter behind it; empty if there is none.
         shape: Shape of the weight.
         out_channels: Number of output filters, which is the number of gains.
         transposed: Whether output channels are dimension 1 of the weight.
@@ -64,6 +84,7 @@ class ParameterEntry:
         role: What it is.
         module: Class of the module that owns it.
         reason: A sentence that says why it has this order.
+        options: Options of the parameter group that it goes to, by a rule of yours.
     """
 
     name: str
@@ -72,6 +93,7 @@ class ParameterEntry:
     role: Role
     module: str
     reason: str
+    options: Mapping[str, Option] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True, slots=True)

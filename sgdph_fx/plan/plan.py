@@ -69,7 +69,13 @@ class Plan:
 
     def to_json(self) -> str:
         """The plan as indented JSON text, stable from run to run, fit for review."""
-        return json.dumps({"version": VERSION, **asdict(self)}, indent=2, ensure_ascii=False) + "\n"
+        data = asdict(self)
+        for entry in data["parameters"]:
+            if not entry["options"]:
+                del entry[
+                    "options"
+                ]  # added later: without a rule that needs it, older releases read the plan
+        return json.dumps({"version": VERSION, **data}, indent=2, ensure_ascii=False) + "\n"
 
     @classmethod
     def from_json(cls, text: str) -> Plan:

@@ -54,16 +54,21 @@ def _varied() -> nn.Module:
     return model
 
 
+_RULES: dict[str, Any] = {
+    "5": "keep",
+    "0.gain": "first-order",
+    "role:bias": {"lr": 0.1, "betas": [0.9, 0.99], "nesterov": False},
+}
 BASES: tuple[tuple[Callable[[], nn.Module], tuple[int, ...], Config], ...] = (
     (_plain, (2, 3, 9, 9), Config()),
-    (_varied, (2, 4, 5, 5), Config("absorbing", {"5": "keep", "0.gain": "first-order"})),
+    (_varied, (2, 4, 5, 5), Config("absorbing", _RULES)),
     (Functional, (2, 4, 9), Config(rules={"*": "decouple"})),
 )
 
 _STRANGE: tuple[Any, ...] = (
     None, True, False, -1, 0, 1, 2, 7, 1.5, float("inf"), float("nan"), 10**30, 2**63, "", "x", "\x00", "\x1b[31m",
-    "\u202e", "\ud800", "weight", "0.weight", "direction", "bare", "normalized", [], [[]], [1, 2], ["a"], {}, {"a": 1},
-    "a" * 5000, "<script>", "[bold]", "|", "a\nb",
+    "\u202e", "\ud800", "weight", "0.weight", "direction", "bare", "normalized", "params", [], [[]], [1, 2],
+    ["a"], {}, {"a": 1}, "a" * 5000, "<script>", "[bold]", "|", "a\nb",
 )  # fmt: skip
 
 

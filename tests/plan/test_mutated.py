@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
@@ -41,6 +42,4 @@ def test_texts_that_are_no_plan(text: str, message: str) -> None:
 
 def test_what_is_no_text() -> None:
     with pytest.raises(PlanFormatError, match=r"this is PosixPath\. Pass `path\.read_text\(\)`"):
-        from pathlib import Path
-
         Plan.from_json(Path("plan.json"))  # type: ignore[arg-type]
