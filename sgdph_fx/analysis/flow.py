@@ -76,8 +76,9 @@ def flow_of(trace: Trace, model: nn.Module) -> Flow:
     latest: dict[fx.Node, fx.Node] = {}  # what was written into a result in place, torch.fx does not tell
     for node in trace.graph.nodes:
         operands = data_operands(node)
+        enters = set(operands)  # thousands, where the model returns as many
         for source in numbers_read(node):
-            graph.add_edge(latest.get(source, source).name, node.name, data=source in operands)
+            graph.add_edge(latest.get(source, source).name, node.name, data=source in enters)
         if operands and _writes_in_place(node, modules):
             latest[operands[0]] = node
     return Flow(graph, modules, trace.training)
