@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from torch import nn
 
 from sgdph_fx.analysis.convolutions import convolution_entries
+from sgdph_fx.analysis.details import with_details
 from sgdph_fx.analysis.diagnostics import diagnose
 from sgdph_fx.analysis.flow import Flow, flow_of
 from sgdph_fx.analysis.parameter_roles import parameter_entries
@@ -52,8 +53,9 @@ def decide(model: nn.Module, reading: Reading, config: Config) -> Analysis:
     frozen = tuple(name for name, p in model.named_parameters() if not p.requires_grad)
     named = Named(_types(flows[0]), {}, frozen)
     convolutions = override_convolutions([d.entry for d in decisions], config.overrides, obstacles, named)
-    parameters = parameter_entries(model, convolutions, flows)
     named = replace(named, weights=_weights(convolutions))
+    parameters = parameter_entries(model, convolutions, flows)
+    parameters = with_details(model, parameters, flows, named.weights)
     parameters = override_parameters(parameters, config.overrides, named)
     hints = (*reading.hints, *hints, *diagnose(model, flows[0], convolutions, parameters))
     plan = Plan(

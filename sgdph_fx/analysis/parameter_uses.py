@@ -43,12 +43,23 @@ def _uses_of(flow: Flow, source: fx.Node) -> Iterator[Tag]:
         node = waiting.pop()
         for user in node.users:
             if user.op == "call_method" or user.op == "call_function":
-                if operation_name(user) in _RESHAPES and user.args[:1] == (node,):
+                if _hands_on(node, user, parameter):
                     waiting.append(user)
                 else:
                     yield _use(flow, node, user, parameter)
             elif user.op != "output":
                 yield Tag(1, "other", f"first-order: {source.target} is passed to {user.target}")
+
+
+def _hands_on(node: fx.Node, user: fx.Node, parameter: nn.Parameter) -> bool:
+    """Whether an operation leaves each number what it is: a reshape, or joining one vector to others.
+
+    Swin V2 and BEiT join a bias of the queries and one of the values to the bias of one linear layer.
+    """
+    name = operation_name(user)
+    if name in ("cat", "concat", "concatenate"):
+        return parameter.dim() == 1 and node.op == "get_attr"
+    return name in _RESHAPES and user.args[:1] == (node,)
 
 
 def _parameter(flow: Flow, source: fx.Node) -> nn.Parameter | None:

@@ -11,8 +11,10 @@ __all__ = [
     "Action",
     "ConvolutionEntry",
     "Hint",
+    "Kind",
     "Option",
     "ParameterEntry",
+    "Place",
     "Policy",
     "Role",
     "Verdict",
@@ -33,6 +35,33 @@ Way = Literal["symbolic", "recorded"]
 Role = Literal[
     "norm.weight", "norm.bias", "gain", "direction", "bias", "layer_scale", "activation", "weight", "other"
 ]
+# What a parameter is, more finely than its role; docs/schemes.md explains each.
+Kind = Literal[
+    "convolution",
+    "linear",
+    "attention-qkv",
+    "recurrent",
+    "router",
+    "experts",
+    "head",
+    "embedding",
+    "tied-embedding",
+    "position",
+    "token",
+    "direction",
+    "gain",
+    "norm-scale",
+    "norm-shift",
+    "bias",
+    "layer-scale",
+    "slope",
+    "temperature",
+    "state-space",
+    "other",
+    "",
+]
+# Whether a weight is next to the model's input or output; empty in between.
+Place = Literal["first", "last", ""]
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +114,11 @@ class ParameterEntry:
         module: Class of the module that owns it.
         reason: A sentence that says why it has this order.
         options: Options of the parameter group that it goes to, by a rule of yours.
+        kind: What it is, more finely than its role; empty in a plan of an earlier release.
+        place: ``"first"`` for what belongs to a layer next to the input, ``"last"`` for one next to the output.
+        fan_in: Of a weight, how many numbers each output is a sum of.
+        fan_out: Of a weight, how many outputs each input goes to.
+        layer: Its layer, counted from the input; None where no operation that was seen reads it.
     """
 
     name: str
@@ -94,6 +128,11 @@ class ParameterEntry:
     module: str
     reason: str
     options: Mapping[str, Option] = field(default_factory=dict, hash=False)
+    kind: Kind = ""
+    place: Place = ""
+    fan_in: int | None = None
+    fan_out: int | None = None
+    layer: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -86,7 +86,7 @@ def override_parameters(
 
 def _candidate(entry: ParameterEntry, weights: Mapping[str, str]) -> Candidate:
     names = (entry.name, weights[entry.name]) if entry.name in weights else (entry.name,)
-    return Candidate(names, entry.role)
+    return Candidate(names, entry.role, entry.kind)
 
 
 def _hits(override: Override, candidates: Sequence[Candidate], named: Named) -> list[int]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from itertools import islice
 from typing import Any
 
@@ -27,6 +27,16 @@ from sgdph_fx.transform.filters import Filters
 __all__ = ["Plan"]
 
 VERSION = 1
+_LISTS = ("convolutions", "parameters", "hints")
+# Keys of parameters that earlier releases did not write, with the value that leaves them out.
+_ADDED: Mapping[str, object] = {
+    "options": {},
+    "kind": "",
+    "place": "",
+    "fan_in": None,
+    "fan_out": None,
+    "layer": None,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,13 +79,11 @@ class Plan:
 
     def to_json(self) -> str:
         """The plan as indented JSON text, stable from run to run, fit for review."""
-        data = asdict(self)
-        for entry in data["parameters"]:
-            if not entry["options"]:
-                del entry[
-                    "options"
-                ]  # added later: without a rule that needs it, older releases read the plan
-        return json.dumps({"version": VERSION, **data}, indent=2, ensure_ascii=False) + "\n"
+        data: dict[str, object] = {"version": VERSION}
+        for part in fields(self):
+            value = getattr(self, part.name)
+            data[part.name] = list(map(_record, value)) if part.name in _LISTS else value
+        return json.dumps(data, indent=2, ensure_ascii=False) + "\n"
 
     @classmethod
     def from_json(cls, text: str) -> Plan:
@@ -177,6 +185,14 @@ class Plan:
         )
         convolutions = tuple(replace(entry, decouple=False) for entry in self.convolutions)
         return replace(self, convolutions=convolutions, parameters=parameters)
+
+
+def _record(entry: ConvolutionEntry | ParameterEntry | Hint) -> dict[str, object]:
+    """An entry as JSON's object; its values are plain already, so that none is copied."""
+    values = {part.name: getattr(entry, part.name) for part in fields(entry)}
+    if not isinstance(entry, ParameterEntry):
+        return values
+    return {name: value for name, value in values.items() if name not in _ADDED or value != _ADDED[name]}
 
 
 def require_consistent(plan: Plan) -> None:
