@@ -20,6 +20,7 @@ _MATRIX_PRODUCTS = _LAYERS | {"baddbmm", "einsum", "softmax", "scaled_dot_produc
 _RESHAPES = frozenset(
     {"getitem", "view", "reshape", "unsqueeze", "squeeze", "flatten", "to", "type_as", "float"}
 )
+_NEAR = 32  # operations
 _TRANSPOSES = frozenset({"t", "T", "mT", "transpose", "permute"})
 
 
@@ -97,13 +98,31 @@ def _elementwise(flow: Flow, node: fx.Node, user: fx.Node, parameter: nn.Paramet
     name = operation_name(user)
     others = [n for n in user.all_input_nodes if n is not node]
     one_per_channel = parameter.numel() > 1 and channel_wise(parameter.shape)
-    on_channels = bool(others) and not any(_is_product(other) for other in others)
+    on_channels = any(map(_is_data, others)) and not any(_is_product(other) for other in others)
     if one_per_channel and on_channels and name == "mul":
         reason = f"second-order: multiplies each of {parameter.numel()} channels by one number"
         return Tag(2, "layer_scale", reason)
     if one_per_channel and name == "add" and (on_channels or any(_is_layer(flow, other) for other in others)):
         return Tag(2, "bias", f"second-order: adds one number to each of {parameter.numel()} channels")
     return Tag(1, "other", f"first-order: used by {name_of(user)}, not as one number for each channel")
+
+
+def _is_data(node: fx.Node) -> bool:
+    """Whether a value depends on the model's input, and not on parameters and constants alone.
+
+    A class token plus its own position is no activation with a bias. Only the nearest operations are looked at.
+    """
+    waiting, seen = [node], {node}
+    while waiting and len(seen) < _NEAR:
+        nearest = waiting.pop()
+        if nearest.op != "get_attr" and (nearest.op == "placeholder" or not nearest.all_input_nodes):
+            return True
+        fresh = [operand for operand in nearest.all_input_nodes if operand not in seen]
+        if nearest.op == "call_module" and fresh:
+            return True
+        seen.update(fresh)
+        waiting.extend(fresh)
+    return len(seen) >= _NEAR
 
 
 def _is_product(node: fx.Node) -> bool:

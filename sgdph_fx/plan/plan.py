@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from sgdph_fx.errors import PlanFormatError, PlanMismatchError
 from sgdph_fx.plan.consistency import contradictions
-from sgdph_fx.plan.entries import ConvolutionEntry, Hint, ParameterEntry, Policy, Way
+from sgdph_fx.plan.entries import ConvolutionEntry, Hint, Kind, ParameterEntry, Policy, Way
 from sgdph_fx.plan.fitting import misfits, parts_of
 from sgdph_fx.plan.state_dicts import plain_state_dict
 from sgdph_fx.plan.typed import FormatProblem, typed
@@ -177,14 +177,19 @@ class Plan:
         """The plan for the model as it stands: each weight that would be decoupled is first-order instead."""
         weights, gains = parts_of(self.filters)
         parameters = tuple(
-            replace(entry, name=weights[entry.name], role="weight", reason="first-order: not decoupled")
-            if entry.name in weights
-            else entry
+            _as_weight(entry, weights[entry.name]) if entry.name in weights else entry
             for entry in self.parameters
             if entry.name not in gains
         )
         convolutions = tuple(replace(entry, decouple=False) for entry in self.convolutions)
         return replace(self, convolutions=convolutions, parameters=parameters)
+
+
+def _as_weight(entry: ParameterEntry, name: str) -> ParameterEntry:
+    """The entry of a direction as that of the weight that it would replace."""
+    kind: Kind = "head" if entry.place == "last" else "convolution"
+    reason = "first-order: not decoupled"
+    return replace(entry, name=name, role="weight", reason=reason, kind=kind if entry.kind else "")
 
 
 def _record(entry: ConvolutionEntry | ParameterEntry | Hint) -> dict[str, object]:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from sgdph_fx import Config, Plan, analyze
+from sgdph_fx import Config, Plan, Scheme, SchemeRow, analyze, assign, param_groups, register_scheme
 
 __all__ = ["PLAN_TRIGGERS"]
 
@@ -57,4 +57,10 @@ PLAN_TRIGGERS: tuple[Callable[[], Any], ...] = (
     lambda: analyze(net()).apply(3),  # type: ignore[arg-type]
     lambda: analyze(net()).restore_state_dict({}),
     lambda: restored(**{"0.gain": torch.ones(3)}),
+    lambda: register_scheme(Scheme("none", ())),
+    lambda: assign(analyze(net()), "none"),
+    lambda: assign(analyze(net()), "muon", momentum=1),
+    lambda: assign(analyze(net()), Scheme("some", (SchemeRow(("head",)),))),
+    lambda: param_groups(net(), weight_decay=1),
+    lambda: param_groups(net(), scheme="none"),
 )

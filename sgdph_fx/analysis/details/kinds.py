@@ -33,9 +33,13 @@ _FUSED = re.compile(
 )
 _ROUTER = re.compile(r"(^|[._])(gate|router|gating|switch|classifier)$", re.IGNORECASE)
 _POSITION = re.compile(
-    r"pos(ition|itional)?(_|$|s$|emb|enc)|(^|[._])(wpe|rel_pos\w*|relative_position\w*)", re.IGNORECASE
+    r"pos(ition|itional)?(_|$|s$|emb|enc)|(^|[._])(wpe|rel_pos\w*|relative_(position|attention)\w*)",
+    re.IGNORECASE,
 )
 _EXPERTS = re.compile(r"(^|[._])experts?($|[._])", re.IGNORECASE)
+_TOKEN = re.compile(
+    r"(^|_)(cls|class|reg|register|dist|distillation|mask)_?(tokens?|embedding)$", re.IGNORECASE
+)
 _TEMPERATURE = re.compile(r"(^|_)(logit_scale|temperature|temp|tau)$", re.IGNORECASE)
 _JOINS = frozenset({"cat", "concat", "concatenate", "stack"})
 _PRODUCTS = frozenset({"matmul", "bmm", "mm", "einsum", "baddbmm"})
@@ -145,6 +149,8 @@ def _other(subject: Subject) -> Kind:
     """By what the operations that read it do with it."""
     names = {operation_name(use) for use in subject.uses if use.op != "call_module"}
     shape = subject.entry.shape
+    if _TOKEN.search(subject.leaf):
+        return "token"
     if _POSITION.search(subject.leaf):
         return "position"
     if _TEMPERATURE.search(subject.leaf):

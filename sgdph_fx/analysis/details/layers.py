@@ -121,8 +121,11 @@ def _repeated_inside(flow: Flow, path: str) -> Iterator[type[nn.Module]]:
     waiting = [flow.modules[path]]
     found = False
     while waiting:
-        children = list(waiting.pop().children())
-        kinds = [type(child) for child in children if _is_composite(child)]
+        numbered = dict(waiting.pop().named_children())
+        children = list(numbered.values())
+        kinds = [
+            type(child) for name, child in numbered.items() if name[-1].isdigit() and _is_composite(child)
+        ]
         repeated = {kind for kind in kinds if kinds.count(kind) > 1}
         found = found or bool(repeated)
         yield from repeated
