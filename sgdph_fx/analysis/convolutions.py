@@ -157,7 +157,7 @@ def _note(found: dict[str, tuple[str, str]], name: str, user: str) -> None:
 def _uncalled(
     candidate: ConvolutionCandidate, uses: Mapping[str, tuple[str, str]]
 ) -> tuple[Decision, list[Hint]]:
-    """A convolution module of which no call as a convolution was seen."""
+    """The decision on a convolution module that the traces never call."""
     if candidate.name not in uses:
         reason = "bare: never called, so no gradient ever reaches it; left as it is"
         hint = Hint("never-called", candidate.name, "neither training nor evaluation calls this convolution")

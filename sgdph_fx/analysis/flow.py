@@ -73,7 +73,7 @@ def flow_of(trace: Trace, model: nn.Module) -> Flow:
     graph: nx.DiGraph[str] = nx.DiGraph()
     for node in trace.graph.nodes:
         graph.add_node(node.name, node=node, rule=_rule(node, modules, trace.training))
-    latest: dict[fx.Node, fx.Node] = {}  # what was written into a result in place, torch.fx does not tell
+    latest: dict[fx.Node, fx.Node] = {}  # torch.fx does not record what is written in place
     for node in trace.graph.nodes:
         operands = data_operands(node)
         enters = set(operands)  # thousands, where the model returns as many

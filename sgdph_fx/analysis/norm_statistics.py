@@ -73,7 +73,7 @@ def _kept_apart(flow: Flow, ending: Ending, rule: Norm) -> tuple[Layout, Iterabl
 
 
 def _is_unbatched(flow: Flow, node: fx.Node, rank: int) -> bool:
-    """torch's instance norms take a map without a batch, too."""
+    """Whether an instance norm was given a map without a batch, which torch allows."""
     module = flow.modules[str(node.target)] if node.op == "call_module" else None
     dims = {nn.InstanceNorm1d: 1, nn.InstanceNorm2d: 2, nn.InstanceNorm3d: 3}
     return any(isinstance(module, kind) and rank == number + 1 for kind, number in dims.items())

@@ -30,50 +30,58 @@ __all__ = ["parameter_entries"]
 def parameter_entries(
     model: nn.Module, convolutions: Sequence[ConvolutionEntry], flows: Sequence[Flow]
 ) -> tuple[ParameterEntry, ...]:
-    """A row for each trainable parameter of the prepared model, in the order of its ``named_parameters()``.
+    """An entry for each trainable parameter of the prepared model, in the order of its ``named_parameters()``.
 
     Args:
         model: The model as it is, not yet prepared.
         convolutions: What was decided about its convolutions.
         flows: Its flow graphs, which show how parameters without a known owner are used.
     """
-    by_weight = {row.weight: row for row in reversed(convolutions)}
+    by_weight = {planned.weight: planned for planned in reversed(convolutions)}
     uses, modules = uses_of_parameters(flows), flows[0].modules
-    rows: list[ParameterEntry] = []
+    entries: list[ParameterEntry] = []
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
         owner = modules[name.rpartition(".")[0]]
         kind = plain_class_of(owner).__name__
-        row = by_weight.get(name)
-        if row is not None and row.decouple:
-            rows.extend(_decoupled_rows(row, kind))
+        planned = by_weight.get(name)
+        if planned is not None and planned.decouple:
+            entries.extend(_decoupled_entries(planned, kind))
             continue
-        tag = _tag(name, parameter, owner, uses.get(name, []), row)
-        rows.append(ParameterEntry(name, tuple(parameter.shape), tag.order, tag.role, kind, tag.reason))
-    return tuple(rows)
+        tag = _tag(name, parameter, owner, uses.get(name, []), planned)
+        entries.append(ParameterEntry(name, tuple(parameter.shape), tag.order, tag.role, kind, tag.reason))
+    return tuple(entries)
 
 
-def _decoupled_rows(row: ConvolutionEntry, kind: str) -> Iterator[ParameterEntry]:
-    direction, gain = decoupled_names(row.weight)
-    what = f"{row.verdict} {row.kind} {row.name}".rstrip()
-    yield ParameterEntry(direction, row.shape, 1, "direction", kind, f"first-order: direction of the {what}")
-    reason = f"second-order: gain of the {what}, one number for each of its {row.out_channels} output filters"
-    yield ParameterEntry(gain, (row.out_channels,), 2, "gain", kind, reason)
+def _decoupled_entries(planned: ConvolutionEntry, kind: str) -> Iterator[ParameterEntry]:
+    direction, gain = decoupled_names(planned.weight)
+    what = f"{planned.verdict} {planned.kind} {planned.name}".rstrip()
+    yield ParameterEntry(
+        direction, planned.shape, 1, "direction", kind, f"first-order: direction of the {what}"
+    )
+    reason = (
+        f"second-order: gain of the {what}, one number for each of its {planned.out_channels} output filters"
+    )
+    yield ParameterEntry(gain, (planned.out_channels,), 2, "gain", kind, reason)
 
 
 def _tag(
-    name: str, parameter: nn.Parameter, owner: nn.Module, uses: Sequence[Tag], row: ConvolutionEntry | None
+    name: str,
+    parameter: nn.Parameter,
+    owner: nn.Module,
+    uses: Sequence[Tag],
+    planned: ConvolutionEntry | None,
 ) -> Tag:
     leaf = name.rpartition(".")[2]
     own = _own_gain(owner, leaf) if isinstance(owner, Decoupled) else _weight_norm(owner, leaf)
     if own is not None:
         return own
-    known = _by_owner(rule_of(owner), leaf, parameter, type(owner).__name__, row)
+    known = _by_owner(rule_of(owner), leaf, parameter, type(owner).__name__, planned)
     if known is not None:
         return known
-    if row is not None:
-        return Tag(1, "weight", f"first-order: weight of {row.kind}, {_why_kept(row)}")
+    if planned is not None:
+        return Tag(1, "weight", f"first-order: weight of {planned.kind}, {_why_kept(planned)}")
     if uses:
         # Used in several ways, it is what the least channel-wise of them says.
         return min(uses, key=lambda tag: tag.order)
@@ -93,7 +101,7 @@ def _own_gain(owner: Decoupled, leaf: str) -> Tag | None:
 
 
 def _weight_norm(owner: nn.Module, leaf: str) -> Tag | None:
-    """torch's own weight normalization, parametrized (original0, original1) or by hook (weight_g, weight_v)."""
+    """The parts of torch's weight normalization: original0 and original1, or weight_g and weight_v by a hook."""
     stem = leaf[:-2]
     by_hook = (
         leaf[-2:] in ("_g", "_v") and f"{stem}_g" in owner._parameters and f"{stem}_v" in owner._parameters
@@ -107,12 +115,12 @@ def _weight_norm(owner: nn.Module, leaf: str) -> Tag | None:
 
 
 def _by_owner(
-    rule: Rule | None, leaf: str, parameter: nn.Parameter, kind: str, row: ConvolutionEntry | None
+    rule: Rule | None, leaf: str, parameter: nn.Parameter, kind: str, planned: ConvolutionEntry | None
 ) -> Tag | None:
     if isinstance(rule, Norm) and leaf in (rule.weight, rule.bias):
         return norm_tag("norm.weight" if leaf == rule.weight else "norm.bias", parameter, kind)
     if isinstance(rule, Conv) and leaf == rule.weight:
-        return Tag(1, "weight", f"first-order: weight of {kind}, {_why_kept(row)}")
+        return Tag(1, "weight", f"first-order: weight of {kind}, {_why_kept(planned)}")
     if isinstance(rule, Conv) and leaf == rule.bias and not rule.twice_differentiable:
         return Tag(1, "bias", f"first-order: bias of {kind}, through which no second derivative goes")
     if isinstance(rule, Conv) and leaf == rule.bias:
@@ -155,7 +163,7 @@ def _affine_tag(role: Literal["layer_scale", "bias"], kind: str) -> Tag:
     return Tag(2, role, f"second-order: {kind} {does} each channel by one number")
 
 
-def _why_kept(row: ConvolutionEntry | None) -> str:
-    if row is None:
+def _why_kept(planned: ConvolutionEntry | None) -> str:
+    if planned is None:
         return "as it is"
-    return f"which {row.norm} normalizes" if row.verdict == "normalized" else "bare but left as it is"
+    return f"which {planned.norm} normalizes" if planned.verdict == "normalized" else "bare but left as it is"

@@ -59,7 +59,7 @@ def _other_filters(decisions: Sequence[Decision]) -> str:
     if len(layouts) == 1:
         return ""
     names = " and ".join(d.entry.name for d in decisions[:2])
-    return f"{names} share a weight of which each takes other numbers as an output filter, so it is left as it is"
+    return f"{names} share a weight, but each takes other numbers of it as an output filter, so it is left as it is"
 
 
 def _follow(decision: Decision, leader: ConvolutionEntry | None, obstacle: str, decouple: bool) -> Decision:

@@ -22,7 +22,7 @@ __all__ = ["Judgement", "judge", "name_of"]
 class Judgement:
     """The verdict on one call of a convolution.
 
-    ``absorbs_bias`` says whether the norm takes away whatever the convolution adds to a channel.
+    ``absorbs_bias`` says whether the norm removes any constant that the convolution adds to a channel.
     """
 
     verdict: Literal["bare", "normalized"]
@@ -46,7 +46,7 @@ def judge(flow: Flow, endings: Sequence[Ending], policy: Policy) -> Judgement:
         reason = f"normalized: output goes {_through(nearest.via)}to {_name(flow, nearest)}{more}"
         absorbs = all(absorbs_bias(flow, ending) for ending in norms)
         return Judgement("normalized", _path(nearest.node), nearest.via, reason, absorbs)
-    # What a person wants to see first is a norm that is there but does not count.
+    # A norm that is there but does not count is the first thing that you want to see.
     stop = next((e for e in others if isinstance(e.rule, Norm)), others[0])
     return Judgement("bare", None, stop.via, _why_bare(flow, norms, others, stop, policy))
 

@@ -73,8 +73,8 @@ class ConvolutionEntry:
             function where no parameter is its weight.
         kind: The module's class, or the function's name.
         weight: Name of its weight, under the first name that ``named_parameters()`` gives it, so
-            that convolutions which share one parameter name the same weight. Of a weight that is computed, the
-            parameter behind it; empty if there is none.
+            that convolutions which share one parameter name the same weight. If the weight is computed, the
+            parameter behind it, or empty.
         shape: Shape of the weight.
         out_channels: Number of output filters, which is the number of gains.
         transposed: Whether output channels are dimension 1 of the weight.

@@ -1,4 +1,4 @@
-"""How calls of functions and methods are read: their names, their arguments, what they use of them.
+"""Read calls of functions and methods: their names, their arguments, and which operands' numbers they use.
 
 ``F.relu``, ``torch.relu``, ``x.relu()`` and ``x.relu_()`` are one operation under one name.
 """
@@ -67,7 +67,7 @@ METADATA = frozenset(
     ]
 )
 
-# These read the shape or the type of their second operand, and nothing else of it.
+# These read only the shape or the type of their second operand.
 LIKE_ANOTHER = frozenset(["expand_as", "reshape_as", "type_as", "view_as"])
 
 # These return a tuple, so that an index into their result picks a tensor and not a part of one.
@@ -102,7 +102,7 @@ _ALIASES = {
     "divide": "div",
 }
 
-# Python functions whose inside is not to be looked at, by qualified name, so that their packages need no import.
+# Python functions that are not looked into, by qualified name, so that their packages need no import.
 WRAPPED = {
     "torchvision.ops.stochastic_depth.stochastic_depth": "stochastic_depth",
     "torchvision.ops.drop_block.drop_block2d": "drop_block2d",
@@ -159,7 +159,7 @@ def numbers_read(node: fx.Node) -> Sequence[fx.Node]:
 
 
 def data_operands(node: fx.Node) -> tuple[fx.Node, ...]:
-    """The first operand, or the tensors of a list that is the first operand; a scalar before it is passed over."""
+    """The first operand that is not a scalar; of a list, the tensors in it."""
     operands = (*node.args, *node.kwargs.values())
     first = next((a for a in operands if not isinstance(a, _SCALARS)), None)
     if isinstance(first, list | tuple):

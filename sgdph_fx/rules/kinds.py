@@ -1,4 +1,4 @@
-"""The few things that an operation can be to a convolution's output, as data."""
+"""What an operation can be to a convolution's output, as data."""
 
 from __future__ import annotations
 

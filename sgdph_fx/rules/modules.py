@@ -1,7 +1,7 @@
 """What each module *is*: a table, looked up through the class's ancestors, so that subclasses are found.
 
-A module that stands here is read as one operation; what it does inside does not matter. A module of
-``torch.nn`` that does not stand here mixes channels; any other is looked into.
+A module in the table is read as one operation, whatever it does inside. A module of ``torch.nn`` that is not in it
+mixes channels; any other module is looked into.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ MODULES: dict[type[nn.Module], Row] = {
     nn.PixelUnshuffle: Transparent(reshapes.pixel_unshuffle, shape_only=True),
 }
 
-# Only these of torch.nn are looked into; in the others nothing is to be found that a table does not say.
+# Of torch.nn, only these are looked into; the tables say all there is to know about the others.
 _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 
 
@@ -142,7 +142,7 @@ def _row_of(kind: type[nn.Module]) -> Row | None:
 
 
 def computes_as_known(module: nn.Module) -> bool:
-    """Whether ``module`` computes what its row says, and not by a ``forward`` of its own that nobody has read."""
+    """Whether ``module`` computes what its row says, and not by an unknown ``forward`` of its own."""
     ancestor = _known_ancestor(type(module))
     own = type(module).forward
     return ancestor is not None and (own is ancestor.forward or own.__module__.startswith(REVIEWED))

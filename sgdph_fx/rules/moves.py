@@ -103,7 +103,7 @@ def reduce_known(dims: tuple[Dim, ...], call: Call) -> Layout | None:
 
 
 def reduce(layout: Layout, call: Call) -> Layout | None:
-    """As above; without known dimensions the usual case is assumed: pooling over the last, spatial ones."""
+    """Means, sums and maxima. Unknown dimensions are assumed to be those of space, as they usually are."""
     if layout.dims is None:
         over = call.arg(1, "dim", call.arg(1, "axis", None))
         return None if ints(over) is None else UNKNOWN

@@ -1,7 +1,7 @@
 """What each function and method *is*: a table by name.
 
-One row for each operation, however it is spelled: see :mod:`sgdph_fx.rules.calls`. What does not stand here
-mixes channels.
+One row for each operation, however it is spelled: see :mod:`sgdph_fx.rules.calls`. An operation
+that is not in the table mixes channels.
 """
 
 from __future__ import annotations
@@ -139,7 +139,7 @@ OPERATIONS: dict[str, Rule] = {
     "flip": _SAME,
 }
 
-# Transparent only for some arguments: what `rule_of_operation` looks at before it says so.
+# Operations that are transparent only for some arguments, each with the condition.
 _CONDITIONS: dict[str, Callable[[Argument], bool]] = {
     "pad": lambda arg: arg(2, "mode", "constant") != "constant" or arg(3, "value", 0) in (0, None),
     "mul": lambda arg: _positive(arg(1, "other", None)) or _positive(arg(0, "input", None)),

@@ -1,4 +1,4 @@
-"""How a person adds modules of their own to the tables."""
+"""Functions that add your own modules to the tables."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def register_norm(
         centered: Whether it subtracts the mean. A bias before one that does changes nothing.
 
     Raises:
-        ConfigError: if ``kind`` is no class of modules.
+        ConfigError: if ``kind`` is not a subclass of ``torch.nn.Module``.
 
     Example:
         >>> class MyNorm(nn.Module): ...
@@ -65,7 +65,7 @@ def register_conv(
         standardized: Whether it normalizes its weight itself; a gain on the weight would change nothing.
 
     Raises:
-        ConfigError: if ``kind`` is no class of modules.
+        ConfigError: if ``kind`` is not a subclass of ``torch.nn.Module``.
     """
     _register(kind, Conv(dims, transposed, weight, bias, gain, standardized))
 
@@ -86,7 +86,7 @@ def register_transparent(
         role: What that parameter is.
 
     Raises:
-        ConfigError: if ``kind`` is no class of modules.
+        ConfigError: if ``kind`` is not a subclass of ``torch.nn.Module``.
     """
     _register(kind, Transparent(shape_only=shape_only, weight=weight, role=role))
 

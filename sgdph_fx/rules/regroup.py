@@ -68,7 +68,7 @@ def _number(factor: Factor) -> int:
 
 
 def regrouped_by_name(factors: Sequence[Factor], extents: Sequence[Extent]) -> tuple[Dim, ...] | None:
-    """The same where sizes are names: each extent must be made of whole factors, or of divisors of one.
+    """The dimensions of a reshape where sizes are names: each extent is made of whole factors, or of a divisor of one.
 
     >>> n, c = Factor("n"), Factor(8, varies=True)
     >>> regrouped_by_name([n, c, Factor("h")], [("n",), (4,), None])[2]

@@ -162,7 +162,7 @@ def pixel_unshuffle(dims: tuple[Dim, ...], call: Call) -> Layout:
 
 @known
 def space_to_depth(dims: tuple[Dim, ...], call: Call) -> Layout:
-    """timm's (C, H·r, W·r) → (r·r·C, H, W)."""
+    """The reshape of timm's ``SpaceToDepth``: (C, H·r, W·r) → (r·r·C, H, W)."""
     return _blocks_into_channels(dims, call.arg(1, "bs", None), blocks_first=True)
 
 
