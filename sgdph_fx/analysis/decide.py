@@ -7,10 +7,12 @@ from dataclasses import dataclass, replace
 
 from torch import nn
 
+from sgdph_fx.analysis.conv_candidates import names_of
 from sgdph_fx.analysis.convolutions import convolution_entries
 from sgdph_fx.analysis.details import with_details
 from sgdph_fx.analysis.diagnostics import diagnose
 from sgdph_fx.analysis.flow import Flow, flow_of
+from sgdph_fx.analysis.linear_candidates import linear_decisions
 from sgdph_fx.analysis.parameter_roles import parameter_entries
 from sgdph_fx.plan.config import Config
 from sgdph_fx.plan.entries import ConvolutionEntry
@@ -49,10 +51,15 @@ def decide(model: nn.Module, reading: Reading, config: Config) -> Analysis:
     """
     flows = tuple(flow_of(trace, model) for trace in reading.traces)
     decisions, hints = convolution_entries(model, flows, config.policy)
-    obstacles = {decision.entry.name: decision.obstacle for decision in decisions}
+    own = {decision.entry.name for decision in decisions}
+    every_linear = linear_decisions(flows[0].modules, names_of(model))
+    linears = [decision for decision in every_linear if decision.entry.name not in own]
+    obstacles = {decision.entry.name: decision.obstacle for decision in (*decisions, *linears)}
     frozen = tuple(name for name, p in model.named_parameters() if not p.requires_grad)
     named = Named(_types(flows[0]), {}, frozen)
-    convolutions = override_convolutions([d.entry for d in decisions], config.overrides, obstacles, named)
+    convolutions = override_convolutions(
+        [d.entry for d in decisions], config.overrides, obstacles, named, [d.entry for d in linears]
+    )
     named = replace(named, weights=_weights(convolutions))
     parameters = parameter_entries(model, convolutions, flows)
     parameters = with_details(model, parameters, flows, named.weights)

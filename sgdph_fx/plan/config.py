@@ -51,7 +51,8 @@ class Config:
             a glob (``"backbone.*"``), ``"re:"`` and a regular expression that the whole name fits, ``"type:"`` and
             a class name (``"type:LayerNorm"``, which its subclasses match too), ``"role:"`` and a parameter's role,
             or ``"kind:"`` and a glob for its kind. A module stands for all that lies in it. A value is ``"keep"``
-            (leave the convolutions as they are), ``"decouple"`` (rewrite them whatever their verdict),
+            (leave the convolutions as they are), ``"decouple"`` (rewrite them whatever their verdict, or, where a
+            rule matches none, the linear layers that it matches),
             ``"first-order"`` or ``"second-order"`` (treat the parameters that way), or a mapping with any option of
             a parameter group, such as ``lr``, ``weight_decay`` or ``lr_factor``, and one of these as ``action``.
             Parameters with different options go to different groups. A rule that matches nothing is an error,

@@ -66,7 +66,7 @@ Place = Literal["first", "last", ""]
 
 @dataclass(frozen=True, slots=True)
 class ConvolutionEntry:
-    """What was decided about one convolution, and why.
+    """What was decided about one convolution, or about one linear layer that a rule decouples, and why.
 
     Args:
         name: Path of the module; of a functional convolution, that of its weight without ``.weight``, or of the

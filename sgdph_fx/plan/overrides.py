@@ -34,31 +34,38 @@ def override_convolutions(
     overrides: Iterable[Override],
     obstacles: Mapping[str, str],
     named: Named,
+    linears: Sequence[ConvolutionEntry] = (),
 ) -> tuple[ConvolutionEntry, ...]:
     """Apply the actions ``keep`` and ``decouple``.
 
-    Convolutions that share a weight are overridden together: a rule for one of them holds for all.
+    Convolutions that share a weight are overridden together: a rule for one of them holds for all. A rule to decouple
+    what holds no convolution is for the linear layers that it matches; these join the entries.
 
     Args:
         entries: The convolutions as they were decided.
         overrides: Your rules in order.
         obstacles: Why a convolution cannot be decoupled, by its name; empty where it can.
         named: What has a name in the model.
+        linears: Its linear layers, as entries that are not decoupled.
 
     Raises:
         ConfigError: if a rule matches no convolution, or asks to decouple only what cannot be.
     """
     chosen = [override for override in overrides if override.action in ("keep", "decouple")]
     candidates = [Candidate((entry.name, entry.weight)) for entry in entries]
+    others = [Candidate((entry.name, entry.weight)) for entry in linears]
     decided: dict[str, Override] = {}
     for override in chosen:
-        hits = _hits(override, candidates, named)
-        if not hits:
+        matched = [entries[place] for place in _hits(override, candidates, named)]
+        if not matched and override.action == "decouple":
+            matched = [linears[place] for place in _hits(override, others, named)]
+        if not matched:
             raise _matches_nothing(override, "convolution", candidates, named)
-        possible = _possible(override, [entries[place] for place in hits], obstacles)
+        possible = _possible(override, matched, obstacles)
         decided.update(dict.fromkeys((_key(entry) for entry in possible), override))
+    joined = [*entries, *(entry for entry in linears if _key(entry) in decided)]
     return tuple(
-        _convolution(entry, decided[_key(entry)]) if _key(entry) in decided else entry for entry in entries
+        _convolution(entry, decided[_key(entry)]) if _key(entry) in decided else entry for entry in joined
     )
 
 

@@ -187,7 +187,7 @@ class Plan:
 
 def _as_weight(entry: ParameterEntry, name: str) -> ParameterEntry:
     """The entry of a direction as that of the weight that it would replace."""
-    kind: Kind = "head" if entry.place == "last" else "convolution"
+    kind: Kind = "head" if entry.place == "last" else "linear" if len(entry.shape) == 2 else "convolution"
     reason = "first-order: not decoupled"
     return replace(entry, name=name, role="weight", reason=reason, kind=kind if entry.kind else "")
 

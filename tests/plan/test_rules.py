@@ -139,7 +139,7 @@ def test_options_reach_the_groups_of_a_model_as_it_stands() -> None:
             {"fc": "keep"},
             "matches no convolution of the model; fc is a Linear, and no convolution lies in it.",
         ),
-        ({"type:Linear": "decouple"}, "fc is a Linear, and no convolution lies in it."),
+        ({"type:GELU": "decouple"}, "layer4.1 is a GELU, and no convolution lies in it."),
         ({"old.weight": "second-order"}, "what it matches is frozen, and in no group."),
         ({"layer": "keep"}, "the nearest name is 'layer4'."),
         ({"layer4.1": "first-order"}, "layer4.1 is a GELU, and no trainable parameter lies in it."),
