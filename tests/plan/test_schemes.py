@@ -144,7 +144,7 @@ def test_torch_s_muon_and_adamw_take_the_sets_and_learn() -> None:
     losses = []
     for _ in range(30):
         loss = nn.functional.cross_entropy(model(IDS).flatten(0, 1), IDS.flatten())
-        losses.append(float(loss))
+        losses.append(float(loss.detach()))
         loss.backward()
         for optimizer in optimizers:
             optimizer.step()

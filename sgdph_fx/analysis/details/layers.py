@@ -90,12 +90,12 @@ def _numbering(path: str) -> str:
 def _block_classes(flow: Flow, stretches: Iterable[Sequence[str]]) -> set[type[nn.Module]]:
     """The classes of blocks, by the paths of the weights in each stretch."""
     found: set[type[nn.Module]] = set()
-    undecided = []
+    siblings, undecided = _Siblings(flow), []
     for paths in stretches:
         if len(paths) < 2:
             continue
         path = _common(paths)
-        block = next((around for around in _around(path) if _is_one_of_many(flow, around)), None)
+        block = next(filter(siblings.is_block, _around(path)), None)
         if block is None:
             undecided.append(path)
         else:
@@ -106,14 +106,23 @@ def _block_classes(flow: Flow, stretches: Iterable[Sequence[str]]) -> set[type[n
     return found
 
 
-def _is_one_of_many(flow: Flow, path: str) -> bool:
-    """Whether a module is a numbered child beside others of its class, as the blocks of a stage are, or alone."""
-    parent, _, leaf = path.rpartition(".")
-    kind = type(flow.modules[path])
-    if not leaf[-1:].isdigit() or not _is_composite(flow.modules[path]):
-        return False
-    siblings = [type(child) for child in flow.modules[parent].children()]
-    return siblings.count(kind) > 1 or len(siblings) == 1
+class _Siblings:
+    """How many children of each class each module has, counted once."""
+
+    def __init__(self, flow: Flow) -> None:
+        self._flow = flow
+        self._counts: dict[str, Counter[type[nn.Module]]] = {}
+
+    def is_block(self, path: str) -> bool:
+        """Whether a module is a numbered child beside others of its class, as the blocks of a stage are, or alone."""
+        parent, _, leaf = path.rpartition(".")
+        module = self._flow.modules[path]
+        if not leaf[-1:].isdigit() or not _is_composite(module):
+            return False
+        if parent not in self._counts:
+            self._counts[parent] = Counter(type(child) for child in self._flow.modules[parent].children())
+        counts = self._counts[parent]
+        return counts[type(module)] > 1 or counts.total() == 1
 
 
 def _repeated_inside(flow: Flow, path: str) -> Iterator[type[nn.Module]]:
@@ -121,15 +130,12 @@ def _repeated_inside(flow: Flow, path: str) -> Iterator[type[nn.Module]]:
     waiting = [flow.modules[path]]
     found = False
     while waiting:
-        numbered = dict(waiting.pop().named_children())
-        children = list(numbered.values())
-        kinds = [
-            type(child) for name, child in numbered.items() if name[-1].isdigit() and _is_composite(child)
-        ]
-        repeated = {kind for kind in kinds if kinds.count(kind) > 1}
+        children = dict(waiting.pop().named_children())
+        numbered = (child for name, child in children.items() if name[-1].isdigit() and _is_composite(child))
+        repeated = {kind for kind, count in Counter(map(type, numbered)).items() if count > 1}
         found = found or bool(repeated)
         yield from repeated
-        waiting += [child for child in children if type(child) not in repeated]
+        waiting += [child for child in children.values() if type(child) not in repeated]
     if path and not found and _is_composite(flow.modules[path]):
         yield type(flow.modules[path])
 
