@@ -5,21 +5,28 @@ from sgdph_fx.audits import Audit, AuditRow, audit
 from sgdph_fx.checks import check_optimizer
 from sgdph_fx.optim import SGDPH, compile_between_refreshes
 from sgdph_fx.pipeline import Prepared, analyze, param_groups, prepare
+from sgdph_fx.plan.assign import Assignment, assign
 from sgdph_fx.plan.config import Config
 from sgdph_fx.plan.plan import Plan
+from sgdph_fx.plan.schemes import Scheme, SchemeContext, SchemeRow, register_scheme
 from sgdph_fx.report import Report
 from sgdph_fx.rules.register import register_conv, register_norm, register_transparent
 from sgdph_fx.transform.decouple import restore
 
 __all__ = [
     "SGDPH",
+    "Assignment",
     "Audit",
     "AuditRow",
     "Config",
     "Plan",
     "Prepared",
     "Report",
+    "Scheme",
+    "SchemeContext",
+    "SchemeRow",
     "analyze",
+    "assign",
     "audit",
     "check_optimizer",
     "compile_between_refreshes",
@@ -28,6 +35,7 @@ __all__ = [
     "prepare",
     "register_conv",
     "register_norm",
+    "register_scheme",
     "register_transparent",
     "restore",
 ]

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, Literal, NamedTuple, overload
 
 from torch import nn
 
 from sgdph_fx.analysis import Analysis, decide
 from sgdph_fx.checks import Expectation, Subject, accept, require_preparable
 from sgdph_fx.plan import Config, Plan
+from sgdph_fx.plan.assign import groups_of
 from sgdph_fx.plan.param_groups import ParamGroup, build_param_groups
+from sgdph_fx.plan.schemes import Scheme
 from sgdph_fx.report import Report
 from sgdph_fx.report.graph_view import graph_view_of
 from sgdph_fx.trace import ExampleInputs, eagerly, read_model, untouched, without_collection
@@ -94,12 +96,47 @@ def prepare(
     return Prepared(prepared, build_param_groups(plan, prepared), Report(plan, check, graph_view))
 
 
+@overload
 def param_groups(
     model: nn.Module | Prepared,
     example_inputs: ExampleInputs | None = None,
     *,
     config: Config | None = None,
-) -> list[ParamGroup]:
+    scheme: Literal["sgd-ph", "no-decay", "layer-decay"] = "sgd-ph",
+    **hyper: Any,
+) -> list[ParamGroup]: ...
+
+
+@overload
+def param_groups(
+    model: nn.Module | Prepared,
+    example_inputs: ExampleInputs | None = None,
+    *,
+    config: Config | None = None,
+    scheme: Literal["muon"],
+    **hyper: Any,
+) -> dict[str, list[ParamGroup]]: ...
+
+
+@overload
+def param_groups(
+    model: nn.Module | Prepared,
+    example_inputs: ExampleInputs | None = None,
+    *,
+    config: Config | None = None,
+    scheme: str | Scheme,
+    **hyper: Any,
+) -> list[ParamGroup] | dict[str, list[ParamGroup]]: ...
+
+
+def param_groups(
+    model: nn.Module | Prepared,
+    example_inputs: ExampleInputs | None = None,
+    *,
+    config: Config | None = None,
+    scheme: str | Scheme = "sgd-ph",
+    **hyper: Any,
+) -> list[ParamGroup] | dict[str, list[ParamGroup]]:
     """The parameter groups of a model as it stands, prepared or not; nothing is rewritten.
 
     Args:
@@ -107,19 +144,23 @@ def param_groups(
             decoupled are first-order.
         example_inputs: As for :func:`analyze`.
         config: The policy, and rules for single names.
+        scheme: What the groups are for: ``"sgd-ph"``, ``"no-decay"``, ``"layer-decay"``, ``"muon"``, or a scheme
+            of your own; docs/schemes.md has them all.
+        hyper: The scheme's hyper-parameters, such as ``weight_decay``, and ``lr``, the rate that factors multiply.
 
     Returns:
-        Ordinary groups with ``params``, ``param_names``, ``order``, ``role``, ``name`` and ``index``.
+        A list of ordinary groups with ``params``, ``param_names``, ``name`` and ``index``, and for ``"sgd-ph"`` with
+        ``order`` and ``role``. For a scheme for two optimizers, a list for each of them by its name.
 
     Raises:
         ModelError, TraceError, ConfigError: as :func:`analyze`.
+        ConfigError: for a scheme or a hyper-parameter that does not exist.
     """
     if isinstance(model, Prepared):
-        return build_param_groups(model.report.plan, model.model)
+        return groups_of(model.report.plan, model.model, scheme, hyper)
     subject = accept(model)
-    return build_param_groups(
-        _analyze(subject, example_inputs, config).plan.without_rewriting(), subject.model
-    )
+    plan = _analyze(subject, example_inputs, config).plan.without_rewriting()
+    return groups_of(plan, subject.model, scheme, hyper)
 
 
 def _analyze(subject: Subject, example_inputs: ExampleInputs | None, config: Config | None) -> Analysis:

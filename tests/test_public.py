@@ -5,13 +5,18 @@ from sgdph_fx import errors
 
 PUBLIC = [
     "SGDPH",
+    "Assignment",
     "Audit",
     "AuditRow",
     "Config",
     "Plan",
     "Prepared",
     "Report",
+    "Scheme",
+    "SchemeContext",
+    "SchemeRow",
     "analyze",
+    "assign",
     "audit",
     "check_optimizer",
     "compile_between_refreshes",
@@ -20,6 +25,7 @@ PUBLIC = [
     "prepare",
     "register_conv",
     "register_norm",
+    "register_scheme",
     "register_transparent",
     "restore",
 ]

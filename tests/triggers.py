@@ -24,6 +24,7 @@ from sgdph_fx import (
     register_norm,
 )
 from tests.curvature.triggers import CURVATURE
+from tests.plan.triggers import PLAN_TRIGGERS
 
 __all__ = ["TRIGGERS"]
 
@@ -224,4 +225,5 @@ TRIGGERS: tuple[Callable[[], Any], ...] = (
     lambda: cross_entropy_of(nn.Linear(2, 2), loss=lambda out, y: 0 * out.sum()).plot(),
     plot_without_matplotlib,
     *CURVATURE,
+    *PLAN_TRIGGERS,
 )

@@ -19,7 +19,7 @@ __all__ = ["main"]
 
 @click.command(help="Read, prepare and restore every model of the zoos, and log what is found.")
 @click.option("--zoo", "name", type=click.Choice([*ZOOS, "all"]), default="all", show_default=True)
-@click.option("--only", default="*", show_default=True, help="Only models of which the name fits this glob.")
+@click.option("--only", default="*", show_default=True, help="Only models whose name fits this glob.")
 @click.option(
     "--out", type=click.Path(path_type=Path), default=Path("runs/coverage.jsonl"), show_default=True
 )
@@ -42,7 +42,7 @@ def main(
     again: bool,
     render: Path | None,
 ) -> None:
-    """Measure; models of which ``out`` holds a row are not measured again."""
+    """Measure; models with a row in ``out`` are not measured again."""
     if render is not None:
         click.echo(page(list(Log(render).rows().values())), nl=False)
         return

@@ -77,7 +77,9 @@ def _measure(sender: Connection, name: str, model: str, gigabytes: float, oracle
     resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
     origin = zoo(name)
     row = Row(name, model)
-    with contextlib.suppress(BrokenPipeError):  # nobody waits any longer, and a kill is on its way
+    with contextlib.suppress(
+        BrokenPipeError
+    ):  # the parent has stopped reading, and is about to kill this process
         for row in rows_of(name, model, lambda batch: origin.sample(model, batch), oracle):
             sender.send(row)
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024

@@ -150,6 +150,7 @@ class Log:
     file: Path
 
     def append(self, row: Row) -> None:
+        """Add a row at the end, on a line of its own."""
         line = json.dumps(asdict(row), ensure_ascii=False)
         with self.file.open("a+b") as stream:
             stream.write(b"" if _ends_whole(stream) else b"\n")

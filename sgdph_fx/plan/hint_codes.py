@@ -8,8 +8,8 @@ __all__ = ["HINTS"]
 
 HINTS: Mapping[str, str] = {
     "absorbed-bias": (
-        "A batch norm subtracts this bias again: it changes nothing, and its Hessian is rounding noise, which makes "
-        "for the largest step of all. Build the convolution with `bias=False`."
+        "The norm that follows subtracts this bias again: it changes nothing, and its Hessian is rounding noise, which "
+        "makes for the largest step of all. Build the convolution with `bias=False`."
     ),
     "classifier-bias": (
         "The bias of the last linear layer: under cross-entropy the rows of its Hessian sum to zero, so the probe of "

@@ -136,6 +136,8 @@ class _Recorder(TorchFunctionMode):
             return value
         if isinstance(value, Tensor):
             return self._node_of(value)
+        if isinstance(value, float):
+            return float(value)  # NumPy's, of which a scale is made as often as of Python's
         if isinstance(value, _SEQUENCES):
             return tuple(self.as_nodes(v) for v in value)
         if isinstance(value, Mapping):

@@ -9,13 +9,14 @@ from pathlib import Path
 import nbformat
 import pytest
 
+from sgdph_fx import Config
 from tests.documents.given import AFTER, ELSEWHERE, GIVEN, Names
-from tests.documents.reading import BLOCKS, PAGES, ROOT, of_language
+from tests.documents.reading import BLOCKS, PAGES, ROOT, Block, of_language
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 PYTHON = of_language("python")
 # Those beside python, sh and text are read by Sphinx, which continuous integration runs with warnings as errors.
-LANGUAGES = {"python", "sh", "text", "{toctree}", "{eval-rst}"}
+LANGUAGES = {"python", "sh", "text", "toml", "{toctree}", "{eval-rst}"}
 
 
 @pytest.mark.parametrize("page", [page for page in PYTHON if page not in ELSEWHERE])
@@ -29,6 +30,13 @@ def test_the_python_of_a_page_runs_from_top_to_bottom(page: str, folder: Path) -
             exec(code, names)
         if page in AFTER:
             AFTER[page](names)
+
+
+@pytest.mark.parametrize("block", [b for blocks in of_language("toml").values() for b in blocks])
+def test_a_configuration_file_is_read(block: Block, tmp_path: Path) -> None:
+    file = tmp_path / "sgdph.toml"
+    file.write_text(block.text)
+    assert Config.from_file(file) != Config()
 
 
 def test_what_runs_elsewhere_runs_there() -> None:

@@ -12,7 +12,7 @@ from timm.utils import NativeScaler
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from examples import with_accelerate, with_lightning, with_timm
+from examples import with_accelerate, with_lightning, with_schemes, with_timm
 from examples.data import batches, network
 from sgdph_fx import SGDPH, prepare
 
@@ -85,3 +85,9 @@ def test_a_lightning_run_resumes_from_its_checkpoint(tmp_path: Any) -> None:
     resumed = with_lightning.train(4, resume=file)[0]
     for p, q in zip(whole.parameters(), resumed.parameters(), strict=True):
         assert torch.equal(p, q)
+
+
+@pytest.mark.parametrize("scheme", ["sgd-ph", "no-decay", "layer-decay", "muon"])
+def test_a_vision_transformer_learns_under_each_scheme(scheme: str) -> None:
+    first, last = with_schemes.train(scheme)
+    assert last < 0.7 * first
