@@ -152,8 +152,8 @@ class Log:
     def append(self, row: Row) -> None:
         line = json.dumps(asdict(row), ensure_ascii=False)
         with self.file.open("a+b") as stream:
-            stream.write(b"" if _ends_whole(stream) else b"\n")
-            stream.write(f"{line}\n".encode())
+            start = "" if _ends_whole(stream) else "\n"
+            stream.write(f"{start}{line}\n".encode())
 
     def rows(self) -> dict[tuple[str, str], Row]:
         """Zoo and model → row."""
