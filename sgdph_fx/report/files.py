@@ -8,11 +8,16 @@ import hashlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 try:
-    import fcntl
+    from fcntl import LOCK_EX, LOCK_NB, flock
 except ImportError:  # Windows, where two writers at once are not told apart
-    fcntl = None  # type: ignore[assignment]
+    LOCK_EX = LOCK_NB = 0
+
+    def flock(fd: Any, operation: int, /) -> None:
+        """Take no lock."""
+
 
 __all__ = ["BusyError", "locked", "replacing", "sync_folder", "write_text"]
 
@@ -131,10 +136,8 @@ def _remove_dead(file: Path) -> None:
 
 def _lock(handle: int) -> bool:
     """Take the lock, which ends with the process; False if another holds it."""
-    if fcntl is None:
-        return True
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        flock(handle, LOCK_EX | LOCK_NB)
     except BlockingIOError:
         return False
     except OSError as error:
