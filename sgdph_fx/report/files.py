@@ -6,18 +6,12 @@ import contextlib
 import errno
 import hashlib
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-try:
-    from fcntl import LOCK_EX, LOCK_NB, flock
-except ImportError:  # Windows, where two writers at once are not told apart
-    LOCK_EX = LOCK_NB = 0
-
-    def flock(fd: Any, operation: int, /) -> None:
-        """Take no lock."""
-
+if sys.platform != "win32":
+    import fcntl
 
 __all__ = ["BusyError", "locked", "replacing", "sync_folder", "write_text"]
 
@@ -135,9 +129,11 @@ def _remove_dead(file: Path) -> None:
 
 
 def _lock(handle: int) -> bool:
-    """Take the lock, which ends with the process; False if another holds it."""
+    """Take the lock, which ends with the process; False if another holds it. Windows has no such lock."""
+    if sys.platform == "win32":
+        return True
     try:
-        flock(handle, LOCK_EX | LOCK_NB)
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     except OSError as error:
