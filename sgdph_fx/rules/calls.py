@@ -5,11 +5,12 @@
 
 from __future__ import annotations
 
+import sys
 import types
+from collections.abc import Callable
 from typing import Any
 
 from torch import fx
-from torchvision import ops
 
 from sgdph_fx.rules.layout import Argument
 
@@ -21,6 +22,7 @@ __all__ = [
     "argument_reader",
     "is_in_place",
     "operation_name",
+    "wrapped_functions",
 ]
 
 # Reading these of a tensor, or making another of its shape, does not use its numbers.
@@ -93,12 +95,18 @@ _ALIASES = {
     "divide": "div",
 }
 
-# Python functions whose inside is not to be looked at: the tracer writes each as one node.
-WRAPPED: dict[Any, str] = {
-    ops.stochastic_depth: "stochastic_depth",
-    ops.drop_block2d: "drop_block2d",
-    ops.drop_block3d: "drop_block3d",
+# Python functions whose inside is not to be looked at, by qualified name, so that their packages need no import.
+WRAPPED = {
+    "torchvision.ops.stochastic_depth.stochastic_depth": "stochastic_depth",
+    "torchvision.ops.drop_block.drop_block2d": "drop_block2d",
+    "torchvision.ops.drop_block.drop_block3d": "drop_block3d",
 }
+
+
+def wrapped_functions() -> tuple[Callable[..., Any], ...]:
+    """Those of :data:`WRAPPED` that are imported, for the tracer to write as one node each."""
+    places = (name.rpartition(".") for name in WRAPPED)
+    return tuple(getattr(sys.modules[module], name) for module, _, name in places if module in sys.modules)
 
 
 def operation_name(node: fx.Node) -> str:
@@ -106,8 +114,8 @@ def operation_name(node: fx.Node) -> str:
     target = node.target
     if isinstance(target, str):
         return _canonical(target)
-    if target in WRAPPED:
-        return WRAPPED[target]
+    if (full := f"{getattr(target, '__module__', '')}.{getattr(target, '__qualname__', '')}") in WRAPPED:
+        return WRAPPED[full]
     if target is getattr:
         return str(node.args[1])
     name = getattr(target, "__name__", "")

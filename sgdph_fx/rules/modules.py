@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import torch
 from torch import nn
-from torchvision import ops
-from torchvision.models.convnext import LayerNorm2d
 
 from sgdph_fx.rules import layout
 from sgdph_fx.rules.kinds import Conv, Linear, Mixing, Norm, Rule, Transparent
@@ -37,8 +35,6 @@ MODULES: dict[type[nn.Module], Rule] = {
     nn.GroupNorm: Norm("group"),
     nn.LayerNorm: Norm("layer"),
     nn.RMSNorm: Norm("rms"),
-    ops.FrozenBatchNorm2d: Norm("frozen"),
-    LayerNorm2d: Norm("layer", channels_first=True),
     # Local response normalization divides by a sum over neighbouring channels: it has no statistics of its own.
     nn.LocalResponseNorm: Mixing(),
     nn.CrossMapLRN2d: Mixing(),
@@ -51,7 +47,6 @@ MODULES: dict[type[nn.Module], Rule] = {
     nn.Identity: Transparent(shape_only=True),
     nn.Flatten: Transparent(layout.flatten, shape_only=True),
     nn.Unflatten: _RESHAPE,
-    ops.Permute: Transparent(layout.permute, shape_only=True),
     nn.ReLU: Transparent(),
     nn.LeakyReLU: Transparent(),
     nn.RReLU: Transparent(),
@@ -60,9 +55,6 @@ MODULES: dict[type[nn.Module], Rule] = {
     nn.Dropout1d: Transparent(),
     nn.Dropout2d: Transparent(),
     nn.Dropout3d: Transparent(),
-    ops.StochasticDepth: Transparent(),
-    ops.DropBlock2d: Transparent(),
-    ops.DropBlock3d: Transparent(),
     nn.ZeroPad1d: Transparent(),
     nn.ZeroPad2d: Transparent(),
     nn.ZeroPad3d: Transparent(),

@@ -5,6 +5,7 @@ Only what torch's own classes, which they often derive from, do not tell stands 
 
 from __future__ import annotations
 
+from sgdph_fx.rules import layout
 from sgdph_fx.rules.kinds import Affine, Conv, Linear, Mixing, Norm, Rule, Transparent
 
 __all__ = ["NAMED"]
@@ -16,6 +17,12 @@ _SCALED_STANDARDIZED = Conv(2, gain="gain", standardized=True)
 _LAYER_SCALE = Transparent(weight="gamma", role="layer_scale")
 
 NAMED: dict[str, Rule] = {
+    "torchvision.ops.misc.FrozenBatchNorm2d": Norm("frozen"),
+    "torchvision.ops.misc.Permute": Transparent(layout.permute, shape_only=True),
+    "torchvision.ops.stochastic_depth.StochasticDepth": Transparent(),
+    "torchvision.ops.drop_block.DropBlock2d": Transparent(),
+    "torchvision.ops.drop_block.DropBlock3d": Transparent(),
+    "torchvision.models.convnext.LayerNorm2d": _LAYER_NORM_2D,
     "timm.layers.norm.LayerNorm2d": _LAYER_NORM_2D,
     "timm.layers.norm.LayerNorm2dFp32": _LAYER_NORM_2D,
     "timm.layers.norm.LayerNormExp2d": _LAYER_NORM_2D,

@@ -10,7 +10,7 @@ from typing import Any
 from torch import fx, nn
 
 from sgdph_fx.errors import TraceError
-from sgdph_fx.rules.calls import WRAPPED
+from sgdph_fx.rules.calls import wrapped_functions
 from sgdph_fx.rules.modules import is_leaf
 from sgdph_fx.trace.graph import Trace, add_node
 from sgdph_fx.trace.scripted import is_scripted
@@ -42,7 +42,7 @@ def trace_symbolically(model: nn.Module, training: bool) -> Trace:
 
 class _Tracer(fx.Tracer):
     def __init__(self) -> None:
-        super().__init__(autowrap_functions=tuple(WRAPPED))
+        super().__init__(autowrap_functions=wrapped_functions())
         self._inside = ""
 
     @functools.cached_property
