@@ -12,6 +12,7 @@ from sgdph_fx.pipeline import analyze
 from sgdph_fx.plan.plan import Plan
 from sgdph_fx.trace import ExampleInputs
 
+from .file_set import finish_interrupted
 from .options import Asked
 from .reading import read_model
 
@@ -35,11 +36,13 @@ def saved_plan(path: Path) -> Plan:
     Raises:
         PlanFormatError: if there is none; the message names the file, as two may have been given.
     """
+    finish_interrupted(path.parent)
     try:
         text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise PlanFormatError(f"The plan {path} could not be read: {error}") from error
     try:
         return Plan.from_json(text)
-    except PlanFormatError as error:
+    # A text that was made to do harm fails in ways of its own: nested too deep, or with numbers too long to read.
+    except Exception as error:
         raise PlanFormatError(f"The plan {path} cannot be used: {error}") from error

@@ -22,7 +22,7 @@ __all__ = ["Audit"]
 VERSION = 1
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Audit(Findings, Shown):
     """How diagonal the Hessian of each second-order parameter is, and how far each probe is off, on one batch.
 

@@ -23,7 +23,7 @@ def html(document: Document) -> str:
 def _table(table: Table, whole: str) -> str:
     head = _row("th", table.columns)
     body = "".join(_row("td", row) for row in table.rows[:MOST_ROWS])
-    summary = f"<summary>{escape(table.title)} ({len(table.rows):,})</summary>"
+    summary = f"<summary>{escape(table.heading)}</summary>"
     more = len(table.rows) - MOST_ROWS
     rest = f"<p>{more:,} more: see <code>{escape(whole)}</code></p>" if more > 0 else ""
     return f"<details>{summary}<table><thead>{head}</thead><tbody>{body}</tbody></table>{rest}</details>"

@@ -22,7 +22,7 @@ def markdown(document: Document) -> str:
 
 
 def _lines(table: Table) -> Iterator[str]:
-    title = f"{table.title} ({len(table.rows):,})"
+    title = table.heading
     is_long = len(table.rows) > LONG
     yield f"<details><summary>{title}</summary>" if is_long else f"## {title}"
     yield ""

@@ -8,22 +8,24 @@ from dataclasses import asdict, dataclass, field
 from sgdph_fx.errors import PlanError
 from sgdph_fx.plan.plan import Plan
 from sgdph_fx.report import dot
+from sgdph_fx.report.digest import digest
 from sgdph_fx.report.graph_view import GraphView
 from sgdph_fx.report.page.assemble import page
 from sgdph_fx.report.shown import Shown
 from sgdph_fx.report.summary import Check, Summary, headline, summarize
 from sgdph_fx.report.tables import Document, tables
+from sgdph_fx.report.terminal import Screen
 
 __all__ = ["Report"]
 
 VERSION = 1
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Report(Shown):
     """What was decided about a model, and why.
 
-    ``print(report)`` shows it; a notebook and rich show it too.
+    ``print(report)`` shows what fits on a screen, and ``report.show(full=True)`` every row.
 
     Args:
         plan: The decision.
@@ -78,4 +80,14 @@ class Report(Shown):
         return page(self.plan, self.summary, self._document().headline, self.graph_view)
 
     def _document(self) -> Document:
-        return Document(headline(self.plan, self.summary, self.check), tables(self.plan))
+        return Document(self._headline(), tables(self.plan))
+
+    def _digest(self, screen: Screen) -> Document:
+        sentences = self._headline()
+        width = screen.width or 10**6
+        # Below it stand a line of notes, which may take two, and the shell's next prompt.
+        above, below = sum(-(-len(sentence) // width) for sentence in sentences), 4
+        return digest(self.plan, sentences, screen.height - above - below)
+
+    def _headline(self) -> tuple[str, ...]:
+        return headline(self.plan, self.summary, self.check)

@@ -6,8 +6,8 @@ Every string goes through ``Text``, never through markup: names and reasons may 
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import TextIO
 
 from rich.console import Console, Group, RenderableType
@@ -18,7 +18,7 @@ from rich.text import Text
 from sgdph_fx.report.plain import plain
 from sgdph_fx.report.tables import NONE, Document, Table
 
-__all__ = ["render", "show", "text"]
+__all__ = ["Screen", "render", "rendered", "screen_of"]
 
 # With less room than this for the sentences, a row is easier to read as a small paragraph.
 ROOM_FOR_SENTENCES = 28
@@ -28,42 +28,74 @@ INDENT = 2
 STYLES = {
     "bare": "yellow",
     "decoupled": "bold yellow",
+    "bare,kept": "bold red",
+    "normalized,decoupled": "bold red",
     "normalized": "green",
     "kept": "dim",
     "2": "bold cyan",
+    "second-order": "bold cyan",
 }
 
 
-def render(document: Document, width: int) -> Iterator[RenderableType]:
-    """What rich shows: tables where ``width`` columns hold them, else a paragraph for each row."""
+@dataclass(frozen=True, slots=True)
+class Screen:
+    """How much is seen at once.
+
+    Args:
+        width: In columns; None where a line may be of any length.
+        height: In lines.
+    """
+
+    width: int | None
+    height: int
+
+
+# A file has no size, but whoever looks at one sees about as much at once as on a large terminal.
+FILE = Screen(None, 40)
+
+
+def screen_of(stream: TextIO) -> Screen:
+    """The size of the terminal that ``stream`` is, or that of a file."""
+    if not stream.isatty():
+        return FILE
+    console = _console(stream)
+    return Screen(console.width, console.height)
+
+
+def render(document: Document, width: int, *, one_line: bool = False) -> Iterator[RenderableType]:
+    """What rich shows: tables where ``width`` columns hold them, else a paragraph for each row.
+
+    Args:
+        document: What to show.
+        width: The number of columns.
+        one_line: Give each row of a table one line, and cut its sentence there.
+    """
     for number, sentence in enumerate(document.headline):
         yield Text(sentence, style="bold" if number == 0 else "", overflow="fold")
     for table in document.tables:
         yield Text()
-        yield Text(f"{table.title} ({len(table.rows):,})", style="bold underline")
-        yield _grid(table) if _room_for_sentences(table, width) >= ROOM_FOR_SENTENCES else _stack(table)
+        yield Text(table.heading, style="bold underline")
+        fits = one_line or _room_for_sentences(table, width) >= ROOM_FOR_SENTENCES
+        yield _grid(table, one_line) if fits else _stack(table)
+    if document.notes:
+        yield Text()
+        yield from (Text(note, style="dim", overflow="fold") for note in document.notes)
 
 
-def show(document: Document, file: TextIO | None = None) -> None:
-    """Write the report to ``file``, standard output by default: laid out on a terminal, plain elsewhere."""
-    stream = file or sys.stdout
+def rendered(document: Document, stream: TextIO, *, one_line: bool = False) -> str:
+    """The report as it is written to ``stream``: laid out for a terminal, plain for all else."""
     if not stream.isatty():
-        stream.write(plain(document))
-        return
-    console = Console(
-        file=stream, highlight=False, color_system=None if os.environ.get("NO_COLOR") else "auto"
-    )
-    console.print(*render(document, console.width), sep="\n")
-
-
-def text(document: Document) -> str:
-    """The report without colour: as wide as the terminal where standard output is one, else plain."""
-    if not sys.stdout.isatty():
-        return plain(document).rstrip("\n")
-    console = Console(highlight=False, color_system=None)
+        return plain(document)
+    console = _console(stream)
     with console.capture() as capture:
-        console.print(*render(document, console.width), sep="\n")
-    return capture.get().rstrip("\n")
+        console.print(*render(document, console.width, one_line=one_line), sep="\n")
+    return capture.get()
+
+
+def _console(stream: TextIO) -> Console:
+    """Without any escape code on a dumb terminal, or where ``NO_COLOR`` is set."""
+    is_plain = bool(os.environ.get("NO_COLOR")) or os.environ.get("TERM") == "dumb"
+    return Console(file=stream, highlight=False, color_system=None if is_plain else "auto")
 
 
 def _room_for_sentences(table: Table, width: int) -> int:
@@ -74,11 +106,11 @@ def _room_for_sentences(table: Table, width: int) -> int:
     return ROOM_FOR_SENTENCES if not missing else sentences - missing
 
 
-def _grid(table: Table) -> RenderableType:
+def _grid(table: Table, one_line: bool) -> RenderableType:
     grid = Grid(box=None, pad_edge=False, padding=(0, CELL_PADDING, 0, 0), header_style="dim")
     for column in table.columns[:-1]:
-        grid.add_column(column, no_wrap=True)
-    grid.add_column(table.columns[-1], overflow="fold")
+        grid.add_column(column, no_wrap=True, overflow="ellipsis")
+    grid.add_column(table.columns[-1], no_wrap=one_line, overflow="ellipsis" if one_line else "fold")
     for row in table.rows:
         grid.add_row(*map(_cell, row))
     return grid
@@ -95,4 +127,4 @@ def _stack(table: Table) -> RenderableType:
 
 
 def _cell(word: str) -> Text:
-    return Text(word, style=STYLES.get(word, ""), overflow="fold")
+    return Text(word, style=STYLES.get(word, ""))
