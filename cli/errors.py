@@ -22,6 +22,7 @@ __all__ = [
     "WeightsError",
     "ended_early",
     "explain",
+    "lost_output",
 ]
 
 
@@ -89,6 +90,11 @@ def explain(error: BaseException) -> click.ClickException:
             "sys.exit, exit or quit out of it (--traceback shows where)."
         )
     return CliError(f"Unexpected {type(error).__name__}: {error} (--traceback shows where)")
+
+
+def lost_output(error: OSError) -> NotWrittenError:
+    """The error of a standard output that did not take everything."""
+    return NotWrittenError(f"Standard output could not be written: {error.strerror or error}")
 
 
 def ended_early(status: int) -> EndedError:

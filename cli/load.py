@@ -123,10 +123,15 @@ def _command_line(target: Target, needed: tuple[str, ...]) -> str:
 def _instance(found: Any, target: Target) -> nn.Module:
     if isinstance(found, nn.Module) and not target.has_arguments:
         return found
-    if isinstance(found, nn.Module) or not callable(found):
+    if isinstance(found, nn.Module):
         raise ModelNotLoadedError(
-            f"{target.text} is a {type(found).__name__}, {_wrong_kind(found)}. Pick a model, or a function that "
-            "returns one."
+            f"{target.text} is a model already ({type(found).__name__}), so it takes no arguments. Give them to a "
+            "function or class that makes one."
+        )
+    if not callable(found):
+        raise ModelNotLoadedError(
+            f"{target.text} is a {type(found).__name__}, neither a model nor something that makes one. "
+            "Pick a model, or a function that returns one."
         )
     if needed := lacking(found, target):
         raise ModelNotLoadedError(
@@ -154,12 +159,6 @@ def _require_taken(found: Callable[..., Any], target: Target) -> None:
         raise ModelNotLoadedError(
             f"{target.text} takes {signature}, but not these arguments: {error}."
         ) from error
-
-
-def _wrong_kind(found: Any) -> str:
-    if isinstance(found, nn.Module):
-        return "a model already, so that it takes no arguments"
-    return "neither a model nor something that makes one"
 
 
 def _about_configs(needed: tuple[str, ...]) -> str:

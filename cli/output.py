@@ -9,6 +9,7 @@ from typing import Any
 
 import safetensors.torch
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 
 from sgdph_fx.pipeline import Prepared
@@ -17,7 +18,7 @@ from .errors import NotWrittenError
 from .file_set import put_together, reserved
 from .options import FILES
 
-__all__ = ["separate", "write", "write_reserved"]
+__all__ = ["save_tensors", "separate", "write", "write_reserved"]
 
 GROUPS_VERSION = 1
 
@@ -52,11 +53,19 @@ def write_reserved(prepared: Prepared, folder: Path) -> None:
         plan_file, groups_file, weights_file, report_file, page_file = (inside / name for name in FILES)
         for file, text in zip((plan_file, groups_file, report_file, page_file), texts, strict=True):
             file.write_text(text, encoding="utf-8")
-        safetensors.torch.save_file(weights, weights_file)
+        save_tensors(weights, weights_file)
         # safetensors creates its file for the owner alone; all of them should be as readable as any other file.
         weights_file.chmod(plan_file.stat().st_mode)
 
     put_together(folder, write_all)
+
+
+def save_tensors(state: Mapping[str, Tensor], file: Path) -> None:
+    """Write ``state`` as safetensors; a full disk is an OSError, as for every other file."""
+    try:
+        safetensors.torch.save_file(dict(state), file)
+    except SafetensorError as error:
+        raise OSError(str(error)) from error
 
 
 def groups_json(groups: Sequence[Mapping[str, Any]]) -> str:

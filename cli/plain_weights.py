@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
 import torch
 from torch import Tensor
 
@@ -15,7 +14,7 @@ from sgdph_fx.report.files import replacing
 from sgdph_fx.transform.filters import decoupled_names
 
 from .errors import NotWrittenError, WeightsError
-from .output import separate
+from .output import save_tensors, separate
 from .plans import saved_plan
 from .weights import kind_of, read_state, without_wrapper
 
@@ -81,6 +80,6 @@ def _unfit(state: Mapping[str, Any], names: Sequence[str], plan: Plan) -> Iterat
 
 def _save(state: Mapping[str, Any], part: Path, output: Path) -> None:
     if output.suffix == ".safetensors":
-        safetensors.torch.save_file(separate(state, "Any other suffix of --output takes them."), part)
+        save_tensors(separate(state, "Any other suffix of --output takes them."), part)
     else:
         torch.save(dict(state), part)

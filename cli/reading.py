@@ -43,7 +43,7 @@ def read_model(asked: Asked, stage: Callable[[nn.Module, ExampleInputs | None], 
         except TraceError as error:
             if given is None:
                 return _on_a_guess(model, stage, error, asked)
-            raise TraceError(f"{error} {_what_it_takes(model, asked)}") from error
+            raise TraceError(f"{error} Its forward takes {_what_it_takes(model, asked)}.") from error
 
 
 def filled_model(asked: Asked) -> nn.Module:
@@ -72,7 +72,7 @@ def _on_a_guess(
         tried.setdefault(guess.source, []).append(guess.what)
     guessed = "; ".join(f"{', '.join(of_source)}, from {source}" for source, of_source in tried.items())
     vain = f" It does not run on guessed inputs either ({guessed})." if tried else ""
-    raise TraceError(f"{error}{vain} {_what_it_takes(model, asked)}") from error
+    raise TraceError(f"{error}{vain} Its forward takes {_what_it_takes(model, asked)}.") from error
 
 
 def _what_it_takes(model: nn.Module, asked: Asked) -> str:
@@ -81,4 +81,4 @@ def _what_it_takes(model: nn.Module, asked: Asked) -> str:
     shapes = [guess.shape for guess in guesses(model) if guess.shape] if len(needed) == 1 else []
     inputs = " ".join(f"--input {name}={shapes[-1] if shapes else 'SHAPE'}" for name in needed)
     example = f", as in: sgdph-convert {shlex.quote(asked.model)} {inputs}" if inputs else ""
-    return f"Its forward takes {signature_of(model)}{example}."
+    return f"{signature_of(model)}{example}"

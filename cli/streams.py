@@ -80,13 +80,13 @@ def remark(text: str) -> None:
 
 def code_of_lost_output(error: OSError) -> int:
     """Give up standard output after ``error``, and say why, unless the reader of a pipe has simply seen enough."""
-    from .errors import NotWrittenError
+    from .errors import lost_output
 
     stream = results()
     with contextlib.suppress(OSError, ValueError):
         # What is still in the buffer can then be flushed, at the end of the process, without a second error.
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-    lost = NotWrittenError(f"Standard output could not be written: {error.strerror or error}")
+    lost = lost_output(error)
     if error.errno != errno.EPIPE:
         with contextlib.suppress(OSError):
             lost.show()

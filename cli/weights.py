@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import warnings
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -78,9 +79,12 @@ def read_tensors(path: Path, instead: str) -> Any:
     finish_interrupted(path.parent)
     is_safetensors = path.suffix == ".safetensors"
     try:
-        if is_safetensors:
-            return safetensors.torch.load_file(path)
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings(
+            action="ignore"
+        ):  # what torch thinks of a foreign file is not for its owner
+            if is_safetensors:
+                return safetensors.torch.load_file(path)
+            return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise WeightsError(
             f"{path} holds more than tensors, or is no file of torch.save. Only tensors are loaded, as "

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import textwrap
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
@@ -11,8 +13,9 @@ from typing import TypeVar
 from sgdph_fx.plan.entries import ConvolutionEntry, Hint, ParameterEntry
 from sgdph_fx.plan.plan import Plan
 from sgdph_fx.plan.wording import counted, first_few
-from sgdph_fx.report.folding import fold, skeleton, together
+from sgdph_fx.report.folding import ALONE, ANYWHERE, fold, skeleton, together
 from sgdph_fx.report.tables import Document, Table, reason_of
+from sgdph_fx.report.terminal import Screen
 
 __all__ = ["digest"]
 
@@ -24,6 +27,8 @@ MOST_PARAMETERS = 10
 FEWEST = 3
 # The title and the names of the columns, and an empty line before them.
 AROUND = 3
+# An empty line before them, and the shell's prompt after them.
+AROUND_NOTES = 2
 BY_RULE = "by the rule"
 
 
@@ -36,22 +41,33 @@ class _Line:
     cells: tuple[str, ...]
 
 
-def digest(plan: Plan, headline: Sequence[str], lines: int) -> Document:
-    """The headline and tables of folded rows.
+def digest(plan: Plan, headline: Sequence[str], screen: Screen) -> Document:
+    """The headline and tables of folded rows, on one screen as far as that is possible.
 
     Args:
         plan: The plan.
         headline: Its counts in words.
-        lines: How many lines there are for tables. Each table has at least a few, even if that is more.
+        screen: How much is seen at once. Each table has at least a few lines, even if that is more.
     """
-    hints, parameters = _hints(plan.hints), _parameters(plan.parameters)
+    notes = _next(plan)
+    # Below it all stands the shell's prompt.
+    lines = screen.height - sum(_height(text, screen) for text in (*headline, *notes)) - AROUND_NOTES
+    hints, parameters = _hints(plan.hints), [*_parameters(plan.parameters), *_frozen(plan.frozen)]
     hinted = _table("Hints", ("code", "number", "where"), hints, MOST_HINTS)
     treated = _table("Parameters", ("role", "number", "order", "numbers", "of"), parameters, MOST_PARAMETERS)
     taken = sum(len(table.rows) + AROUND for table in (hinted, treated) if table.rows)
     columns = ("name", "number", "verdict", "reason")
-    convolutions = _table("Convolutions", columns, _convolutions(plan.convolutions), lines - taken - AROUND)
+    room = max(FEWEST, lines - taken - AROUND)
+    folded = _convolutions(plan.convolutions, ALONE)
+    if len(folded) > room:
+        folded = _convolutions(plan.convolutions, ANYWHERE)
+    convolutions = _table("Convolutions", columns, folded, room)
     shown = tuple(table for table in (convolutions, treated, hinted) if table.rows)
-    return Document(tuple(headline), shown, _next(plan))
+    return Document(tuple(headline), shown, notes)
+
+
+def _height(text: str, screen: Screen) -> int:
+    return len(textwrap.wrap(text, screen.width)) if screen.width else 1
 
 
 def _next(plan: Plan) -> tuple[str, ...]:
@@ -65,8 +81,7 @@ def _next(plan: Plan) -> tuple[str, ...]:
 def _table(title: str, columns: tuple[str, ...], lines: Sequence[_Line], most: int) -> Table:
     """The lines, the least usual first, as far as there is room."""
     ranked = sorted(lines, key=lambda line: line.rank)
-    room = max(FEWEST, most)
-    shown = ranked if len(ranked) <= room else ranked[: room - 1]
+    shown = ranked if len(ranked) <= most else ranked[: most - 1]
     cells = [line.cells for line in shown]
     if hidden := ranked[len(shown) :]:
         number = sum(line.number for line in hidden)
@@ -81,15 +96,15 @@ def _grouped(rows: Iterable[Entry], key: Callable[[Entry], Hashable]) -> list[li
     return [*groups.values()]
 
 
-def _convolutions(rows: Sequence[ConvolutionEntry]) -> list[_Line]:
+def _convolutions(rows: Sequence[ConvolutionEntry], number: re.Pattern[str]) -> list[_Line]:
     def alike(row: ConvolutionEntry) -> Hashable:
-        return skeleton(row.name), row.verdict, row.decouple, skeleton(reason_of(row))
+        return skeleton(row.name, number), row.verdict, row.decouple, skeleton(reason_of(row), number)
 
     found = []
     for group in _grouped(rows, alike):
-        for pattern in fold([row.name for row in group]):
+        for pattern in fold([row.name for row in group], number):
             members = [group[place] for place in pattern.places]
-            reason = together([reason_of(row) for row in members])
+            reason = together([reason_of(row) for row in members], number)
             cells = (pattern.text, f"×{len(members)}", _state(members[0]), reason)
             found.append(_Line(_rank(members[0]), len(members), cells))
     return found
@@ -122,6 +137,10 @@ def _treated(rows: Sequence[ParameterEntry]) -> _Line:
     order = "second-order" if first.order == 2 else "first-order"
     numbers = f"{sum(prod(row.shape) for row in rows):,}"
     return _Line(rank, len(rows), (first.role, f"×{len(rows)}", order, numbers, first_few(named)))
+
+
+def _frozen(names: Sequence[str]) -> list[_Line]:
+    return [_Line(1, len(names), ("frozen", f"×{len(names)}", "", "", first_few(names)))] if names else []
 
 
 def _hints(hints: Sequence[Hint]) -> list[_Line]:

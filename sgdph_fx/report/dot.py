@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from sgdph_fx.errors import printable
 from sgdph_fx.plan.plan import Plan
 from sgdph_fx.report.graph_view import GraphView, Part
 
@@ -58,5 +59,5 @@ def _label(part: Part) -> str:
 
 
 def _quoted(text: str) -> str:
-    escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+    escaped = printable(text).replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
     return f'"{escaped}"'

@@ -7,10 +7,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import product, zip_longest
 
-__all__ = ["Pattern", "fold", "skeleton", "together"]
+__all__ = ["ALONE", "ANYWHERE", "Pattern", "fold", "skeleton", "together"]
 
+NUMBER = r"(?:0|[1-9][0-9]{0,8})"
 # A number that stands by itself: a whole part of a path, or a word of a sentence.
-NUMBER = re.compile(r"(?<!\w)(?:0|[1-9][0-9]{0,8})(?!\w)")
+ALONE = re.compile(rf"(?<!\w){NUMBER}(?!\w)")
+# One that may also be part of a word, as in layer3.
+ANYWHERE = re.compile(rf"(?<![0-9]){NUMBER}(?![0-9])")
 MOST_LISTED = 4
 MOST_EXACT = 2
 
@@ -30,16 +33,16 @@ class Pattern:
     places: tuple[int, ...]
 
 
-def skeleton(text: str) -> tuple[str, ...]:
+def skeleton(text: str, number: re.Pattern[str] = ALONE) -> tuple[str, ...]:
     """``text`` without its numbers: what it shares with others like it.
 
-    >>> skeleton("layer3.7.conv1")
-    ('layer3.', '.conv1')
+    >>> skeleton("layer3.7.conv1"), skeleton("layer3.7.conv1", ANYWHERE)
+    (('layer3.', '.conv1'), ('layer', '.', '.conv', ''))
     """
-    return tuple(NUMBER.split(text))
+    return tuple(number.split(text))
 
 
-def fold(names: Sequence[str]) -> list[Pattern]:
+def fold(names: Sequence[str], number: re.Pattern[str] = ALONE) -> list[Pattern]:
     """Names of one skeleton as few patterns, each of which stands for these names and no others.
 
     Where that takes more than two, it is one, with a star for numbers that depend on those before them.
@@ -50,37 +53,43 @@ def fold(names: Sequence[str]) -> list[Pattern]:
     ['a.{0,1}.{0,1}', 'a.2.0']
     >>> [p.text for p in fold(["a.0.0", "a.1.0", "a.1.1", "a.2.0", "a.2.2"])]
     ['a.{0..2}.*']
+
+    Args:
+        names: The names, all of one skeleton.
+        number: What counts as a number in them.
     """
-    place_of = {_numbers(name): place for place, name in enumerate(names)}
+    place_of = {_numbers(name, number): place for place, name in enumerate(names)}
     if len(place_of) < len(names):  # one name twice
         return [Pattern(name, (place,)) for place, name in enumerate(names)]
     found = []
     boxes = _boxes(sorted(place_of))
     if len(boxes) > MOST_EXACT:
-        return [Pattern(_filled(names[0], _loose(list(place_of))), tuple(range(len(names))))]
+        return [Pattern(_filled(names[0], _loose(list(place_of)), number), tuple(range(len(names))))]
     for box in boxes:
         places = tuple(sorted(place_of[key] for key in product(*box)))
-        found.append(Pattern(_filled(names[0], [_set(values) for values in box]), places))
+        found.append(Pattern(_filled(names[0], [_set(values) for values in box], number), places))
     return sorted(found, key=lambda pattern: pattern.places)
 
 
-def together(sentences: Sequence[str]) -> str:
+def together(sentences: Sequence[str], number: re.Pattern[str] = ALONE) -> str:
     """Sentences of one skeleton as one, in which several numbers stand in braces.
 
     >>> together(["one number for each of 64 channels", "one number for each of 128 channels"])
     'one number for each of {64,128} channels'
     """
-    columns = zip(*map(_numbers, sentences), strict=True)
-    return _filled(sentences[0], [_set(values, MOST_LISTED) for values in columns])
+    columns = zip(*(_numbers(sentence, number) for sentence in sentences), strict=True)
+    return _filled(sentences[0], [_set(values, MOST_LISTED) for values in columns], number)
 
 
-def _numbers(text: str) -> tuple[int, ...]:
-    return tuple(map(int, NUMBER.findall(text)))
+def _numbers(text: str, number: re.Pattern[str]) -> tuple[int, ...]:
+    return tuple(map(int, number.findall(text)))
 
 
-def _filled(text: str, values: Sequence[str]) -> str:
+def _filled(text: str, values: Sequence[str], number: re.Pattern[str]) -> str:
     """``text`` with ``values`` in place of its numbers."""
-    return "".join(piece for pair in zip_longest(skeleton(text), values, fillvalue="") for piece in pair)
+    return "".join(
+        piece for pair in zip_longest(skeleton(text, number), values, fillvalue="") for piece in pair
+    )
 
 
 def _boxes(keys: Sequence[tuple[int, ...]]) -> list[Box]:

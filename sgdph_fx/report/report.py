@@ -83,11 +83,7 @@ class Report(Shown):
         return Document(self._headline(), tables(self.plan))
 
     def _digest(self, screen: Screen) -> Document:
-        sentences = self._headline()
-        width = screen.width or 10**6
-        # Below it stand a line of notes, which may take two, and the shell's next prompt.
-        above, below = sum(-(-len(sentence) // width) for sentence in sentences), 4
-        return digest(self.plan, sentences, screen.height - above - below)
+        return digest(self.plan, self._headline(), screen)
 
     def _headline(self) -> tuple[str, ...]:
         return headline(self.plan, self.summary, self.check)

@@ -22,6 +22,8 @@ __all__ = ["Screen", "render", "rendered", "screen_of"]
 
 # With less room than this for the sentences, a row is easier to read as a small paragraph.
 ROOM_FOR_SENTENCES = 28
+# So much of a sentence still says something.
+ENOUGH_OF_A_SENTENCE = 14
 CELL_PADDING = 2
 INDENT = 2
 
@@ -75,8 +77,10 @@ def render(document: Document, width: int, *, one_line: bool = False) -> Iterato
     for table in document.tables:
         yield Text()
         yield Text(table.heading, style="bold underline")
-        fits = one_line or _room_for_sentences(table, width) >= ROOM_FOR_SENTENCES
-        yield _grid(table, one_line) if fits else _stack(table)
+        if one_line:
+            yield from _lines(table, width)
+        else:
+            yield _grid(table) if _room_for_sentences(table, width) >= ROOM_FOR_SENTENCES else _stack(table)
     if document.notes:
         yield Text()
         yield from (Text(note, style="dim", overflow="fold") for note in document.notes)
@@ -106,11 +110,33 @@ def _room_for_sentences(table: Table, width: int) -> int:
     return ROOM_FOR_SENTENCES if not missing else sentences - missing
 
 
-def _grid(table: Table, one_line: bool) -> RenderableType:
+def _lines(table: Table, width: int) -> Iterator[RenderableType]:
+    """One line for each row: the sentence gives way first, then the name."""
+    rows = (table.columns, *table.rows)
+    name, *words, sentence = (max(map(len, column)) for column in zip(*rows, strict=True))
+    left = width - sum(word + CELL_PADDING for word in words) - CELL_PADDING
+    sentence = min(sentence, max(left - name, ENOUGH_OF_A_SENTENCE, 0))
+    name = min(name, max(left - sentence, 1))
+    for number, row in enumerate(rows):
+        cells = [
+            Text(_cut(cell, size).ljust(size + CELL_PADDING), style=STYLES.get(cell, "") if number else "dim")
+            for cell, size in zip(row, (name, *words, sentence), strict=True)
+        ]
+        line = Text().join(cells)
+        line.rstrip()
+        line.truncate(width)
+        yield line
+
+
+def _cut(text: str, size: int) -> str:
+    return text if len(text) <= size else f"{text[: size - 1]}…"
+
+
+def _grid(table: Table) -> RenderableType:
     grid = Grid(box=None, pad_edge=False, padding=(0, CELL_PADDING, 0, 0), header_style="dim")
     for column in table.columns[:-1]:
-        grid.add_column(column, no_wrap=True, overflow="ellipsis")
-    grid.add_column(table.columns[-1], no_wrap=one_line, overflow="ellipsis" if one_line else "fold")
+        grid.add_column(column, no_wrap=True)
+    grid.add_column(table.columns[-1], overflow="fold")
     for row in table.rows:
         grid.add_row(*map(_cell, row))
     return grid

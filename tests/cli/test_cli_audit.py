@@ -98,10 +98,10 @@ def test_a_plot_is_drawn(net: Path, convert: Convert) -> None:
         ),
         ((*SHAPE, "--loss", "net.py:nothing"), 3, "nothing"),
         ((*SHAPE, "--sample", "0"), 2, "--sample"),
-        (("--data", "net.py"), 1, "holds more than tensors, or is no file of torch.save"),
-        (("--data", "empty.pt"), 1, "empty.pt could not be read as a file of torch.save: it ends too early"),
+        (("--data", "net.py"), 5, "holds more than tensors, or is no file of torch.save"),
+        (("--data", "empty.pt"), 5, "empty.pt could not be read as a file of torch.save: it ends too early"),
         ((*SHAPE, "--loss", "torch.nn:MSELoss"), 3, "torch.nn:MSELoss is a class, no function"),
-        (("--data", "alone.pt"), 1, "holds a Tensor; a batch is a pair"),
+        (("--data", "alone.pt"), 5, "holds a Tensor; a batch is a pair"),
         (("--input", "2,4,6,6"), 4, "expected input"),
         ((*SHAPE, "--json", "nowhere/audit.json"), 2, "There is no folder nowhere to write audit.json into"),
     ],
@@ -119,7 +119,7 @@ def test_what_makes_no_sense_is_one_message_with_its_exit_code(
 
 def test_an_audit_that_cannot_be_written_is_shown_all_the_same(net: Path, convert: Convert) -> None:
     result = convert("audit", net, *SHAPE, "--channels", "1", "--draws", "1", "--plot", "audit.xyz")
-    assert result.exit_code == 1
+    assert result.exit_code == 7
     assert "Format 'xyz' is not supported (supported formats: " in result.stderr
     assert "4 of 4 second-order parameters audited" in result.stdout
 

@@ -142,7 +142,7 @@ def test_dot_is_a_graph(net: Path, convert: Convert) -> None:
 
 
 def test_hints_can_be_silenced(write: Write, convert: Convert) -> None:
-    write("from torch import nn\nnet = nn.Sequential(nn.Linear(2, 2))\n")
-    assert "classifier-bias" in convert("net.py").stdout
-    assert "classifier-bias" not in convert("net.py", "--silence", "classifier-bias").stdout
+    write("from torch import nn\nnet = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))\n")
+    assert "absorbed-bias" in convert("net.py").stdout
+    assert "absorbed-bias" not in convert("net.py", "--silence", "absorbed-bias").stdout
     assert convert("net.py", "--silence", "nothing").exit_code == 2

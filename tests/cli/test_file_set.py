@@ -1,5 +1,6 @@
 """Files that appear together: an error, a signal and a kill at every single step of it."""
 
+import contextlib
 import os
 import signal
 from collections.abc import Callable
@@ -99,10 +100,8 @@ def test_an_error_at_any_step_leaves_one_whole_set(
     for step in range(1, steps(tmp_path) + 1):
         with pytest.MonkeyPatch.context() as patch:
             failing(patch, step, fail)
-            try:
+            with contextlib.suppress(NotWrittenError, KeyboardInterrupt):
                 replace_all(folder, "new")
-            except (NotWrittenError, KeyboardInterrupt):
-                pass
         # What could not even be cleaned up goes with the next use of the folder.
         with reserved(folder, NAMES):
             pass
@@ -134,7 +133,7 @@ def test_a_kill_at_any_step_never_leaves_old_beside_new_and_the_next_one_complet
 
 def test_a_second_writer_is_refused_with_a_clear_word(folder: Path) -> None:
     with reserved(folder, NAMES):
-        with pytest.raises(NotWrittenError, match="Another sgdph-convert is writing to .*out"):
+        with pytest.raises(NotWrittenError, match=r"Another sgdph-convert is writing to .*out"):
             replace_all(folder, "second")
         put_together(folder, write("first"))
     assert {*contents(folder).values()} == {"first"}

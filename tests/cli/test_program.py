@@ -1,7 +1,6 @@
 """The real program in a process of its own: pipes, descriptors, and a gate that no model's code opens by accident."""
 
 import json
-import os
 import re
 import subprocess
 import sys
