@@ -119,18 +119,21 @@ def _write(prepared: Prepared, output: Path) -> None:
 def _compare(reviewed: Plan, plan: Plan, form: str | None) -> None:
     """Raise if the plans treat anything differently, after saying what on standard output."""
     from sgdph_fx.plan.diff import plan_changes
+    from sgdph_fx.plan.wording import counted
 
     found = plan_changes(reviewed, plan)
     treated = [change for change in found if change.what != "model"]
     if not treated:
-        renamed = f" Its class is {plan.model} now, and was {reviewed.model}." if found else ""
+        renamed = (
+            f" Its class was {reviewed.model} and is {plan.model}, which decides nothing." if found else ""
+        )
         remark(f"The model is treated as in the reviewed plan.{renamed}")
         return
     if form != "quiet":
         print_changes(found, form)
     raise OtherPlanError(
-        f"{len(treated)} difference{'' if len(treated) == 1 else 's'} to the reviewed plan, so it no longer says how "
-        "this model is trained. If the new plan is as it should be, save it with --output in place of the old one."
+        f"{counted(len(treated), 'difference')} to the reviewed plan, so it no longer says how this model is trained. "
+        "If the new plan is as it should be, save it with --output in place of the old one."
     )
 
 
