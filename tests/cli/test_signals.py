@@ -1,7 +1,6 @@
 """Ctrl-C and other signals at any moment: an exit code of its own, no traceback, nothing left behind."""
 
 import os
-import pty
 import signal
 import subprocess
 import time
@@ -10,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.conftest import COMMAND, ENVIRONMENT, Program
+from tests.cli.conftest import COMMAND, ENVIRONMENT
 
 Write = Callable[..., Path]
 
@@ -140,34 +139,3 @@ def test_an_ignored_signal_stays_ignored(write: Write, folder: Path) -> None:
     wait_for(folder / "there")
     os.killpg(process.pid, signal.SIGHUP)
     assert process.wait(timeout=30) == 0
-
-
-def test_a_dumb_terminal_and_no_color_get_no_escape_codes(net: Path, program: Program) -> None:
-    for environment in ({"TERM": "dumb"}, {"TERM": "xterm-256color", "NO_COLOR": "1"}):
-        shown = on_a_terminal(net.parent, environment, "net.py")
-        assert "1 of 2 convolutions was decoupled" in shown
-        assert "\x1b" not in shown
-    assert "\x1b[" in on_a_terminal(net.parent, {"TERM": "xterm-256color"}, "net.py")
-
-
-def on_a_terminal(folder: Path, environment: dict[str, str], *arguments: str) -> str:
-    """What the program writes to a terminal of 80 by 24."""
-    ours, theirs = pty.openpty()
-    process = subprocess.Popen(
-        [*COMMAND, *arguments],
-        cwd=folder, stdin=theirs, stdout=theirs, stderr=theirs,
-        env={**ENVIRONMENT, "COLUMNS": "80", "LINES": "24", "PAGER": "cat", **environment},
-    )  # fmt: skip
-    os.close(theirs)
-    pieces = []
-    while True:
-        try:
-            piece = os.read(ours, 10000)
-        except OSError:  # how Linux says that the other side has gone
-            break
-        if not piece:
-            break
-        pieces.append(piece)
-    assert process.wait(timeout=60) == 0
-    os.close(ours)
-    return b"".join(pieces).decode()
