@@ -10,15 +10,18 @@ from sgdph_fx.plan.plan import Plan
 from sgdph_fx.report import dot
 from sgdph_fx.report.digest import digest
 from sgdph_fx.report.graph_view import GraphView
+from sgdph_fx.report.html import html
 from sgdph_fx.report.page.assemble import page
 from sgdph_fx.report.shown import Shown
 from sgdph_fx.report.summary import Check, Summary, headline, summarize
 from sgdph_fx.report.tables import Document, tables
-from sgdph_fx.report.terminal import Screen
+from sgdph_fx.report.terminal import FILE, Screen
 
 __all__ = ["Report"]
 
 VERSION = 1
+# What is read at once of a printed page.
+PAPER = Screen(None, 60)
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -77,7 +80,10 @@ class Report(Shown):
 
         It asks for nothing from any network. To look at it, write it to a file and open that in a browser.
         """
-        return page(self.plan, self.summary, self._document().headline, self.graph_view)
+        return page(self.plan, self.summary, self._digest(PAPER), self.graph_view)
+
+    def _repr_html_(self) -> str:
+        return html(self._document(), self._digest(FILE))
 
     def _document(self) -> Document:
         return Document(self._headline(), tables(self.plan))

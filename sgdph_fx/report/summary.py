@@ -10,7 +10,7 @@ from sgdph_fx.plan.entries import ParameterEntry
 from sgdph_fx.plan.plan import Plan
 from sgdph_fx.plan.wording import counted
 
-__all__ = ["Check", "Summary", "headline", "percent", "summarize"]
+__all__ = ["Check", "Summary", "facts", "headline", "percent", "summarize"]
 
 WAYS = {
     "symbolic": "traced symbolically, without running it",
@@ -73,6 +73,16 @@ def summarize(plan: Plan) -> Summary:
         numbers=_numbers(plan.parameters),
         second_order_numbers=_numbers(plan.second_order),
         frozen=len(plan.frozen),
+    )
+
+
+def facts(summary: Summary) -> tuple[tuple[str, str], ...]:
+    """The counts that stand at the head of the page, each a value and what it counts."""
+    return (
+        (f"{summary.decoupled:,} of {summary.convolutions:,}", "convolutions decoupled"),
+        (f"{summary.second_order_parameters:,} of {summary.parameters:,}", "parameters second-order"),
+        (percent(summary.second_order_share), "of all trainable numbers"),
+        (f"{summary.second_order_parameters:,}", "steps in a Hessian cycle"),
     )
 
 

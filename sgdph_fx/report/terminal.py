@@ -18,7 +18,7 @@ from rich.text import Text
 from sgdph_fx.report.plain import plain
 from sgdph_fx.report.tables import NONE, Document, Table
 
-__all__ = ["Screen", "render", "rendered", "screen_of"]
+__all__ = ["FILE", "Screen", "render", "rendered", "screen_of"]
 
 # With less room than this for the sentences, a row is easier to read as a small paragraph.
 ROOM_FOR_SENTENCES = 28
