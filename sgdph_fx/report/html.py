@@ -12,24 +12,31 @@ __all__ = ["html", "plain_tables"]
 # A notebook keeps what it shows in its file: the whole of a large model belongs on the page.
 MOST_ROWS = 50
 
-# Inline, as many places that show notebooks take style sheets out; colours are those of the page around, but for a few
-# marks that can be read on light and dark alike.
-CELL = "text-align:left;vertical-align:top;padding:3px 14px 3px 0;border:0"
-HEAD = f"{CELL};font-weight:600;opacity:.75"
-BOX = "max-width:100%;overflow-x:auto"
-TITLE = "cursor:pointer;padding:4px 0;font-weight:600"
+# Where a viewer takes styles out, as GitHub does, plain tables are left. Colours are those of the notebook's theme, but
+# for two marks that can be read on light and on dark.
+STYLE = """
+.sgdph-fx { max-width: 100%; overflow-x: auto; line-height: 1.45; }
+.sgdph-fx p { margin: 2px 0; }
+.sgdph-fx summary { cursor: pointer; padding: 6px 0 2px; font-weight: 600; }
+.sgdph-fx table { border-collapse: collapse; margin: 2px 0 6px; font-size: 13px; }
+.sgdph-fx th, .sgdph-fx td { border: 0; border-bottom: 1px solid rgba(128, 128, 128, 0.3); padding: 3px 14px 3px 0;
+  text-align: left; vertical-align: top; background: none; }
+.sgdph-fx td:first-child { font-family: monospace; }
+.sgdph-fx .bare { color: #c2610a; font-weight: 600; }
+.sgdph-fx .second { color: #4573ee; font-weight: 600; }
+"""
 MARKS = {
-    "bare": "#b45309",
-    "decoupled": "#b45309",
-    "bare,kept": "#b45309",
-    "normalized,decoupled": "#b45309",
-    "second-order": "#3b66e0",
-    "2": "#3b66e0",
+    "bare": "bare",
+    "decoupled": "bare",
+    "bare,kept": "bare",
+    "normalized,decoupled": "bare",
+    "second-order": "second",
+    "2": "second",
 }
 
 
 def html(document: Document, digest: Document | None = None) -> str:
-    """Headline and foldable tables, without any style sheet or script; long tables are cut, and say so.
+    """Headline and foldable tables, without any script; long tables are cut, and say so.
 
     Args:
         document: The whole.
@@ -38,41 +45,39 @@ def html(document: Document, digest: Document | None = None) -> str:
     first, *others = document.headline
     sentences = f"<p><strong>{escape(first)}</strong></p>" + "".join(f"<p>{escape(s)}</p>" for s in others)
     short = (
-        "".join(_styled(table, document.whole, unfolded=True) for table in digest.tables) if digest else ""
+        "".join(_foldable(table, document.whole, unfolded=True) for table in digest.tables) if digest else ""
     )
-    tables = "".join(_styled(table, document.whole) for table in document.tables)
-    notes = "".join(f"<p>{escape(note)}</p>" for note in (document.notes if digest is None else ()))
-    return f"<div>{sentences}{short}{tables}{notes}</div>"
+    tables = "".join(_foldable(table, document.whole) for table in document.tables)
+    notes = "".join(f"<p>{escape(note)}</p>" for note in document.notes)
+    return f'<div class="sgdph-fx"><style>{STYLE}</style>{sentences}{short}{tables}{notes}</div>'
 
 
-def _styled(table: Table, whole: str, *, unfolded: bool = False) -> str:
-    head = "".join(f'<th style="{HEAD}">{escape(name)}</th>' for name in table.columns)
-    body = "".join(f"<tr>{''.join(map(_cell, row))}</tr>" for row in table.rows[:MOST_ROWS])
+def _foldable(table: Table, whole: str, *, unfolded: bool = False) -> str:
+    summary = f"<summary>{escape(table.heading)}{'' if unfolded else ', row by row'}</summary>"
     more = len(table.rows) - MOST_ROWS
     rest = f"<p>{more:,} more: see <code>{escape(whole)}</code></p>" if more > 0 else ""
-    every = "" if unfolded else ", every row"
-    return (
-        f'<details{" open" if unfolded else ""}><summary style="{TITLE}">{escape(table.heading)}{every}</summary>'
-        f'<div style="{BOX}"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>{rest}</details>'
-    )
-
-
-def _cell(text: str) -> str:
-    mark = f";color:{MARKS[text]};font-weight:600" if text in MARKS else ""
-    return f'<td style="{CELL}{mark}">{escape(text)}</td>'
+    opened = " open" if unfolded else ""
+    return f"<details{opened}>{summary}{_table(table, MOST_ROWS)}{rest}</details>"
 
 
 def plain_tables(document: Document) -> str:
-    """The tables and what is said below them, for a page with a style sheet of its own."""
-    tables = "".join(map(_plain, document.tables))
-    return "".join(f"<p>{escape(s)}</p>" for s in document.headline) + tables
+    """The sentences and the tables, for a page with a style sheet of its own."""
+    sentences = "".join(f"<p>{escape(sentence)}</p>" for sentence in document.headline)
+    return sentences + "".join(
+        f"<h2>{escape(table.heading)}</h2>{_table(table)}" for table in document.tables
+    )
 
 
-def _plain(table: Table) -> str:
+def _table(table: Table, most: int | None = None) -> str:
     head = _row("th", table.columns)
-    body = "".join(_row("td", row) for row in table.rows)
-    return f"<h2>{escape(table.heading)}</h2><table><thead>{head}</thead><tbody>{body}</tbody></table>"
+    body = "".join(_row("td", row) for row in table.rows[:most])
+    return f"<table><thead>{head}</thead><tbody>{body}</tbody></table>"
 
 
 def _row(tag: str, cells: Sequence[str]) -> str:
-    return f"<tr>{''.join(f'<{tag}>{escape(cell)}</{tag}>' for cell in cells)}</tr>"
+    return f"<tr>{''.join(_cell(tag, cell) for cell in cells)}</tr>"
+
+
+def _cell(tag: str, text: str) -> str:
+    mark = f' class="{MARKS[text]}"' if text in MARKS else ""
+    return f"<{tag}{mark}>{escape(text)}</{tag}>"

@@ -142,7 +142,8 @@ def test_a_notebook_shows_every_cell_and_runs_none_of_it(plan: Plan) -> None:
     parser.feed(Report(plan)._repr_html_())
     assert "ReLU | Linear [bold] follow, no <norm> (net.py:12)" in parser.cells
     assert "norm" not in parser.tags
-    assert len(parser.cells) == 2 * 6 + 5 * 6 + 3 + 2 + 1
+    # Folded: 2 convolutions, 5 roles and what is frozen, a hint. Row by row: as in Markdown.
+    assert len(parser.cells) == (2 * 4 + 6 * 5 + 3) + (2 * 6 + 5 * 6 + 3 + 2 + 1)
 
 
 def test_a_report_cannot_be_changed(plan: Plan) -> None:
