@@ -29,7 +29,7 @@ function partFace(part) {
 }
 
 function moduleFace(module) {
-  const name = printable(module.isGroup ? nameOf(module.id) : lastName(module.path));
+  const name = printable(module.isGroup ? module.name : lastName(module.path));
   const convolutions = new Set(module.parts.filter((p) => p.kind === "convolution").map((p) => p.row ?? p));
   const bare = new Set(module.parts.filter((p) => p.bare).map((p) => p.row)).size;
   const second = new Set(module.parts.flatMap((p) => p.parameters.filter((row) => row.order === 2))).size;

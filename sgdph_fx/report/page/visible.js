@@ -39,8 +39,9 @@ function groupChildren(module) {
   const groups = [];
   for (let first = 0; first < module.children.length; first += size) {
     const children = module.children.slice(first, first + size);
-    const path = `${module.path}[${nameOf(children[0])}–${nameOf(children.at(-1))}]`;
-    const group = { ...newModule(path, `${children.length} in a row`, children), isGroup: true };
+    const name = `${endsOf(children[0])[0]}–${endsOf(children.at(-1))[1]}`;
+    const path = `${module.path}[${name}]`;
+    const group = { ...newModule(path, `${children.length} in a row`, children), isGroup: true, name };
     group.parts = children.map(itemAt).flatMap((item) => (item.children ? item.parts : [item]));
     modules.set(path, group);
     groups.push(group.id);
@@ -49,9 +50,12 @@ function groupChildren(module) {
   module.children = groups;
 }
 
-function nameOf(id) {
+/** The names of the first and the last part in an item. */
+function endsOf(id) {
   const item = itemAt(id);
-  return item.isGroup ? item.path.slice(item.path.lastIndexOf("[") + 1, -1) : lastName(item.path) || item.label;
+  if (item.isGroup) return [endsOf(item.children[0])[0], endsOf(item.children.at(-1))[1]];
+  const name = lastName(item.path) || item.label;
+  return [name, name];
 }
 
 /** Tell each part and each module what it stands in. */
