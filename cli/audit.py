@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from .examples import WithExamples
 from .loss_names import LOSSES
 from .options import NEW_FILE, OLD_FILE, Asked, model_options, traceback_option
 from .streams import results
@@ -17,7 +18,7 @@ __all__ = ["command"]
 COUNT = click.IntRange(min=1)
 
 
-@click.command("audit")
+@click.command("audit", cls=WithExamples)
 @model_options
 @click.option(
     "--data",
@@ -62,7 +63,6 @@ def command(
     numbers to rely on need --data and trained --weights. Each number measured costs one Hessian-vector product.
     After the first ones you are told how many there are and about how long they take.
 
-    \b
     Examples:
       sgdph-convert audit model.py --input 32,3,32,32
       sgdph-convert audit model.py:small --data batch.pt --weights trained.pt --plot audit.png

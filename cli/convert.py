@@ -11,6 +11,7 @@ import click
 
 from .diff import print_changes
 from .errors import OtherPlanError
+from .examples import WithExamples
 from .options import (
     FILES,
     NEW_FOLDER,
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 __all__ = ["convert"]
 
 
-@click.command("convert")
+@click.command("convert", cls=WithExamples)
 @model_options
 @click.option("--output", type=NEW_FOLDER, metavar="DIR", help=f"Write {', '.join(FILES)} there.")
 @click.option(
@@ -58,7 +59,6 @@ def convert(
 ) -> None:
     """Make MODEL ready for SGD-PH, and print what gets Hessian treatment and why.
 
-    \b
     Examples:
       sgdph-convert model.py
       sgdph-convert model.py:small --input 1,3,32,32 --output converted

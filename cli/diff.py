@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from .examples import WithExamples
 from .options import Asked, form_options, reading_options, traceback_option
 from .progress import progress
 from .streams import results
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["diff", "print_changes"]
 
 
-@click.command("diff")
+@click.command("diff", cls=WithExamples)
 @click.argument("before", type=click.Path())
 @click.argument("after", type=click.Path())
 @reading_options
@@ -30,7 +31,6 @@ def diff(before: str, after: str, asked: Asked, form: str | None, with_traceback
     Each of them is a plan (a file that ends in .json) or a model. Only what is treated how counts: names,
     verdicts, orders, roles and shapes, and neither source lines nor the wording of reasons.
 
-    \b
     Examples:
       sgdph-convert diff reviewed/plan.json model.py
       sgdph-convert diff old.json new.json --markdown

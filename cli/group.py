@@ -11,6 +11,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from . import program
+from .examples import unfilled_examples
 from .exit_codes import INTERRUPTED
 from .streams import code_of_lost_output, results
 
@@ -24,6 +25,9 @@ class ConvertByDefault(click.Group):
 
     A model in a file or a module that is named as a subcommand is meant by ``convert NAME`` or ``./NAME``.
     """
+
+    def __init__(self, name: str | None = None, *, help: str | None = None, **extra: Any) -> None:
+        super().__init__(name, help=unfilled_examples(help), **extra)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run as the program does, in a process of its own."""

@@ -31,7 +31,6 @@ def main() -> None:
     timm:NAME, torchvision:NAME or hf:PATH. The model is an nn.Module object, or a function or class that makes one,
     with arguments by --arg.
 
-    \b
     Examples:
       sgdph-convert model.py
       sgdph-convert model.py:small --input 1,3,32,32 --output converted

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from .examples import WithExamples
 from .options import NEW_FILE, OLD_FILE, PLAN_FILE, traceback_option
 from .progress import progress
 from .streams import remark
@@ -14,7 +15,7 @@ from .working import working
 __all__ = ["restore"]
 
 
-@click.command("restore")
+@click.command("restore", cls=WithExamples)
 @click.argument("checkpoint", type=OLD_FILE)
 @click.option(
     "--plan",
@@ -38,7 +39,6 @@ def restore(checkpoint: Path, plan_file: Path, output: Path, with_traceback: boo
     Each direction and gain becomes one weight again, under its original name; all else stays as it is. The
     model's code is not needed. A file that is there already is replaced once the new one is complete.
 
-    \b
     Example:
       sgdph-convert restore epoch90.pt --plan converted/plan.json --output plain.safetensors
     """
