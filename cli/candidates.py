@@ -1,4 +1,4 @@
-"""What in a module could be the model that was meant."""
+"""Find what in a module could be the model."""
 
 from __future__ import annotations
 

@@ -87,7 +87,7 @@ def convert(
 
 
 def _reserve(stack: contextlib.ExitStack, output: Path) -> None:
-    """Before the work, so that nobody waits for what cannot be written then."""
+    """Before the work: do not let anyone wait for what cannot be written afterwards."""
     from .file_set import reserved
 
     stack.enter_context(reserved(output, FILES))

@@ -1,4 +1,4 @@
-"""A command with subcommands that stays what it was: ``sgdph-convert model.py`` means ``convert``."""
+"""The command with its subcommands; ``sgdph-convert model.py`` means ``sgdph-convert convert model.py``."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ DEFAULT = "convert"
 
 
 class ConvertByDefault(click.Group):
-    """Whatever does not begin with the name of a subcommand is for ``convert``.
+    """A group that hands everything which names no subcommand to ``convert``.
 
-    A model in a file or a module that is named as a subcommand is meant by ``convert NAME`` or ``./NAME``.
+    If a module is called like a subcommand, write ``convert NAME`` or ``./NAME`` to mean the module.
     """
 
     def __init__(self, name: str | None = None, *, help: str | None = None, **extra: Any) -> None:

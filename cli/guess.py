@@ -1,4 +1,4 @@
-"""Inputs that a model may run on, guessed from what it says of itself."""
+"""Guess inputs that a model may run on, from its configuration or its first layer."""
 
 from __future__ import annotations
 

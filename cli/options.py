@@ -1,4 +1,4 @@
-"""What every command that reads a model is asked in the same way."""
+"""The options that several commands share."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ def page(text: str, stream: TextIO, height: int) -> None:
         stream.write(text)
         return
     assert process.stdin is not None
-    with contextlib.suppress(BrokenPipeError):  # whoever leaves the pager has seen enough
+    with contextlib.suppress(BrokenPipeError):  # you left the pager
         process.stdin.write(text.encode("utf-8", "backslashreplace"))
         process.stdin.close()
     _wait(process)

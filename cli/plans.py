@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -45,4 +46,14 @@ def saved_plan(path: Path) -> Plan:
         return Plan.from_json(text)
     # A text that was made to do harm fails in ways of its own: nested too deep, or with numbers too long to read.
     except Exception as error:
-        raise PlanFormatError(f"The plan {path} cannot be used: {error}") from error
+        raise PlanFormatError(f"The plan {path} cannot be used: {error}{_if_a_report(text)}") from error
+
+
+def _if_a_report(text: str) -> str:
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError):
+        return ""
+    if not isinstance(content, dict) or not {"plan", "summary"} <= content.keys():
+        return ""
+    return " It is a report, as --json prints it: write a plan with --output, or save its part 'plan' alone."

@@ -1,4 +1,4 @@
-"""A line on a terminal that says what takes so long; nothing in a pipe, and nothing for what is quick."""
+"""A line on a terminal that says what is taking long. In a pipe, and for quick work, nothing is printed."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ class Line:
 
 @contextlib.contextmanager
 def progress(what: str, stream: TextIO | None = None) -> Iterator[None]:
-    """Say on ``stream``, standard error by default, what is going on for longer than a second.
+    """Say what is going on if it takes longer than a second.
 
     Args:
-        what: What is done, as ``"Comparing"``.
-        stream: Where to say so; if it is no terminal, or one that cannot go back in a line, nothing is said.
+        what: The work, such as ``"Comparing"``.
+        stream: Where to say so, standard error by default. Nothing is said if it is no terminal, or a dumb one.
     """
     stream = stream or sys.stderr
     if stream is None or not stream.isatty() or is_dumb():

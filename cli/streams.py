@@ -42,17 +42,16 @@ class _Closed(io.StringIO):
 def keep_standard_output(is_open: bool) -> None:
     """Keep standard output for :func:`results`, and lead descriptor 1 to standard error."""
     global _kept
-    _kept = _copy_of_standard_output() if is_open else _Closed()
+    _kept = _copy_of(1, sys.stdout.encoding) if is_open else _Closed()
     os.dup2(2, 1)
     sys.stdout = _kept
 
 
-def _copy_of_standard_output() -> TextIO:
-    own = os.dup(1)
-    line_by_line = os.isatty(own)
-    encoding = sys.stdout.encoding if sys.stdout is not None else None
+def _copy_of(number: int, encoding: str | None) -> TextIO:
+    """A stream of its own to where a descriptor leads."""
+    own = os.dup(number)
     # A pipe may be ASCII where a name or a reason is not: an escaped letter is better than no report.
-    return open(own, "w", 1 if line_by_line else -1, encoding=encoding, errors="backslashreplace")
+    return open(own, "w", 1 if os.isatty(own) else -1, encoding=encoding, errors="backslashreplace")
 
 
 def results() -> TextIO:
@@ -64,7 +63,9 @@ def results() -> TextIO:
 def only_results() -> Iterator[None]:
     """Send what is printed inside to standard error, and, in a program, all that is printed afterwards."""
     if _kept is not None:
-        sys.stdout = sys.stderr
+        if sys.stdout is _kept:
+            # A stream of its own: what the model's code closes is not ours.
+            sys.stdout = _copy_of(2, sys.stderr.encoding if sys.stderr is not None else None)
         yield
         return
     with contextlib.redirect_stdout(sys.stderr):

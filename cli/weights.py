@@ -1,4 +1,4 @@
-"""Load saved weights into the model, or say why they don't fit."""
+"""Load saved weights into the model, or say why they do not fit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The manners of every command: what a model's own code may change, and how an error ends."""
+"""What every command does around the model's own code: contain it, and turn errors into messages."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ __all__ = ["same_folder", "working"]
 
 @contextlib.contextmanager
 def working(with_traceback: bool) -> Iterator[None]:
-    """The part of a command that runs the person's code and ours.
+    """Run the model's code and ours.
 
-    Nothing of it goes to standard output, where another program may read a report, and it leaves the current folder
-    as it is. An error, ``sys.exit`` included, becomes one paragraph with an exit code.
+    What the code prints stays out of standard output, where another program may read a report, and the current folder
+    is the same afterwards. An error, ``sys.exit`` included, becomes one paragraph with an exit code.
     """
     try:
         with only_results(), same_folder():

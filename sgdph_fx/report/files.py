@@ -1,4 +1,4 @@
-"""Write a file beside its place and rename it there, so that nobody ever finds half of one."""
+"""Write a file beside its place and rename it there: readers find the old file or the new one, never half."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What can show itself: printed, on a terminal, in a notebook, as Markdown."""
+"""The base of results that show themselves: printed, on a terminal, in a notebook, as Markdown."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["Shown"]
 
 
 class Shown(ABC):
-    """A result with its sentences and tables; what they are is all that a subclass has to say."""
+    """A result with sentences and tables. A subclass says what they are."""
 
     __slots__ = ()
 

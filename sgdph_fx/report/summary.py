@@ -25,6 +25,10 @@ class Check:
     Args:
         what: What was compared with what: ``"outputs before and after"``.
         max_relative_difference: The largest difference found, relative to the size of the original.
+
+    Example:
+        >>> Check("outputs in evaluation mode", 3.2e-7).max_relative_difference
+        3.2e-07
     """
 
     what: str
@@ -45,6 +49,13 @@ class Summary:
         numbers: Number of trainable numbers, in all those tensors.
         second_order_numbers: How many of them get Hessian treatment.
         frozen: Number of parameters that require no gradient.
+
+    Example:
+        >>> from torch import nn
+        >>> from sgdph_fx import analyze
+        >>> counts = summarize(analyze(nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8))))
+        >>> counts.numbers, counts.second_order_numbers  # 8·3·3·3 weights, and three times 8
+        (240, 24)
     """
 
     convolutions: int

@@ -1,4 +1,4 @@
-"""The tables of a report as plain strings, for every format alike."""
+"""The tables of a report as plain strings, the same for every format."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ class Screen:
     height: int
 
 
-# A file has no size, but whoever looks at one sees about as much at once as on a large terminal.
+# A file has no size. People who look at one see about as much at once as on a large terminal.
 FILE = Screen(None, 40)
 
 

@@ -151,6 +151,12 @@ def test_a_copy_of_the_process_has_no_say(write: Write, program: Program) -> Non
     assert json.loads(done.stdout)["summary"]["convolutions"] == 1
 
 
+def test_a_model_that_closes_its_output_changes_nothing(write: Write, program: Program) -> None:
+    done = program(net_that(write, "", "sys.stdout.close()"), *INPUT, "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["summary"]["convolutions"] == 1
+
+
 # Every way to standard output: by Python, by its number, from a program, from a thread that is late, at exit.
 LOUD = "; ".join(
     [

@@ -157,6 +157,15 @@ def test_a_plan_of_a_strange_kind_is_one_message(net: Path, convert: Convert, tm
     assert "could not be read" in refused(convert, "diff", path, net, code=6)
 
 
+def test_a_report_is_told_from_a_plan(net: Path, convert: Convert, tmp_path: Path) -> None:
+    (tmp_path / "report.json").write_text(convert(net, "--json").stdout)
+    message = refused(convert, net, "--check", "report.json", code=6)
+    assert (
+        "It is a report, as --json prints it: write a plan with --output, or save its part 'plan' alone."
+        in message
+    )
+
+
 def test_a_missing_plan_has_one_code_wherever_it_is_missing(
     net: Path, convert: Convert, tmp_path: Path
 ) -> None:
