@@ -48,3 +48,6 @@ main.add_command(convert)
 main.add_command(audit)
 main.add_command(diff)
 main.add_command(restore)
+
+if __name__ == "__main__":
+    main()

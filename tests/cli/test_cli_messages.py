@@ -28,7 +28,7 @@ from tests.test_messages import DOCUMENTS, ROOT
 
 # Where the program itself ends, by a code that one of these errors gave.
 CAUGHT = ("explain", "OSError", "Interrupted", "ValueError", "TypeError")
-ENDS = ("program.py", "group.py")
+ENDS = ("program.py", "group.py", "pull_request.py")
 COMMAND = [m for m in DOCUMENTS.messages() if m.where.startswith("cli/")]
 
 

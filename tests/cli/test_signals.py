@@ -107,15 +107,19 @@ def test_a_second_ctrl_c_gets_through_code_that_swallowed_the_first(write: Write
     assert process.wait(timeout=30) == 130
 
 
-@pytest.mark.parametrize("after", [0.03, 0.1, 0.3, 1.0])
+@pytest.mark.parametrize("after", [0.0, 0.05, 0.3, 1.0])
 def test_ctrl_c_while_torch_is_imported_leaves_no_traceback(after: float, net: Path, folder: Path) -> None:
     process = start(folder)
+    # Until the program forks, Python's own start is under way.
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    while process.poll() is None and not children.read_text():
+        time.sleep(0.005)
     time.sleep(after)
     os.killpg(process.pid, signal.SIGINT)
     err = process.communicate(timeout=30)[1]
-    # Before its own first line Python itself is in charge; in the end there is an error, as there is no net.py:net.
-    assert process.returncode in (130, 3, -signal.SIGINT), err
-    assert process.returncode == -signal.SIGINT or "Traceback" not in err
+    # In the end there is an error, as there is no net.py:net.
+    assert process.returncode in (130, 3), err
+    assert "Traceback" not in err
 
 
 def test_a_killed_parent_takes_the_work_along(write: Write, folder: Path) -> None:
