@@ -16,6 +16,7 @@ from experiments.plots import curves
 from experiments.recipe_files import SCALES, Experiment, names, read
 from experiments.tables import text
 from experiments.team import Team
+from sgdph_fx.report.files import replacing, write_text
 
 __all__ = ["main"]
 
@@ -78,9 +79,10 @@ def main(
 
 def _write(experiment: Experiment, out: Path, seeds: int | None) -> None:
     outcomes = gather(experiment, out / "epochs.jsonl", seeds)
-    (out / f"{experiment.name}.md").write_text(text(experiment, outcomes), encoding="utf-8")
+    write_text(out / f"{experiment.name}.md", text(experiment, outcomes))
     if experiment.curves:
-        curves(experiment, outcomes, experiment.curves).savefig(out / f"{experiment.name}.png", dpi=150)
+        with replacing(out / f"{experiment.name}.png") as part:
+            curves(experiment, outcomes, experiment.curves).savefig(part, dpi=150)
 
 
 if __name__ == "__main__":

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from sgdph_fx.report.files import replacing
 
 __all__ = ["Checkpoint"]
 
@@ -27,12 +28,8 @@ class Checkpoint:
     def write(self, state: dict[str, Any]) -> None:
         """Replace the file by ``state`` in one step: a kill leaves the old file or the new one."""
         self.file.parent.mkdir(parents=True, exist_ok=True)
-        part = self.file.with_suffix(".part")
-        with part.open("wb") as stream:
-            torch.save(state, stream)
-            stream.flush()
-            os.fsync(stream.fileno())
-        part.replace(self.file)
+        with replacing(self.file) as part:
+            torch.save(state, part)
 
     def read(self, device: torch.device) -> dict[str, Any] | None:
         """What was last written, its tensors on ``device``; None if nothing was."""
@@ -44,4 +41,3 @@ class Checkpoint:
     def remove(self) -> None:
         """Forget it: the training is over."""
         self.file.unlink(missing_ok=True)
-        self.file.with_suffix(".part").unlink(missing_ok=True)

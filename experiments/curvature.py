@@ -19,6 +19,7 @@ from experiments.batches import plain_batches
 from experiments.pairs import Pair, affine_pairs, joint_block, pair_of
 from experiments.short_training import Trained, training_options, with_bar
 from sgdph_fx import Audit, audit
+from sgdph_fx.report.files import write_text
 
 __all__ = ["main"]
 
@@ -56,15 +57,15 @@ def main(
     click.echo(str(found))
     if pairs:
         measured = measure_pairs(trained.prepared.model, *audited)
-        (out / network / "pairs.json").write_text(json.dumps([asdict(p) for p in measured], indent=1) + "\n")
+        write_text(out / network / "pairs.json", json.dumps([asdict(p) for p in measured], indent=1) + "\n")
         click.echo(summary(measured))
 
 
 def write(found: Audit, folder: Path) -> None:
     """The audit as JSON, Markdown and fig."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "audit.json").write_text(found.to_json())
-    (folder / "audit.md").write_text(found.to_markdown())
+    write_text(folder / "audit.json", found.to_json())
+    write_text(folder / "audit.md", found.to_markdown())
     found.plot(folder / "audit.png")
 
 

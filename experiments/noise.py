@@ -21,6 +21,7 @@ from experiments.batches import augmented_batches
 from experiments.short_training import Trained, training_options, with_bar
 from sgdph_fx import Prepared
 from sgdph_fx.curvature.forward_over_reverse import product_only
+from sgdph_fx.report.files import write_text
 
 __all__ = ["Noise", "main", "measure", "noise_of"]
 
@@ -72,7 +73,7 @@ def main(
     drawn = list(islice(augmented_batches(trained.images, batch, trained.standard, BATCH_SEED, 0), batches))
     found = with_bar("products", lambda told: measure(trained.prepared, drawn, parameters, told))
     out.mkdir(parents=True, exist_ok=True)
-    (out / f"{network}.json").write_text(json.dumps([asdict(noise) for noise in found], indent=1) + "\n")
+    write_text(out / f"{network}.json", json.dumps([asdict(noise) for noise in found], indent=1) + "\n")
     click.echo(summary(found), nl=False)
 
 

@@ -17,6 +17,7 @@ from experiments import tables
 from experiments.outcomes import Outcome, gather
 from experiments.plots import curves
 from experiments.recipe_files import Experiment, read
+from sgdph_fx.report.files import replacing, write_text
 
 __all__ = ["PARTS", "main", "render"]
 
@@ -86,12 +87,13 @@ def main(log: Path, docs: Path) -> None:
     kept = docs / "results" / "cpu.jsonl"
     if log.resolve() != kept.resolve():
         kept.parent.mkdir(exist_ok=True)
-        kept.write_bytes(log.read_bytes())
-    page.write_text(render(page.read_text(encoding="utf-8"), log), encoding="utf-8")
+        write_text(kept, log.read_text(encoding="utf-8"))
+    write_text(page, render(page.read_text(encoding="utf-8"), log))
     experiment = read("cpu")
     fig = curves(experiment, gather(experiment, log), ["train_accuracy"])
     (docs / "images").mkdir(exist_ok=True)
-    fig.savefig(docs / "images" / "results-cpu.png", dpi=100)
+    with replacing(docs / "images" / "results-cpu.png") as part:
+        fig.savefig(part, dpi=100)
     click.echo(f"Written: {page} and images/results-cpu.png.")
 
 

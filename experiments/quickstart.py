@@ -25,6 +25,7 @@ from experiments.data import DATASETS, MissingDataError
 from experiments.records import Run
 from experiments.running import Bench
 from experiments.training import Epoch, Recipe
+from sgdph_fx.report.files import replacing, write_text
 
 __all__ = ["COMPARISONS", "Comparison", "main", "summarise"]
 
@@ -105,7 +106,7 @@ def main(
         console.print(_table(summaries[-1]))
     setting = {**bench.images, "threads": threads, "device": device, "torch": torch.__version__}
     results = {**setting, "machine": platform.machine(), "comparisons": summaries}
-    (out / "results.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    write_text(out / "results.json", json.dumps(results, indent=2) + "\n")
     console.print(f"Written to {out}: results.json, epochs.jsonl and the curves.")
 
 
@@ -151,7 +152,8 @@ def _plot(runs: Mapping[str, Sequence[Run]], title: str, device: str, out: Path)
     # Processor time leaves out what other programs take; on an accelerator only wall time tells.
     seconds, label = (_cpu, "processor time (s)") if device == "cpu" else (_wall, "time (s)")
     heading = f"{recipe.network}, width {recipe.width}: {title}"
-    figure(runs, heading, seconds, label).savefig(out / f"{recipe.network}.png", dpi=150)
+    with replacing(out / f"{recipe.network}.png") as part:
+        figure(runs, heading, seconds, label).savefig(part, dpi=150)
 
 
 def _cpu(epoch: Epoch) -> float:

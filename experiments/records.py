@@ -47,8 +47,9 @@ class Log:
         record = {**self.images, **asdict(recipe), **asdict(epoch)}
         line = json.dumps({key: _finite_or_none(value) for key, value in record.items()})
         with self.file.open("a+b") as stream:
-            stream.write(b"" if _ends_whole(stream) else b"\n")
-            stream.write(f"{line}\n".encode())
+            start = "" if _ends_whole(stream) else "\n"
+            # In one piece: what another process appends comes before or after it.
+            stream.write(f"{start}{line}\n".encode())
 
     def run(self, recipe: Recipe) -> Run:
         """What is logged of ``recipe``; of a run that was broken off and begun again, the last attempt."""

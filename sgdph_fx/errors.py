@@ -44,8 +44,24 @@ __all__ = [
 ]
 
 
+def printable(text: str) -> str:
+    r"""``text`` with every character escaped that a terminal would obey or hide; line breaks stay.
+
+    Names come from people's models, and may hold escape codes, or marks that turn the direction of writing.
+
+    >>> print(printable("\x1b[31mred\u202e"))
+    \x1b[31mred\u202e
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
+
+
 class SgdphError(Exception):
     """The root: catch it to catch everything that sgdph-fx raises on purpose."""
+
+    def __str__(self) -> str:
+        return printable(super().__str__())
 
 
 class ConfigError(SgdphError, ValueError):

@@ -1,5 +1,9 @@
 """The public surface, written down by hand: taking a name away breaks somebody's training script."""
 
+from importlib.metadata import version
+
+import pytest
+
 import sgdph_fx
 from sgdph_fx import errors
 
@@ -55,6 +59,13 @@ ERRORS = {
 def test_the_public_names_are_these() -> None:
     assert sgdph_fx.__all__ == PUBLIC
     assert [name for name in PUBLIC if not hasattr(sgdph_fx, name)] == []
+
+
+def test_the_version_is_that_of_the_installed_package() -> None:
+    assert sgdph_fx.__version__ == version("sgdph-fx")
+    assert "__version__" in dir(sgdph_fx)
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        sgdph_fx.nothing  # noqa: B018
 
 
 def test_the_exceptions_form_this_tree() -> None:

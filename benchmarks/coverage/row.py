@@ -153,8 +153,8 @@ class Log:
         """Add a row at the end, on a line of its own."""
         line = json.dumps(asdict(row), ensure_ascii=False)
         with self.file.open("a+b") as stream:
-            stream.write(b"" if _ends_whole(stream) else b"\n")
-            stream.write(f"{line}\n".encode())
+            start = "" if _ends_whole(stream) else "\n"
+            stream.write(f"{start}{line}\n".encode())
 
     def rows(self) -> dict[tuple[str, str], Row]:
         """Zoo and model → row."""

@@ -20,6 +20,7 @@ from benchmarks.step.plot import figure
 from benchmarks.step.table import Row, page
 from benchmarks.step.task import batch_of, trainer
 from experiments.networks import NETWORKS
+from sgdph_fx.report.files import replacing, write_text
 
 __all__ = ["main"]
 
@@ -82,8 +83,9 @@ def main(
         f"rounds; refreshes sampled: at most {sample} of a cycle."
     )
     out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps({"how": how, "rows": [asdict(row) for row in rows]}, indent=1) + "\n")
-    figure(rows, f"{network}: a step, as a multiple of SGD's").savefig(out.with_suffix(".png"), dpi=110)
+    write_text(out, json.dumps({"how": how, "rows": [asdict(row) for row in rows]}, indent=1) + "\n")
+    with replacing(out.with_suffix(".png")) as part:
+        figure(rows, f"{network}: a step, as a multiple of SGD's").savefig(part, dpi=110)
     click.echo(page(rows, how), nl=False)
 
 

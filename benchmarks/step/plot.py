@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from benchmarks.step.table import Row
+from sgdph_fx.report.files import replacing
 
 __all__ = ["figure"]
 
@@ -63,4 +64,5 @@ def _rows(files: Sequence[str]) -> list[Row]:
 
 if __name__ == "__main__":
     *_files, _out = sys.argv[1:]
-    figure(_rows(_files), "A training step, as a multiple of SGD's").savefig(_out, dpi=110)
+    with replacing(_out) as _part:
+        figure(_rows(_files), "A training step, as a multiple of SGD's").savefig(_part, dpi=110)

@@ -12,10 +12,9 @@ HINTS: Mapping[str, str] = {
         "makes for the largest step of all. Build the convolution with `bias=False`."
     ),
     "classifier-bias": (
-        "The bias of the last linear layer: under cross-entropy the rows of its Hessian sum to zero, so the probe of "
+        "The bias of a last linear layer: under cross-entropy the rows of its Hessian sum to zero, so the probe of "
         'ones sees no curvature at all. `variant="authors"` steps the last channel-wise parameter by SGD for this '
-        'reason; with another variant, or where that bias is not the last, use `probe="rademacher"` or a rule '
-        "`first-order`."
+        'reason, but this bias is not the last one. Use `probe="rademacher"` or a rule `first-order`.'
     ),
     "frozen-norm": (
         "Norms that are frozen normalize nothing, and the convolutions before them are not decoupled: nothing in that "

@@ -16,7 +16,8 @@ from tests.documents.reading import BLOCKS, PAGES, ROOT, Block, of_language
 pytestmark = pytest.mark.usefixtures("one_thread")
 PYTHON = of_language("python")
 # Those beside python, sh and text are read by Sphinx, which continuous integration runs with warnings as errors.
-LANGUAGES = {"python", "sh", "text", "toml", "{toctree}", "{eval-rst}"}
+# YAML is run by tests/cli/test_reviews.py.
+LANGUAGES = {"python", "sh", "text", "toml", "yaml", "{toctree}", "{eval-rst}"}
 
 
 @pytest.mark.parametrize("page", [page for page in PYTHON if page not in ELSEWHERE])

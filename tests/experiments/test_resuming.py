@@ -76,10 +76,16 @@ def test_epochs_are_yielded_before_the_checkpoint_is_written(tmp_path: Path) -> 
     assert state["epoch"] == 1
 
 
+class FailsWhenSaved:
+    def __reduce__(self) -> object:
+        raise ZeroDivisionError
+
+
 def test_a_write_that_was_cut_short_leaves_the_old_state(tmp_path: Path) -> None:
     checkpoint = Checkpoint(tmp_path / "state.pt")
     checkpoint.write({"epoch": 1, "tensor": torch.tensor([1.0])})
-    checkpoint.file.with_suffix(".part").write_bytes(b"half a file")
+    with pytest.raises(ZeroDivisionError):
+        checkpoint.write({"epoch": 2, "tensor": FailsWhenSaved()})
     state = checkpoint.read(torch.device("cpu"))
     assert state is not None
     assert state["epoch"] == 1

@@ -158,7 +158,7 @@ def test_groups_of_a_model_as_it_stands() -> None:
 
 def test_a_plan_that_an_earlier_release_wrote_is_read_and_applied() -> None:
     """The file was written before entries had options; the model is the one that it was made for."""
-    text = (Path(__file__).parent / "data" / "plan-0.1.0.json").read_text()
+    text = (Path(__file__).parent / "saved" / "plan-0.1.0.json").read_text()
     plan = Plan.from_json(text)
     model = nn.Sequential(
         nn.Conv2d(3, 4, 3),
