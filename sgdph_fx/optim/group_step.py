@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import MutableMapping, Sequence
+from itertools import repeat
 from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 from torch.optim.sgd import sgd
 
-from sgdph_fx.curvature.probes import PROBES
+from sgdph_fx.optim.estimators import averages_signed
 from sgdph_fx.optim.hessian_estimate import HessianEstimate
 from sgdph_fx.optim.nonfinite import Flag
 from sgdph_fx.optim.schedule import Schedule
@@ -17,47 +18,89 @@ from sgdph_fx.optim.shards import is_sharded, local, piece
 from sgdph_fx.optim.update import Coefficients, descend, refresh
 from sgdph_fx.optim.variants import VARIANTS
 
-__all__ = ["apply_step", "init_state", "is_state_initialization", "update_hessian_average"]
+__all__ = [
+    "LACKS_CURVATURE",
+    "apply_step",
+    "init_state",
+    "is_state_initialization",
+    "lacks_curvature",
+    "takes_newton_steps",
+    "update_hessian_average",
+]
+
+LACKS_CURVATURE = "lacks_curvature"
+"""Key in the state of a parameter below an operation without a second derivative."""
 
 Group: TypeAlias = dict[str, Any]
 State: TypeAlias = MutableMapping[Tensor, dict[str, Any]]
 
 
-def update_hessian_average(pending: HessianEstimate, groups: Sequence[Group], state: State) -> Flag | None:
+def update_hessian_average(found: HessianEstimate, group: Group, state: State) -> Flag | None:
     """Refresh M^H of the due parameter; where its loss did not use it, or it is not finite, leave it.
 
+    Args:
+        found: What the step's losses brought.
+        group: The group of ``found.parameter``.
+        state: Of all parameters.
+
     Returns:
-        Whether it was finite; None where there is nothing to take in.
+        Whether it was finite; None where there is nothing to average.
     """
-    parameter, hessian = pending.parameter, pending.hessian
-    if parameter is None or hessian is None:
+    parameter = found.parameter
+    estimate = None if parameter is None else _estimate(found, parameter)
+    if parameter is None or estimate is None:
         return None
-    group = next(g for g in groups if any(p is parameter for p in g["params"]))
     variant = VARIANTS[group["variant"]]
-    if not PROBES[group["probe"]].averaged_signed:
-        hessian = variant.rectify(hessian, group["eps"])
+    if not averages_signed(group["probe"]):
+        estimate = variant.rectify(estimate, group["eps"])
     average = _average(parameter, group, state)
-    own = piece(hessian, parameter)
-    return Flag(refresh(average, own, alpha=group["hessian_momentum"], variant=variant))
+    return Flag(refresh(average, estimate, alpha=group["hessian_momentum"], variant=variant))
+
+
+def _estimate(found: HessianEstimate, parameter: Tensor) -> Tensor | None:
+    """This rank's numbers of what is to be averaged."""
+    if found.by_gradient:
+        return None if parameter.grad is None else local(parameter.grad).abs()
+    return None if found.hessian is None else piece(found.hessian, parameter)
 
 
 def apply_step(group: Group, state: State, schedule: Schedule, t: int) -> None:
     """Take step t with every parameter of the group that has a gradient."""
-    present = [p for p in group["params"] if p.grad is not None]
-    newton = [p for p in present if group["order"] == 2 and p is not schedule.first_order]
-    plain = [p for p in present if group["order"] == 1 or p is schedule.first_order]
-    if newton:
-        _descend(newton, group, state, schedule.cycles_begun(t), _rectified(newton, group, state))
+    newton: dict[int, list[Tensor]] = {}
+    plain = []
+    missed = group.get("cycles_missed") or repeat(0)
+    for parameter, joined_late in zip(group["params"], missed, strict=False):
+        if parameter.grad is None:
+            continue
+        if takes_newton_steps(parameter, group, state, schedule):
+            newton.setdefault(joined_late, []).append(parameter)
+        else:
+            plain.append(parameter)
+    for joined_late, params in newton.items():
+        begun = schedule.cycles_begun(t, group["cycle_start"], group["cycles_before"]) - joined_late
+        _descend(params, group, state, begun, _rectified(params, group, state))
     if plain and VARIANTS[group["variant"]].decay_first_order_gradient:
         _torch_sgd(plain, group, state)
     elif plain:
         _descend(plain, group, state, 1, None)
 
 
-def is_state_initialization(groups: Sequence[Group], state: State) -> bool:
-    """Whether it is the first step, and all lr and gradients are zero.
+def takes_newton_steps(parameter: Tensor, group: Group, state: State, schedule: Schedule) -> bool:
+    """Whether the parameter is second-order, has a Hessian, and is not the one that the variant leaves out."""
+    if group["order"] != 2 or parameter is schedule.first_order:
+        return False
+    return group["without_curvature"] != "first-order" or not lacks_curvature(parameter, state)
 
-    So ``torch.distributed.checkpoint`` has a fresh optimizer make its state, to see what there is to load.
+
+def lacks_curvature(parameter: Tensor, state: State) -> bool:
+    """Whether a product with the parameter's Hessian was tried, and an operation has no second derivative."""
+    return parameter in state and bool(state[parameter].get(LACKS_CURVATURE))
+
+
+def is_state_initialization(groups: Sequence[Group], state: State) -> bool:
+    """Whether this is the first step, and all lr and gradients are zero.
+
+    ``torch.distributed.checkpoint`` takes such a step to make a fresh optimizer's state, and see what it can load.
     """
     if state or any(float(group["lr"]) != 0 for group in groups):
         return False
@@ -69,7 +112,7 @@ def init_state(group: Group, state: State, schedule: Schedule) -> None:
     for parameter in group["params"]:
         if parameter.grad is None:
             continue
-        if group["order"] == 2 and parameter is not schedule.first_order:
+        if takes_newton_steps(parameter, group, state, schedule):
             _average(parameter, group, state)
         elif group["momentum"] == 0 and VARIANTS[group["variant"]].decay_first_order_gradient:
             continue
@@ -128,7 +171,7 @@ def _keep(momenta: Sequence[Tensor | None], params: list[Tensor], state: State) 
 def _rectified(params: list[Tensor], group: Group, state: State) -> list[Tensor]:
     """M^H of each; where signed estimates are averaged, (4) of the average."""
     averages = [_average(p, group, state) for p in params]
-    if not PROBES[group["probe"]].averaged_signed:
+    if not averages_signed(group["probe"]):
         return averages
     variant = VARIANTS[group["variant"]]
     return [variant.rectify(average, group["eps"]) for average in averages]
@@ -137,7 +180,7 @@ def _rectified(params: list[Tensor], group: Group, state: State) -> list[Tensor]
 def _average(parameter: Tensor, group: Group, state: State) -> Tensor:
     own = state[parameter]
     if "hessian_average" not in own:
-        signed = PROBES[group["probe"]].averaged_signed
+        signed = averages_signed(group["probe"])
         start = 0.0 if signed else VARIANTS[group["variant"]].initial_average(group["eps"])
         own["hessian_average"] = torch.full_like(parameter, start, requires_grad=False)
     return local(own["hessian_average"])
