@@ -47,6 +47,8 @@ def loadable(state_dict: object, groups: Groups) -> tuple[dict[Tensor, dict[str,
     """
     saved, state = _parts(state_dict)
     _require_ours(saved)
+    for number, theirs in enumerate(saved):
+        _check_lists(theirs, number)
     saved, state = in_our_order(saved, state, groups)
     filled = [_filled(theirs, ours) for theirs, ours in zip(saved, groups, strict=True)]
     for number, (theirs, ours) in enumerate(zip(filled, groups, strict=True)):
@@ -81,7 +83,7 @@ def _parts(state_dict: object) -> tuple[list[dict[str, Any]], dict[Any, Any]]:
             "`optimizer.state_dict()` gave."
         )
     saved, state = state_dict["param_groups"], state_dict["state"]
-    sound = isinstance(saved, (list, tuple)) and all(isinstance(g, dict) and "params" in g for g in saved)
+    sound = isinstance(saved, (list, tuple)) and all(map(_is_group, saved))
     if not sound or not isinstance(state, Mapping) or not all(isinstance(s, Mapping) for s in state.values()):
         raise OptimizerError(
             "This optimizer state is damaged: 'param_groups' must be a list of dicts with 'params', and 'state' a "
@@ -90,11 +92,30 @@ def _parts(state_dict: object) -> tuple[list[dict[str, Any]], dict[Any, Any]]:
     return list(saved), dict(state)
 
 
+def _is_group(group: object) -> bool:
+    if not isinstance(group, dict) or not isinstance(group.get("params"), list):
+        return False
+    return all(isinstance(key, (int, str)) for key in group["params"])
+
+
 def _require_ours(saved: Sequence[Mapping[str, Any]]) -> None:
     for theirs in saved:
         if "order" not in theirs or "step" not in theirs or "lr" not in theirs:
             raise OptimizerError(
                 "This state was saved by another optimizer: it holds no 'order', no 'step' or no 'lr'."
+            )
+
+
+def _check_lists(theirs: Mapping[str, Any], number: int) -> None:
+    for key, kind in (("index", int), ("cycles_missed", int), ("param_names", str)):
+        values = theirs.get(key)
+        if values is None:
+            continue
+        is_list = isinstance(values, (list, tuple)) and len(values) == len(theirs["params"])
+        if not is_list or any(type(value) is not kind for value in values):
+            raise OptimizerError(
+                f"saved param_groups[{number}]: {key} must list one {kind.__name__} for each of its "
+                f"{len(theirs['params'])} parameters. The file is damaged or was edited; load another checkpoint."
             )
 
 
@@ -123,14 +144,12 @@ def _check_group(
                 f"saved param_groups[{number}]: {key}={theirs[key]!r} must be a whole number ≥ 0, the same in all "
                 "groups. The file is damaged or was edited; load another checkpoint."
             )
-    for key in ("index", "cycles_missed"):
-        values = theirs.get(key, [0] * len(theirs["params"]))
-        listed = isinstance(values, (list, tuple)) and len(values) == len(theirs["params"])
-        if not listed or any(type(value) is not int for value in values):
-            raise OptimizerError(
-                f"saved param_groups[{number}]: {key} must list one int for each of its "
-                f"{len(theirs['params'])} parameters. The file is damaged or was edited; load another checkpoint."
-            )
+    latest = max(theirs.get("cycles_missed") or [0])
+    if theirs["cycle_start"] > theirs["step"] or not 0 <= latest <= theirs["cycles_before"]:
+        raise OptimizerError(
+            f"saved param_groups[{number}]: cycle_start, cycles_before and cycles_missed do not fit its step "
+            f"{theirs['step']}. The file is damaged or was edited; load another checkpoint."
+        )
 
 
 def _check_state(state: Mapping[Any, Mapping[str, Any]], filled: Groups, groups: Groups) -> None:

@@ -28,7 +28,7 @@ _MOST_PASSED = 32
 
 
 def multipliers(loss: Tensor) -> tuple[Tensor, ...]:
-    """The single float32 numbers on a device that the loss was multiplied by last; a scaler's is one of them."""
+    """The single float32 numbers that the loss was multiplied by last; a scaler's is one of them."""
     return tuple(_multipliers(loss))
 
 
@@ -66,21 +66,22 @@ class LossScale:
         self._known: weakref.WeakSet[GradScaler] = weakref.WeakSet()
         self._searches = 0
 
-    def of(self, optimizer: Optimizer, factors: tuple[Tensor, ...], *, suspected: bool) -> Tensor | None:
+    def of(self, optimizer: Optimizer, factors: tuple[Tensor, ...], unseen: Tensor | None) -> Tensor | None:
         """The scale, one number; None if no enabled scaler is at work.
 
         Args:
             optimizer: The one that takes a step.
             factors: The :func:`multipliers` of its losses, where it has seen them.
-            suspected: Whether it has not seen its losses, and a gradient was changed in place.
+            unseen: The due parameter, where it has not, because the graph of its gradient was differentiated.
 
         Raises:
             OptimizerError: if the loss was scaled and the gradients still are.
         """
-        scaler = _calling(factors or suspected)
+        suspected = bool(factors) or (unseen is not None and _may_be_scaled(unseen))
+        scaler = _calling(thoroughly=suspected)
         if scaler is not None:
             return scaler._get_scale_async() if scaler.is_enabled() else None
-        if not factors and not suspected:
+        if not suspected:
             return None
         scalers = self._alive()
         for scaler in scalers:
@@ -112,7 +113,16 @@ def _has_unscaled(scaler: GradScaler, optimizer: Optimizer) -> bool:
     return state is not None and state["stage"] is not OptState.READY
 
 
-def _calling(thoroughly: bool | tuple[Tensor, ...]) -> GradScaler | None:
+def _may_be_scaled(parameter: Tensor) -> bool:
+    """Whether the gradient has a graph, and was not divided by one number as part of that graph."""
+    node = None if parameter.grad is None else parameter.grad.grad_fn
+    if node is None or type(node).__name__ not in ("DivBackward0", "MulBackward0"):
+        return node is not None
+    factor = _saved_factor(node)
+    return not (isinstance(factor, Tensor) and factor.dim() == 0)
+
+
+def _calling(*, thoroughly: bool) -> GradScaler | None:
     """The scaler that has called; ``thoroughly`` finds subclasses that have a ``step`` of their own too."""
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:

@@ -195,7 +195,7 @@ class SGDPH(Stepping):
         due = self._request(self._steps_taken + 1, module)
         self._check_leaves(loss, due)
         # A sum goes on only as long as the gradients that it belongs to; `fully_shard` may hold them back.
-        if self._pending is not None and not self._layout().is_sharded and not self._present():
+        if self._pending is not None and not self._layout().is_sharded and not self._has_gradients():
             self._pending = None
         factors = multipliers(loss)
         with graph_errors_explained():

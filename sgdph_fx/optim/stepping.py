@@ -68,6 +68,9 @@ class Stepping(Reporting):
         """The parameters that have a gradient."""
         return [p for group in self.param_groups for p in group["params"] if p.grad is not None]
 
+    def _has_gradients(self) -> bool:
+        return any(p.grad is not None for group in self.param_groups for p in group["params"])
+
     def _take_step(self) -> None:
         refuse_sparse_gradients(self.param_groups)
         self._skipped.settle(self.param_groups, wait=True)
@@ -96,8 +99,8 @@ class Stepping(Reporting):
         if alone and not present:
             return Agreed(HessianEstimate(None), has_gradients=False)
         found = self._found_here(t, present)
-        suspected = self._pending is None and _was_changed_in_place(found.parameter)
-        found = found.unscale(self._loss_scale.of(self, found.factors, suspected=suspected))
+        unseen = found.parameter if self._pending is None else None
+        found = found.unscale(self._loss_scale.of(self, found.factors, unseen))
         here = Agreed(found, bool(present), _culprit(found, present))
         return here if alone else agree(here, self._device(), self._process_group)
 
@@ -143,8 +146,3 @@ def _culprit(found: HessianEstimate, present: Sequence[Tensor]) -> str:
         return "The loss"
     numbers = [local(p.grad) for p in present if p.grad is not None and not p.grad.is_meta]
     return "" if are_finite(numbers) else "A gradient"
-
-
-def _was_changed_in_place(parameter: Tensor | None) -> bool:
-    """Whether the gradient may have been divided by a scale since its backward pass."""
-    return parameter is not None and parameter.grad is not None and parameter.grad._version > 0
