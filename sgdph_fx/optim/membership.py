@@ -68,8 +68,9 @@ class Membership(OptimizerBase):
             groups: The model's groups as they are now: ``sgdph_fx.param_groups(model, example_inputs)``, called
                 after ``requires_grad_(True)``. They say each parameter's order, role and place; those that the
                 optimizer holds already are left as they are.
-            options: Hyper-parameters for the new parameters, in groups of their own: ``lr=1e-4``, say. Without any,
-                they join the group of the same order and role, with whatever a scheduler has made of it.
+            options: Hyper-parameters for the new parameters, in groups of their own: ``lr=1e-4``, say; learning-rate
+                schedulers have to be made anew then. Without any, they join the group of the same order and role,
+                or else of the same order, with whatever a scheduler has made of it.
 
         Returns:
             The names of the parameters that joined. Second-order ones take their turn in the Hessian cycle, in

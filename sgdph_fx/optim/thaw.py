@@ -62,25 +62,29 @@ def _new_parameters(group: Group, layout: Layout, number: int) -> dict[str, Any]
 
 
 def _like(group: Group, held: Sequence[Group]) -> dict[str, Any]:
-    """The options of the group of the same order and role, a scheduler's included; else of the same order."""
+    """The options of the group that it is most like, a scheduler's included."""
+    other = _most_like(group, held) or (held[0] if held else {})
+    return {key: value for key, value in other.items() if key not in _OWN}
+
+
+def _most_like(group: Group, held: Sequence[Group]) -> Any:
+    """The first group of the same order and role, or of the same order; None if there is none."""
     same_order = [other for other in held if other["order"] == group["order"]]
     same_role = [other for other in same_order if other.get("role") == group.get("role")]
-    for other in (*same_role, *same_order, *held):
-        return {key: value for key, value in other.items() if key not in _OWN}
-    return {}
+    return next(iter((*same_role, *same_order)), None)
 
 
 def fold(groups: list[dict[str, Any]]) -> None:
-    """Put the last group into an earlier one of the same order and role, if there is one."""
+    """Put the last group into the one that it is most like; a scheduler cannot count on more groups than it had."""
     *earlier, last = groups
-    for group in earlier:
-        if group["order"] == last["order"] and group.get("role") == last.get("role"):
-            group["cycles_missed"] = _missed(group) + _missed(last)
-            for key in ("params", "param_names", "index"):
-                if key in group:
-                    group[key] = [*group[key], *last.get(key, ())]
-            del groups[-1]
-            return
+    group = _most_like(last, earlier)
+    if group is None:
+        return
+    group["cycles_missed"] = _missed(group) + _missed(last)
+    for key in ("params", "param_names", "index"):
+        if key in group:
+            group[key] = [*group[key], *last.get(key, ())]
+    del groups[-1]
 
 
 def _missed(group: Group) -> list[int]:
