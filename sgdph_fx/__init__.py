@@ -3,7 +3,7 @@
 from sgdph_fx import errors
 from sgdph_fx.audits import Audit, AuditRow, audit
 from sgdph_fx.checks import check_optimizer
-from sgdph_fx.optim import SGDPH, compile_between_refreshes
+from sgdph_fx.optim import SGDPH, LightningMixin, TrainerMixin, attach, compile_between_refreshes
 from sgdph_fx.pipeline import Prepared, analyze, param_groups, prepare
 from sgdph_fx.plan.config import Config
 from sgdph_fx.plan.plan import Plan
@@ -16,10 +16,13 @@ __all__ = [
     "Audit",
     "AuditRow",
     "Config",
+    "LightningMixin",
     "Plan",
     "Prepared",
     "Report",
+    "TrainerMixin",
     "analyze",
+    "attach",
     "audit",
     "check_optimizer",
     "compile_between_refreshes",

@@ -22,7 +22,7 @@ __all__ = ["LossScale", "multipliers"]
 # What may stand between a scaled loss and the loss that the optimizer was given: a mean over micro-batches, a sum.
 _PASSED = frozenset(
     f"{name}Backward0"
-    for name in ("Add", "Div", "Mean", "Mul", "Neg", "Stack", "Sub", "Sum", "ToCopy", "Unsqueeze")
+    for name in ("Add", "Alias", "Div", "Mean", "Mul", "Neg", "Stack", "Sub", "Sum", "ToCopy", "Unsqueeze")
 )
 _MOST_PASSED = 32
 

@@ -71,6 +71,23 @@ class Stepping(Reporting):
     def _has_gradients(self) -> bool:
         return any(p.grad is not None for group in self.param_groups for p in group["params"])
 
+    def scale_gradients(self, factor: float | Tensor) -> None:
+        """Multiply the gradients by one number, and the Hessian that was found with them.
+
+        For loops that sum losses and divide the gradients at the end, by a number of tokens that they know only then.
+
+        Args:
+            factor: The number.
+        """
+        for parameter in self._present():
+            if parameter.grad is not None and parameter.grad.requires_grad:
+                with torch.enable_grad():
+                    parameter.grad = parameter.grad * factor
+            elif parameter.grad is not None:
+                parameter.grad.mul_(factor)
+        if self._pending is not None and self._pending.hessian is not None:
+            self._pending = replace(self._pending, hessian=self._pending.hessian * factor)
+
     def _take_step(self) -> None:
         refuse_sparse_gradients(self.param_groups)
         self._skipped.settle(self.param_groups, wait=True)
