@@ -2,6 +2,7 @@
 
 from sgdph_fx import errors
 from sgdph_fx.audits import Audit, AuditRow, audit
+from sgdph_fx.checkpoint import Checkpoint, load, save
 from sgdph_fx.checks import check_optimizer
 from sgdph_fx.optim import SGDPH, LightningMixin, TrainerMixin, attach, compile_between_refreshes
 from sgdph_fx.pipeline import Prepared, analyze, param_groups, prepare
@@ -15,6 +16,7 @@ __all__ = [
     "SGDPH",
     "Audit",
     "AuditRow",
+    "Checkpoint",
     "Config",
     "LightningMixin",
     "Plan",
@@ -27,10 +29,12 @@ __all__ = [
     "check_optimizer",
     "compile_between_refreshes",
     "errors",
+    "load",
     "param_groups",
     "prepare",
     "register_conv",
     "register_norm",
     "register_transparent",
     "restore",
+    "save",
 ]

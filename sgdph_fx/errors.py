@@ -14,6 +14,7 @@
         * ``PlanFormatError``          the JSON is no plan that this version reads
         * ``PlanMismatchError``        the plan was made for another model
     * ``RewriteError``                 the rewritten model does not compute the same
+    * ``CheckpointError``              a saved training cannot be written or read
     * ``AuditError``                   the Hessian cannot be audited on this batch
     * ``OptimizerError``
         * ``StaleOptimizerError``      it holds parameters that the model no longer has
@@ -24,6 +25,7 @@ Each message says what was found, where, why it matters, and what to do about it
 
 __all__ = [
     "AuditError",
+    "CheckpointError",
     "ConfigError",
     "ModelError",
     "NoCurvatureError",
@@ -98,6 +100,10 @@ class PlanMismatchError(PlanError):
 
 class RewriteError(SgdphError):
     """The rewritten model does not compute what the original computes; the original has been left untouched."""
+
+
+class CheckpointError(SgdphError, ValueError):
+    """A saved training cannot be written or read, or does not fit the model; nothing has been changed."""
 
 
 class AuditError(SgdphError, ValueError):

@@ -21,7 +21,7 @@ FLOORS = (
     {"report"},
     {"checks"},
     {"pipeline"},
-    {"audits"},
+    {"audits", "checkpoint"},
     {"cli"},
 )
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
@@ -36,7 +36,7 @@ ONLY_USERS = {
     "networkx": {"analysis.flow"},
     "rich": {"report.terminal"},
     "click": {"cli"},
-    "safetensors": {"cli"},
+    "safetensors": {"checkpoint", "cli"},
     "matplotlib": {"audits"},
 }
 

@@ -7,6 +7,7 @@ PUBLIC = [
     "SGDPH",
     "Audit",
     "AuditRow",
+    "Checkpoint",
     "Config",
     "LightningMixin",
     "Plan",
@@ -19,12 +20,14 @@ PUBLIC = [
     "check_optimizer",
     "compile_between_refreshes",
     "errors",
+    "load",
     "param_groups",
     "prepare",
     "register_conv",
     "register_norm",
     "register_transparent",
     "restore",
+    "save",
 ]
 
 ERRORS = {
@@ -42,6 +45,7 @@ ERRORS = {
     "PlanFormatError": "PlanError",
     "PlanMismatchError": "PlanError",
     "RewriteError": "SgdphError",
+    "CheckpointError": "SgdphError",
     "AuditError": "SgdphError",
     "OptimizerError": "SgdphError",
     "StaleOptimizerError": "OptimizerError",

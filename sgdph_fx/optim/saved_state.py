@@ -17,7 +17,7 @@ from sgdph_fx.optim.layout import parameter_name
 from sgdph_fx.optim.nonfinite import COUNTERS
 from sgdph_fx.optim.reordered_state import in_our_order
 
-__all__ = ["ALIKE", "OF_THIS_PROCESS", "loadable"]
+__all__ = ["ALIKE", "OF_THIS_PROCESS", "loadable", "sound_parts"]
 
 ALIKE = ("step", *COUNTERS, "cycle_start", "cycles_before")
 """Counts that each group holds, alike in all."""
@@ -45,8 +45,7 @@ def loadable(state_dict: object, groups: Groups) -> tuple[dict[Tensor, dict[str,
         OptimizerError: if it is no state of SGDPH, belongs to other parameters, was saved with other orders or
             another variant, or holds what no training can have left. The message names it.
     """
-    saved, state = _parts(state_dict)
-    _require_ours(saved)
+    saved, state = sound_parts(state_dict)
     for number, theirs in enumerate(saved):
         _check_lists(theirs, number)
     saved, state = in_our_order(saved, state, groups)
@@ -73,7 +72,12 @@ def _copied(value: Any, parameter: Tensor) -> Any:
     return value.detach().to(parameter.device, copy=True) if isinstance(value, Tensor) else deepcopy(value)
 
 
-def _parts(state_dict: object) -> tuple[list[dict[str, Any]], dict[Any, Any]]:
+def sound_parts(state_dict: object) -> tuple[list[dict[str, Any]], dict[Any, Any]]:
+    """Groups and state of what an optimizer saved.
+
+    Raises:
+        OptimizerError: if it is nothing of the kind, or was saved by another optimizer.
+    """
     if not isinstance(state_dict, Mapping) or not {"state", "param_groups"} <= state_dict.keys():
         has = (
             ", ".join(map(repr, state_dict)) if isinstance(state_dict, Mapping) else type(state_dict).__name__
@@ -89,6 +93,7 @@ def _parts(state_dict: object) -> tuple[list[dict[str, Any]], dict[Any, Any]]:
             "This optimizer state is damaged: 'param_groups' must be a list of dicts with 'params', and 'state' a "
             "dict of dicts. Pass what `optimizer.state_dict()` gave."
         )
+    _require_ours(saved)
     return list(saved), dict(state)
 
 

@@ -124,11 +124,15 @@ def test_what_no_optimizer_holds_is_told_once_by_name() -> None:
     net = TwoParts()
     optimizer = SGDPH([{"params": net.head.parameters(), "order": 2}], 0.1)
     x = torch.randn(4, 2)
-    with pytest.warns(RuntimeWarning, match=r"'body\.0\.weight', 'body\.0\.bias'.*thaw") as told:
+
+    def train() -> None:
         for _ in range(4):
             optimizer.zero_grad()
             optimizer.backward(net(x).square().mean())
             optimizer.step()
+
+    with pytest.warns(RuntimeWarning, match=r"'body\.0\.weight', 'body\.0\.bias'.*thaw") as told:
+        train()
     assert len(told) == 1
     assert told[0].filename == __file__
 

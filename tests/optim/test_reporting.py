@@ -70,7 +70,7 @@ def test_without_second_order_parameters_there_is_no_cycle() -> None:
 
 def test_printed_it_takes_a_line_for_each_group() -> None:
     blocks = [nn.Sequential(nn.Conv2d(4, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU()) for _ in range(40)]
-    model, groups, _ = prepare(nn.Sequential(*blocks, nn.Conv2d(4, 4, 1)))
+    groups = prepare(nn.Sequential(*blocks, nn.Conv2d(4, 4, 1))).param_groups
     optimizer = SGDPH(groups, 0.01, weight_decay=5e-3)
     text = repr(optimizer)
     assert len(text.splitlines()) == len(groups) + 3

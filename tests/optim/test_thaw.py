@@ -203,7 +203,7 @@ def test_a_refused_thaw_changes_nothing(wrong: str) -> None:
         options["lr"] = -1.0
     else:
         now[-1]["params"] = [p * 2 for p in now[-1]["params"]]
-    with pytest.raises(ValueError, match="param_names|lr=-1|non-leaf"):
+    with pytest.raises(ValueError, match=r"param_names|lr=-1|non-leaf"):
         optimizer.thaw(now, **options)
     assert optimizer.state_dict() == before
     train(model, optimizer, data(1))
