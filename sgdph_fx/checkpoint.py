@@ -58,8 +58,8 @@ def save(
 ) -> None:
     """Write model, plan and optimizer into one safetensors file.
 
-    The file appears under its name when it is complete; until then an older one stays there. It holds numbers and
-    JSON and no pickled objects, so loading it runs no code. Random number generators are not saved.
+    The file replaces an older one once it is complete. It holds numbers and JSON and no pickled objects, so loading
+    it runs no code. Random number generators are not saved.
 
     Args:
         path: The file, ``"run.safetensors"`` say.
@@ -135,9 +135,8 @@ def _write(path: Path | str, tensors: Mapping[str, Any], metadata: dict[str, str
         )
     try:
         # Tensors that share memory are saved each by itself: loading copies them into what shares it there.
-        separate = {
-            key: value.detach().clone(memory_format=torch.contiguous_format) for key, value in tensors.items()
-        }
+        dense = torch.contiguous_format
+        separate = {key: value.detach().clone(memory_format=dense) for key, value in tensors.items()}
         with replacing(path) as part:
             safetensors.torch.save_file(separate, part, metadata)
     except (SafetensorError, ValueError, RuntimeError) as error:
@@ -167,8 +166,7 @@ def load(
         On any of these, model and optimizer are as they were.
     """
     saved = _read(path)
-    inner = accept(model).model
-    filled = _prepared_as(saved, inner, inplace=inplace or optimizer is not None)
+    filled = _prepared_as(saved, accept(model).model, inplace=inplace or optimizer is not None)
     _require_fitting(filled, saved.weights, path)
     if optimizer is not None:
         _require_its_parameters(optimizer, filled)
