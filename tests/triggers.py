@@ -23,6 +23,7 @@ from sgdph_fx import (
     prepare,
     register_norm,
 )
+from tests.optim.triggers import OF_THE_OPTIMIZER
 
 __all__ = ["TRIGGERS"]
 
@@ -110,7 +111,7 @@ def distributed() -> nn.Module:
 
 def once() -> None:
     p = parameter()
-    second_order(p, parameter()).backward(Once.apply(p).sum())
+    second_order(p, parameter(), without_curvature="raise").backward(Once.apply(p).sum())
 
 
 def step_without_graph() -> None:
@@ -222,4 +223,5 @@ TRIGGERS: tuple[Callable[[], Any], ...] = (
     lambda: cross_entropy_of(nn.Linear(2, 2), loss=lambda out, y: Once.apply(out).exp().sum()),
     lambda: cross_entropy_of(nn.Linear(2, 2), loss=lambda out, y: 0 * out.sum()).plot(),
     plot_without_matplotlib,
+    *OF_THE_OPTIMIZER,
 )
