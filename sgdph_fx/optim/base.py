@@ -8,6 +8,7 @@ from typing import Any
 from torch.optim.optimizer import Optimizer, ParamsT
 
 from sgdph_fx.optim.all_reduce import ProcessGroup
+from sgdph_fx.optim.device_step import DeviceNumbers
 from sgdph_fx.optim.hessian_estimate import HessianEstimate
 from sgdph_fx.optim.hyperparameters import ABSENT_MEANS, check_hyperparameters
 from sgdph_fx.optim.layout import Layout
@@ -49,6 +50,7 @@ class OptimizerBase(Optimizer):
         self._loss_scale = LossScale()
         self._unowned = Unowned()
         self._addresses = Addresses()
+        self._numbers: DeviceNumbers | None = None
         self._kept_layout: Layout | None = None
         self._places: tuple[int, set[tuple[int, int]]] = 0, set()
 
@@ -98,8 +100,18 @@ class OptimizerBase(Optimizer):
         Returns:
             ``state`` and ``param_groups``, as :class:`sgdph_fx.SGDPH` describes them.
         """
-        self._skipped.settle(self.param_groups, wait=True)
+        self._settle()
         return super().state_dict()
+
+    def _settle(self) -> None:
+        """Bring the groups' counts up to date; the host waits for the device where it has not done so yet."""
+        self._skipped.settle(self.param_groups, wait=True)
+        if self._numbers is not None:
+            skipped, spoiled = self._numbers.write_into(self.param_groups)
+            if skipped:
+                self._skipped.tell("steps_skipped")
+            if spoiled:
+                self._skipped.tell("refreshes_skipped")
 
     @property
     def steps_skipped(self) -> int:
@@ -117,7 +129,7 @@ class OptimizerBase(Optimizer):
         return self._count("curvature_missed")
 
     def _count(self, key: str) -> int:
-        self._skipped.settle(self.param_groups, wait=True)
+        self._settle()
         count: int = self.param_groups[0][key]
         return count
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import MutableMapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 from itertools import repeat
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
@@ -12,7 +12,6 @@ from torch.optim.sgd import sgd
 
 from sgdph_fx.optim.estimators import averages_signed
 from sgdph_fx.optim.hessian_estimate import HessianEstimate
-from sgdph_fx.optim.nonfinite import Flag
 from sgdph_fx.optim.schedule import Schedule
 from sgdph_fx.optim.shards import is_sharded, local, piece
 from sgdph_fx.optim.update import Coefficients, descend, refresh
@@ -20,10 +19,16 @@ from sgdph_fx.optim.variants import VARIANTS
 
 __all__ = [
     "LACKS_CURVATURE",
+    "Group",
+    "Partition",
+    "State",
     "apply_step",
+    "average_of",
     "init_state",
     "is_state_initialization",
     "lacks_curvature",
+    "partition",
+    "rectified",
     "takes_newton_steps",
     "update_hessian_average",
 ]
@@ -35,16 +40,19 @@ Group: TypeAlias = dict[str, Any]
 State: TypeAlias = MutableMapping[Tensor, dict[str, Any]]
 
 
-def update_hessian_average(found: HessianEstimate, group: Group, state: State) -> Flag | None:
+def update_hessian_average(
+    found: HessianEstimate, group: Group, state: State, allowed: Tensor | None = None
+) -> Tensor | None:
     """Refresh M^H of the due parameter; where its loss did not use it, or it is not finite, leave it.
 
     Args:
         found: What the step's losses brought.
         group: The group of ``found.parameter``.
         state: Of all parameters.
+        allowed: One bool on the device: whether to refresh at all. None for yes.
 
     Returns:
-        Whether it was finite; None where there is nothing to average.
+        Whether it was finite, one bool on the device; None where there is nothing to average.
     """
     parameter = found.parameter
     estimate = None if parameter is None else _estimate(found, parameter)
@@ -53,8 +61,8 @@ def update_hessian_average(found: HessianEstimate, group: Group, state: State) -
     variant = VARIANTS[group["variant"]]
     if not averages_signed(group["probe"]):
         estimate = variant.rectify(estimate, group["eps"])
-    average = _average(parameter, group, state)
-    return Flag(refresh(average, estimate, alpha=group["hessian_momentum"], variant=variant))
+    average, alpha = average_of(parameter, group, state), group["hessian_momentum"]
+    return refresh(average, estimate, alpha=alpha, variant=variant, allowed=allowed)
 
 
 def _estimate(found: HessianEstimate, parameter: Tensor) -> Tensor | None:
@@ -64,8 +72,20 @@ def _estimate(found: HessianEstimate, parameter: Tensor) -> Tensor | None:
     return None if found.hessian is None else piece(found.hessian, parameter)
 
 
-def apply_step(group: Group, state: State, schedule: Schedule, t: int) -> None:
-    """Take step t with every parameter of the group that has a gradient."""
+class Partition(NamedTuple):
+    """The parameters of a group that have a gradient.
+
+    Args:
+        newton: Those that take Newton-type steps, by how many Hessian cycles they have missed.
+        plain: The others.
+    """
+
+    newton: Mapping[int, list[Tensor]]
+    plain: list[Tensor]
+
+
+def partition(group: Group, state: State, schedule: Schedule) -> Partition:
+    """Tell who takes which step."""
     newton: dict[int, list[Tensor]] = {}
     plain = []
     missed = group.get("cycles_missed") or repeat(0)
@@ -76,9 +96,15 @@ def apply_step(group: Group, state: State, schedule: Schedule, t: int) -> None:
             newton.setdefault(joined_late, []).append(parameter)
         else:
             plain.append(parameter)
+    return Partition(newton, plain)
+
+
+def apply_step(group: Group, state: State, schedule: Schedule, t: int) -> None:
+    """Take step t with every parameter of the group that has a gradient."""
+    newton, plain = partition(group, state, schedule)
     for joined_late, params in newton.items():
         begun = schedule.cycles_begun(t, group["cycle_start"], group["cycles_before"]) - joined_late
-        _descend(params, group, state, begun, _rectified(params, group, state))
+        _descend(params, group, state, begun, rectified(params, group, state))
     if plain and VARIANTS[group["variant"]].decay_first_order_gradient:
         _torch_sgd(plain, group, state)
     elif plain:
@@ -113,7 +139,7 @@ def init_state(group: Group, state: State, schedule: Schedule) -> None:
         if parameter.grad is None:
             continue
         if takes_newton_steps(parameter, group, state, schedule):
-            _average(parameter, group, state)
+            average_of(parameter, group, state)
         elif group["momentum"] == 0 and VARIANTS[group["variant"]].decay_first_order_gradient:
             continue
         state[parameter]["momentum_buffer"] = torch.zeros_like(parameter, requires_grad=False)
@@ -168,16 +194,17 @@ def _keep(momenta: Sequence[Tensor | None], params: list[Tensor], state: State) 
             state[parameter]["momentum_buffer"] = momentum
 
 
-def _rectified(params: list[Tensor], group: Group, state: State) -> list[Tensor]:
+def rectified(params: list[Tensor], group: Group, state: State) -> list[Tensor]:
     """M^H of each; where signed estimates are averaged, (4) of the average."""
-    averages = [_average(p, group, state) for p in params]
+    averages = [average_of(p, group, state) for p in params]
     if not averages_signed(group["probe"]):
         return averages
     variant = VARIANTS[group["variant"]]
     return [variant.rectify(average, group["eps"]) for average in averages]
 
 
-def _average(parameter: Tensor, group: Group, state: State) -> Tensor:
+def average_of(parameter: Tensor, group: Group, state: State) -> Tensor:
+    """M^H of the parameter, this rank's part of it; made if it is not there yet."""
     own = state[parameter]
     if "hessian_average" not in own:
         signed = averages_signed(group["probe"])

@@ -48,6 +48,12 @@ class HessianEstimate:
         """Whether all losses were; the host waits for their forward passes, and no longer."""
         return all(self.finite)
 
+    def allows(self, gradients_finite: Tensor) -> Tensor:
+        """Whether losses and gradients are finite, as one bool on the device."""
+        for flag in self.finite:
+            gradients_finite = gradients_finite & flag.value
+        return gradients_finite
+
     def accumulate(self, other: HessianEstimate | None) -> HessianEstimate:
         """The sum over two micro-batches; the Hessian is linear in their losses."""
         if other is None:
@@ -111,8 +117,16 @@ def from_loss(
     hessian_loss: Callable[[], Tensor] | None = None,
     *,
     retain_graph: bool = False,
+    to_host: bool = True,
 ) -> HessianEstimate:
     """``loss.backward()``, and the due Hessian: beside it, or of ``hessian_loss`` after it.
+
+    Args:
+        loss: The loss.
+        due: What the step refreshes.
+        hessian_loss: Computes the loss that the Hessian is of, where that is another.
+        retain_graph: Whether the graph of ``loss`` is kept.
+        to_host: Whether the host is going to ask whether the loss is finite.
 
     Raises:
         NoCurvatureError: if an operation has no second derivative and ``due.required``; no gradient has been
@@ -122,7 +136,7 @@ def from_loss(
     def backward() -> None:
         loss.backward(retain_graph=retain_graph)  # type: ignore[no-untyped-call]
 
-    finite = (Flag(torch.isfinite(loss.detach()).all()),)
+    finite = (Flag(torch.isfinite(loss.detach()).all(), to_host=to_host),)
     found = HessianEstimate(None if due is None else due.parameter, finite=finite)
     if due is None or due.probe is None or not due.parameter.requires_grad:
         backward()

@@ -53,14 +53,16 @@ class Flag:
     """A truth found on a device, which the host reads when it needs it.
 
     Args:
-        value: One bool on any device. The copy to the host starts at once, so reading it waits for what
+        value: One bool on any device.
+        to_host: Whether the host is going to read it. The copy starts at once then, so reading it waits for what
             came before it on the device's stream, and for nothing that was queued after it.
     """
 
-    def __init__(self, value: Tensor) -> None:
+    def __init__(self, value: Tensor, *, to_host: bool = True) -> None:
+        self.value = value
         self._event: torch.cuda.Event | None = None
         self._host = value
-        if value.is_cuda:
+        if value.is_cuda and to_host:
             self._host = torch.empty((), dtype=torch.bool, pin_memory=True)
             self._host.copy_(value, non_blocking=True)
             self._event = torch.cuda.current_stream(value.device).record_event()
@@ -87,10 +89,10 @@ class Skipped:
         """A step has been skipped because ``culprit`` is not finite."""
         self.count("steps_skipped", groups, _TOLD["steps_skipped"].format(culprit))
 
-    def watch(self, key: str, good: Flag | None) -> None:
-        """Count under ``key`` if ``good`` turns out to be false."""
+    def watch(self, key: str, good: Tensor | None) -> None:
+        """Count under ``key`` if ``good``, one bool on a device, turns out to be false."""
         if good is not None:
-            self._watched.append((key, good))
+            self._watched.append((key, Flag(good)))
 
     def settle(self, groups: Groups, *, wait: bool) -> None:
         """Count what is known by now; ``wait`` for the rest too."""
@@ -103,6 +105,10 @@ class Skipped:
         """Add one to the counter ``key``, and warn of the first."""
         for group in groups:
             group[key] += 1
+        self.tell(key, told)
+
+    def tell(self, key: str, told: str = "") -> None:
+        """Warn of the first of a kind; what was counted elsewhere has been counted."""
         if key not in self._told:
             self._told.add(key)
-            warn(told or _TOLD[key])
+            warn(told or _TOLD[key].format("A gradient"))

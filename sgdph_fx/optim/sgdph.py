@@ -83,6 +83,9 @@ class SGDPH(Stepping):
         seed: Decides the signs z together with the step's number, alike on all processes.
         maximize: Climb instead of descend.
         foreach: torch's multi-tensor calls, or a plain loop with the same bits; None lets torch choose.
+        capturable: Whether a step may be captured in a CUDA graph: the host reads nothing, counts are kept on the
+            device and brought up to date by :meth:`state_dict`, ``lr`` may be a tensor on the device. A step that is
+            skipped has used up its turn in the cycle. :class:`sgdph_fx.CapturedStep` sees to all this.
         process_group: The processes over which gradients are averaged, and the Hessian with them, by one small
             all-reduce at each step. None for all, if ``torch.distributed`` is initialized; a group of one for
             a process that trains by itself beside others. Neither saved nor copied.
@@ -136,6 +139,7 @@ class SGDPH(Stepping):
         seed: int = 0,
         maximize: bool = False,
         foreach: bool | None = None,
+        capturable: bool = False,
         process_group: ProcessGroup = None,
     ) -> None:
         self._process_group = process_group
@@ -154,7 +158,7 @@ class SGDPH(Stepping):
             "seed": seed,
             "maximize": maximize,
             "foreach": foreach,
-            "capturable": False,
+            "capturable": capturable,
         }
         super().__init__(params, defaults)
 
@@ -200,7 +204,8 @@ class SGDPH(Stepping):
         factors = multipliers(loss)
         with graph_errors_explained():
             try:
-                found = from_loss(loss, due, hessian_loss, retain_graph=retain_graph)
+                reads = not self.param_groups[0]["capturable"]
+                found = from_loss(loss, due, hessian_loss, retain_graph=retain_graph, to_host=reads)
             except NoCurvatureError:
                 if due is not None and not due.required:
                     self.state[due.parameter][LACKS_CURVATURE] = True

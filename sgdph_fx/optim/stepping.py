@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from sgdph_fx.curvature.probes import PROBES
 from sgdph_fx.optim.all_reduce import Agreed, agree, is_alone
+from sgdph_fx.optim.device_step import DeviceNumbers, apply_step_where, deciding_device
 from sgdph_fx.optim.estimators import GRADIENT
 from sgdph_fx.optim.group_step import (
     LACKS_CURVATURE,
@@ -22,7 +23,7 @@ from sgdph_fx.optim.group_step import (
 )
 from sgdph_fx.optim.hessian_estimate import HessianEstimate, HessianRequest, from_gradient
 from sgdph_fx.optim.loss_checks import graph_errors_explained
-from sgdph_fx.optim.nonfinite import are_finite
+from sgdph_fx.optim.nonfinite import are_finite, finite_on_device
 from sgdph_fx.optim.reporting import Reporting
 from sgdph_fx.optim.shards import local
 from sgdph_fx.optim.validation import refuse_sparse_gradients
@@ -96,30 +97,81 @@ class Stepping(Reporting):
             for group in self.param_groups:
                 init_state(group, self.state, schedule)
             return
-        everywhere = self._agreed(t, present)
+        decides = deciding_device(present, self.param_groups, alone=is_alone(self._process_group))
+        taken = self._step_by_host(t, present) if decides is None else self._step_on(decides, t, present)
         self._pending = None
-        if not everywhere.has_gradients:
+        if not taken:
             return
+        for group in self.param_groups:
+            group["step"] = t
+        self._skipped.settle(self.param_groups, wait=False)
+
+    def _step_by_host(self, t: int, present: Sequence[Tensor]) -> bool:
+        """The step where the host knows at once what is finite; whether it counts as one."""
+        everywhere = self._agreed(t, present)
+        if not everywhere.has_gradients:
+            return False
         _release_graphs(present)
         if everywhere.culprit:
             self._skipped.step(self.param_groups, everywhere.culprit)
-            return
-        self._refresh(everywhere.found, t)
+            return False
+        found = self._settled_way(everywhere.found, t)
+        if found.parameter is not None:
+            refreshed = update_hessian_average(found, self._group_of(found.parameter), self.state)
+            self._skipped.watch("refreshes_skipped", refreshed)
         for group in self.param_groups:
-            apply_step(group, self.state, schedule, t)
-            group["step"] = t
-        self._skipped.settle(self.param_groups, wait=False)
+            apply_step(group, self.state, self._layout().schedule, t)
+        return True
+
+    def _step_on(self, device: torch.device, t: int, present: Sequence[Tensor]) -> bool:
+        """The step where the device decides, and the host waits for no more than the losses, or not even for them."""
+        found = self._found_scaled(t, present)
+        capturable = self.param_groups[0]["capturable"]
+        _release_graphs(present)
+        if not capturable and not found.is_finite:
+            self._skipped.step(self.param_groups, "The loss")
+            return False
+        self._write_where(found, t, present, self._numbers_on(device) if capturable else None)
+        return True
+
+    def _write_where(
+        self, found: HessianEstimate, t: int, present: Sequence[Tensor], numbers: DeviceNumbers | None
+    ) -> None:
+        """Refresh and move what losses and gradients allow, and count on the device where there are numbers there."""
+        allowed = found.allows(finite_on_device([p.grad for p in present if p.grad is not None]))
+        found, refreshed = self._settled_way(found, t), None
+        if found.parameter is not None:
+            group = self._group_of(found.parameter)
+            refreshed = update_hessian_average(found, group, self.state, allowed)
+        step = t if numbers is None else numbers.counts[0] + 1
+        apply_step_where(allowed, self.param_groups, self.state, self._layout().schedule, step, numbers)
+        if numbers is not None:
+            numbers.count(allowed, refreshed)
+            return
+        self._skipped.watch("steps_skipped", allowed)
+        self._skipped.watch("refreshes_skipped", None if refreshed is None else refreshed | ~allowed)
+
+    def _numbers_on(self, device: torch.device) -> DeviceNumbers:
+        """The numbers on the device, with the rates that the groups have now."""
+        if self._numbers is None or not self._numbers.fits(self.param_groups, device):
+            self._numbers = DeviceNumbers.of(self.param_groups, device)
+        self._numbers.update_rates(self.param_groups)
+        return self._numbers
 
     def _agreed(self, t: int, present: Sequence[Tensor]) -> Agreed:
         """What this process found, or all of them together."""
         alone = is_alone(self._process_group)
         if alone and not present:
             return Agreed(HessianEstimate(None), has_gradients=False)
-        found = self._found_here(t, present)
-        unseen = found.parameter if self._pending is None else None
-        found = found.unscale(self._loss_scale.of(self, found.factors, unseen))
+        found = self._found_scaled(t, present)
         here = Agreed(found, bool(present), _culprit(found, present))
         return here if alone else agree(here, self._device(), self._process_group)
+
+    def _found_scaled(self, t: int, present: Sequence[Tensor]) -> HessianEstimate:
+        """What this process found, without the scale that the gradients have lost already."""
+        found = self._found_here(t, present)
+        unseen = found.parameter if self._pending is None else None
+        return found.unscale(self._loss_scale.of(self, found.factors, unseen))
 
     def _found_here(self, t: int, present: Sequence[Tensor]) -> HessianEstimate:
         due, pending = self._request(t), self._pending
@@ -136,8 +188,8 @@ class Stepping(Reporting):
         params = (p for group in self.param_groups for p in group["params"])
         return next((local(p).device for p in params), torch.device("cpu"))
 
-    def _refresh(self, found: HessianEstimate, t: int) -> None:
-        """Bring M^H of the due parameter up to date, by the product or by what stands in for it."""
+    def _settled_way(self, found: HessianEstimate, t: int) -> HessianEstimate:
+        """The estimate to average, once it is clear whether there is a product or what stands in for it."""
         parameter = self._layout().schedule.due(t)
         if found.missing is not None and found.parameter is not None:
             self.state[found.parameter][LACKS_CURVATURE] = True
@@ -145,9 +197,7 @@ class Stepping(Reporting):
             found = replace(found, hessian=None, by_gradient=by_gradient)
         if parameter is not None and lacks_curvature(parameter, self.state):
             self._tell_of_missing_curvature(parameter, found.missing)
-        if found.parameter is not None:
-            group = self._group_of(found.parameter)
-            self._skipped.watch("refreshes_skipped", update_hessian_average(found, group, self.state))
+        return found
 
 
 def _release_graphs(params: Sequence[Tensor]) -> None:
