@@ -7,6 +7,7 @@ from typing import Any
 
 from torch.optim.optimizer import Optimizer, ParamsT
 
+from sgdph_fx.errors import NoCurvatureError
 from sgdph_fx.optim.all_reduce import ProcessGroup
 from sgdph_fx.optim.device_step import DeviceNumbers
 from sgdph_fx.optim.hessian_estimate import HessianEstimate
@@ -51,6 +52,7 @@ class OptimizerBase(Optimizer):
         self._unowned = Unowned()
         self._addresses = Addresses()
         self._numbers: DeviceNumbers | None = None
+        self._missing: NoCurvatureError | None = None
         self._kept_layout: Layout | None = None
         self._places: tuple[int, set[tuple[int, int]]] = 0, set()
 

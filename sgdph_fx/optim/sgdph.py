@@ -2,27 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import replace
+from collections.abc import Callable
 from typing import overload
 
 import torch
 from torch import Tensor, nn
 from torch.optim.optimizer import ParamsT
 
-from sgdph_fx.curvature.autograd_graph import leaves
-from sgdph_fx.errors import NoCurvatureError
 from sgdph_fx.optim.all_reduce import ProcessGroup
 from sgdph_fx.optim.estimators import FallbackName, ProbeName
-from sgdph_fx.optim.group_step import LACKS_CURVATURE
-from sgdph_fx.optim.hessian_estimate import HessianRequest, from_loss
-from sgdph_fx.optim.loss_checks import (
-    check_loss,
-    graph_errors_explained,
-    no_such_parameter,
-    refuse_inference_mode,
-)
-from sgdph_fx.optim.scaling import multipliers
+from sgdph_fx.optim.loss_checks import check_loss, refuse_inference_mode
 from sgdph_fx.optim.stepping import Stepping
 from sgdph_fx.optim.variants import VariantName
 
@@ -197,34 +186,9 @@ class SGDPH(Stepping):
         refuse_inference_mode("backward()")
         check_loss(loss)
         due = self._request(self._steps_taken + 1, module)
-        self._check_leaves(loss, due)
-        # A sum goes on only as long as the gradients that it belongs to; `fully_shard` may hold them back.
-        if self._pending is not None and not self._layout().is_sharded and not self._has_gradients():
-            self._pending = None
-        factors = multipliers(loss)
-        with graph_errors_explained():
-            try:
-                reads = not self.param_groups[0]["capturable"]
-                found = from_loss(loss, due, hessian_loss, retain_graph=retain_graph, to_host=reads)
-            except NoCurvatureError:
-                if due is not None and not due.required:
-                    self.state[due.parameter][LACKS_CURVATURE] = True
-                raise
-        self._pending = replace(found, factors=factors).accumulate(self._pending)
-
-    def _check_leaves(self, loss: Tensor, due: HessianRequest | None) -> None:
-        """Refuse a loss that reaches none of our parameters, and tell of those that nobody holds."""
-        layout = self._layout()
-        if layout.is_sharded:  # the graph knows the gathered parameters, not their pieces
-            return
-        found: Iterable[Tensor] = leaves(loss)
-        is_time = self._unowned.is_time(due is not None and due.probe is not None)
-        if is_time:
-            found = list(found)
-        if not any(layout.holds(leaf) for leaf in found):
-            raise no_such_parameter(len(layout.places))
-        if is_time:
-            self._unowned.tell(found, layout)
+        if not self._layout().is_sharded:  # else the graph knows the gathered parameters, not their pieces
+            self._unowned.check(loss, self._layout(), thoroughly=due is not None and due.probe is not None)
+        self._find(loss, due, hessian_loss, retain_graph=retain_graph)
 
     @overload
     def step(self, closure: None = None) -> None: ...

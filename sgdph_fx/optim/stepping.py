@@ -6,88 +6,30 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from sgdph_fx.curvature.probes import PROBES
 from sgdph_fx.optim.all_reduce import Agreed, agree, is_alone
 from sgdph_fx.optim.device_step import DeviceNumbers, apply_step_where, deciding_device
-from sgdph_fx.optim.estimators import GRADIENT
+from sgdph_fx.optim.finding import Finding
 from sgdph_fx.optim.group_step import (
     LACKS_CURVATURE,
-    Group,
     apply_step,
     init_state,
     is_state_initialization,
     lacks_curvature,
     update_hessian_average,
 )
-from sgdph_fx.optim.hessian_estimate import HessianEstimate, HessianRequest, from_gradient
+from sgdph_fx.optim.hessian_estimate import HessianEstimate, from_gradient
 from sgdph_fx.optim.loss_checks import graph_errors_explained
 from sgdph_fx.optim.nonfinite import are_finite, finite_on_device
-from sgdph_fx.optim.reporting import Reporting
 from sgdph_fx.optim.shards import local
 from sgdph_fx.optim.validation import refuse_sparse_gradients
 
 __all__ = ["Stepping"]
 
 
-class Stepping(Reporting):
+class Stepping(Finding):
     """The arithmetic of a step, around the state of the optimizer."""
-
-    @property
-    def due(self) -> Tensor | None:
-        """The parameter whose Hessian the next step needs a product for; None where it needs none."""
-        request = self._request(self._steps_taken + 1)
-        return None if request is None or request.probe is None else request.parameter
-
-    def _request(self, t: int, module: nn.Module | None = None) -> HessianRequest | None:
-        """What step t refreshes, and how; None where it refreshes nothing."""
-        layout = self._layout()
-        parameter = layout.schedule.due(t)
-        if parameter is None:
-            return None
-        group = self._group_of(parameter)
-        fallback, lacking = group["without_curvature"], lacks_curvature(parameter, self.state)
-        if lacking and fallback == "first-order":
-            return None
-        by_gradient = group["probe"] == GRADIENT or (lacking and fallback == "gradient")
-        return HessianRequest(
-            parameter,
-            layout.name(parameter, self.param_groups),
-            None if by_gradient else PROBES[group["probe"]],
-            group["seed"],
-            t,
-            fallback == "raise",
-            module,
-        )
-
-    def _group_of(self, parameter: Tensor) -> Group:
-        number, _ = self._layout().places[id(parameter)]
-        return self.param_groups[number]
-
-    def _present(self) -> list[Tensor]:
-        """The parameters that have a gradient."""
-        return [p for group in self.param_groups for p in group["params"] if p.grad is not None]
-
-    def _has_gradients(self) -> bool:
-        return any(p.grad is not None for group in self.param_groups for p in group["params"])
-
-    def scale_gradients(self, factor: float | Tensor) -> None:
-        """Multiply the gradients by one number, and the Hessian that was found with them.
-
-        For loops that sum losses and divide the gradients at the end, by a number of tokens that they know only then.
-
-        Args:
-            factor: The number.
-        """
-        for parameter in self._present():
-            if parameter.grad is not None and parameter.grad.requires_grad:
-                with torch.enable_grad():
-                    parameter.grad = parameter.grad * factor
-            elif parameter.grad is not None:
-                parameter.grad.mul_(factor)
-        if self._pending is not None and self._pending.hessian is not None:
-            self._pending = replace(self._pending, hessian=self._pending.hessian * factor)
 
     def _take_step(self) -> None:
         refuse_sparse_gradients(self.param_groups)
@@ -102,9 +44,18 @@ class Stepping(Reporting):
         self._pending = None
         if not taken:
             return
+        self._finish_step()
+        self._skipped.settle(self.param_groups, wait=False)
+
+    def _finish_step(self) -> None:
+        """Count the step, as the host does it, and a refresh that had no product."""
+        t = self._steps_taken + 1
+        parameter = self._layout().schedule.due(t)
+        if parameter is not None and lacks_curvature(parameter, self.state):
+            self._tell_of_missing_curvature(parameter, self._missing)
+        self._missing = None
         for group in self.param_groups:
             group["step"] = t
-        self._skipped.settle(self.param_groups, wait=False)
 
     def _step_by_host(self, t: int, present: Sequence[Tensor]) -> bool:
         """The step where the host knows at once what is finite; whether it counts as one."""
@@ -115,7 +66,7 @@ class Stepping(Reporting):
         if everywhere.culprit:
             self._skipped.step(self.param_groups, everywhere.culprit)
             return False
-        found = self._settled_way(everywhere.found, t)
+        found = self._settled_way(everywhere.found)
         if found.parameter is not None:
             refreshed = update_hessian_average(found, self._group_of(found.parameter), self.state)
             self._skipped.watch("refreshes_skipped", refreshed)
@@ -139,7 +90,7 @@ class Stepping(Reporting):
     ) -> None:
         """Refresh and move what losses and gradients allow, and count on the device where there are numbers there."""
         allowed = found.allows(finite_on_device([p.grad for p in present if p.grad is not None]))
-        found, refreshed = self._settled_way(found, t), None
+        found, refreshed = self._settled_way(found), None
         if found.parameter is not None:
             group = self._group_of(found.parameter)
             refreshed = update_hessian_average(found, group, self.state, allowed)
@@ -188,16 +139,14 @@ class Stepping(Reporting):
         params = (p for group in self.param_groups for p in group["params"])
         return next((local(p).device for p in params), torch.device("cpu"))
 
-    def _settled_way(self, found: HessianEstimate, t: int) -> HessianEstimate:
+    def _settled_way(self, found: HessianEstimate) -> HessianEstimate:
         """The estimate to average, once it is clear whether there is a product or what stands in for it."""
-        parameter = self._layout().schedule.due(t)
-        if found.missing is not None and found.parameter is not None:
-            self.state[found.parameter][LACKS_CURVATURE] = True
-            by_gradient = self._group_of(found.parameter)["without_curvature"] == "gradient"
-            found = replace(found, hessian=None, by_gradient=by_gradient)
-        if parameter is not None and lacks_curvature(parameter, self.state):
-            self._tell_of_missing_curvature(parameter, found.missing)
-        return found
+        if found.missing is None or found.parameter is None:
+            return found
+        self._missing = found.missing
+        self.state[found.parameter][LACKS_CURVATURE] = True
+        by_gradient = self._group_of(found.parameter)["without_curvature"] == "gradient"
+        return replace(found, hessian=None, by_gradient=by_gradient)
 
 
 def _release_graphs(params: Sequence[Tensor]) -> None:

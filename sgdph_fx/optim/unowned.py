@@ -10,7 +10,9 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.weak import WeakIdKeyDictionary
 
+from sgdph_fx.curvature.autograd_graph import leaves
 from sgdph_fx.optim.layout import Layout
+from sgdph_fx.optim.loss_checks import no_such_parameter
 from sgdph_fx.optim.wording import listed, warn
 
 __all__ = ["Unowned"]
@@ -30,16 +32,31 @@ class Unowned:
         self._seen: Any = WeakIdKeyDictionary()
         self._looks = 0
 
-    def is_time(self, a_hessian_is_due: bool) -> bool:
-        """Whether this loss is one to look at."""
-        self._looks += 1
-        return a_hessian_is_due or self._looks <= _FIRST_LOOKS
+    def check(self, loss: Tensor, layout: Layout, *, thoroughly: bool) -> None:
+        """Refuse a loss that reaches none of our parameters, and warn of those that nobody holds.
 
-    def tell(self, leaves: Iterable[Tensor], layout: Layout) -> None:
-        """Warn of parameters among ``leaves`` that neither this optimizer nor any other holds."""
+        Args:
+            loss: The loss, with its graph.
+            layout: The index over our parameters.
+            thoroughly: Whether this loss is to be looked at to its last leaf, though it is not among the first.
+
+        Raises:
+            StaleOptimizerError: if it reaches none.
+        """
+        self._looks += 1
+        found: Iterable[Tensor] = leaves(loss)
+        thoroughly = thoroughly or self._looks <= _FIRST_LOOKS
+        if thoroughly:
+            found = list(found)
+        if not any(layout.holds(leaf) for leaf in found):
+            raise no_such_parameter(len(layout.places))
+        if thoroughly:
+            self._tell(found, layout)
+
+    def _tell(self, found: Iterable[Tensor], layout: Layout) -> None:
         new = [
             leaf
-            for leaf in leaves
+            for leaf in found
             if isinstance(leaf, nn.Parameter) and not layout.holds(leaf) and leaf not in self._seen
         ]
         if not new:
