@@ -4,7 +4,14 @@ from sgdph_fx import errors
 from sgdph_fx.audits import Audit, AuditRow, audit
 from sgdph_fx.checkpoint import Checkpoint, load, save
 from sgdph_fx.checks import check_optimizer
-from sgdph_fx.optim import SGDPH, LightningMixin, TrainerMixin, attach, compile_between_refreshes
+from sgdph_fx.optim import (
+    SGDPH,
+    CapturedStep,
+    LightningMixin,
+    TrainerMixin,
+    attach,
+    compile_between_refreshes,
+)
 from sgdph_fx.pipeline import Prepared, analyze, param_groups, prepare
 from sgdph_fx.plan.config import Config
 from sgdph_fx.plan.plan import Plan
@@ -16,6 +23,7 @@ __all__ = [
     "SGDPH",
     "Audit",
     "AuditRow",
+    "CapturedStep",
     "Checkpoint",
     "Config",
     "LightningMixin",

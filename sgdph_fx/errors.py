@@ -19,12 +19,14 @@
     * ``OptimizerError``
         * ``StaleOptimizerError``      it holds parameters that the model no longer has
         * ``NoCurvatureError``         the gradient carries no graph to differentiate again
+        * ``CaptureError``             a step cannot be captured as a CUDA graph
 
 Each message says what was found, where, why it matters, and what to do about it.
 """
 
 __all__ = [
     "AuditError",
+    "CaptureError",
     "CheckpointError",
     "ConfigError",
     "ModelError",
@@ -120,3 +122,7 @@ class StaleOptimizerError(OptimizerError):
 
 class NoCurvatureError(OptimizerError, RuntimeError):
     """The gradients carry no graph, so there is nothing to differentiate a second time."""
+
+
+class CaptureError(OptimizerError, RuntimeError):
+    """A training step cannot be captured as a CUDA graph; model and optimizer have been left as they were."""

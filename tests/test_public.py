@@ -7,6 +7,7 @@ PUBLIC = [
     "SGDPH",
     "Audit",
     "AuditRow",
+    "CapturedStep",
     "Checkpoint",
     "Config",
     "LightningMixin",
@@ -50,6 +51,7 @@ ERRORS = {
     "OptimizerError": "SgdphError",
     "StaleOptimizerError": "OptimizerError",
     "NoCurvatureError": "OptimizerError",
+    "CaptureError": "OptimizerError",
 }
 
 

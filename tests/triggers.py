@@ -23,6 +23,7 @@ from sgdph_fx import (
     prepare,
     register_norm,
 )
+from tests.optim.checkpoint_triggers import OF_CHECKPOINTS
 from tests.optim.triggers import OF_THE_OPTIMIZER
 
 __all__ = ["TRIGGERS"]
@@ -224,4 +225,5 @@ TRIGGERS: tuple[Callable[[], Any], ...] = (
     lambda: cross_entropy_of(nn.Linear(2, 2), loss=lambda out, y: 0 * out.sum()).plot(),
     plot_without_matplotlib,
     *OF_THE_OPTIMIZER,
+    *OF_CHECKPOINTS,
 )

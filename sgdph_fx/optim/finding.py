@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from sgdph_fx.curvature.probes import PROBES
-from sgdph_fx.errors import NoCurvatureError
+from sgdph_fx.errors import CaptureError, NoCurvatureError
 from sgdph_fx.optim.estimators import GRADIENT
 from sgdph_fx.optim.group_step import LACKS_CURVATURE, Group, lacks_curvature
 from sgdph_fx.optim.hessian_estimate import HessianRequest, from_loss
@@ -17,7 +17,7 @@ from sgdph_fx.optim.loss_checks import graph_errors_explained
 from sgdph_fx.optim.reporting import Reporting
 from sgdph_fx.optim.scaling import multipliers
 
-__all__ = ["Finding"]
+__all__ = ["Finding", "refuse_repeated_draws"]
 
 
 class Finding(Reporting):
@@ -99,3 +99,18 @@ class Finding(Reporting):
                 parameter.grad.mul_(factor)
         if self._pending is not None and self._pending.hessian is not None:
             self._pending = replace(self._pending, hessian=self._pending.hessian * factor)
+
+
+def refuse_repeated_draws(due: HessianRequest | None) -> None:
+    """Refuse to draw random signs while the step is captured: each replay would use the same.
+
+    Raises:
+        CaptureError: if a CUDA graph is being captured.
+    """
+    if due is None or due.probe is None or not due.probe.averaged_signed:
+        return
+    if torch.cuda.is_available() and torch.cuda.is_current_stream_capturing():
+        raise CaptureError(
+            'probe="rademacher" draws its signs on the host, and each replay of this graph would use the same. '
+            '`sgdph_fx.CapturedStep` draws them anew; or use probe="ones".'
+        )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, MutableMapping, Sequence
+from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 from itertools import repeat
 from typing import Any, NamedTuple, TypeAlias
 
@@ -133,16 +133,15 @@ def is_state_initialization(groups: Sequence[Group], state: State) -> bool:
     return not any(bool(g.any()) for group in groups for g in _grads(group["params"]))
 
 
-def init_state(group: Group, state: State, schedule: Schedule) -> None:
-    """Make the state that a step would make, and take none."""
-    for parameter in group["params"]:
-        if parameter.grad is None:
-            continue
+def init_state(group: Group, state: State, schedule: Schedule, params: Iterable[Tensor]) -> None:
+    """Make the state that a step of these parameters of the group would make, where it is not there yet."""
+    for parameter in params:
         if takes_newton_steps(parameter, group, state, schedule):
             average_of(parameter, group, state)
         elif group["momentum"] == 0 and VARIANTS[group["variant"]].decay_first_order_gradient:
             continue
-        state[parameter]["momentum_buffer"] = torch.zeros_like(parameter, requires_grad=False)
+        if state[parameter].get("momentum_buffer") is None:
+            state[parameter]["momentum_buffer"] = torch.zeros_like(parameter, requires_grad=False)
 
 
 def _descend(

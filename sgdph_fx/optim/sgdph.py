@@ -11,6 +11,7 @@ from torch.optim.optimizer import ParamsT
 
 from sgdph_fx.optim.all_reduce import ProcessGroup
 from sgdph_fx.optim.estimators import FallbackName, ProbeName
+from sgdph_fx.optim.finding import refuse_repeated_draws
 from sgdph_fx.optim.loss_checks import check_loss, refuse_inference_mode
 from sgdph_fx.optim.stepping import Stepping
 from sgdph_fx.optim.variants import VariantName
@@ -186,6 +187,8 @@ class SGDPH(Stepping):
         refuse_inference_mode("backward()")
         check_loss(loss)
         due = self._request(self._steps_taken + 1, module)
+        if self.param_groups[0]["capturable"]:
+            refuse_repeated_draws(due)
         if not self._layout().is_sharded:  # else the graph knows the gathered parameters, not their pieces
             self._unowned.check(loss, self._layout(), thoroughly=due is not None and due.probe is not None)
         self._find(loss, due, hessian_loss, retain_graph=retain_graph)

@@ -37,7 +37,7 @@ class Stepping(Finding):
         t, schedule, present = self._steps_taken + 1, self._layout().schedule, self._present()
         if present and self._pending is None and is_state_initialization(self.param_groups, self.state):
             for group in self.param_groups:
-                init_state(group, self.state, schedule)
+                init_state(group, self.state, schedule, [p for p in group["params"] if p.grad is not None])
             return
         decides = deciding_device(present, self.param_groups, alone=is_alone(self._process_group))
         taken = self._step_by_host(t, present) if decides is None else self._step_on(decides, t, present)
@@ -101,6 +101,33 @@ class Stepping(Finding):
             return
         self._skipped.watch("steps_skipped", allowed)
         self._skipped.watch("refreshes_skipped", None if refreshed is None else refreshed | ~allowed)
+
+    @torch.no_grad()
+    def _step_recorded(self, scale: Tensor | None) -> None:
+        """What a step does on the device, after its backward pass; the host's counts are left to the caller.
+
+        Args:
+            scale: What the loss was multiplied by, and the gradients have been divided by.
+        """
+        found, present = (self._pending or HessianEstimate(None)).unscale(scale), self._present()
+        self._pending = None
+        refuse_sparse_gradients(self.param_groups)
+        self._write_where(found, self._steps_taken + 1, present, self._numbers)
+
+    def _make_capturable(self) -> None:
+        for group in self.param_groups:
+            group["capturable"] = True
+        self.defaults["capturable"] = True
+
+    def _make_state(self) -> None:
+        """All state that steps are going to need, so that it lies where it is from the first step on."""
+        schedule = self._layout().schedule
+        for group in self.param_groups:
+            init_state(group, self.state, schedule, [p for p in group["params"] if p.requires_grad])
+
+    def _device_tensors(self) -> tuple[Tensor, ...]:
+        """What a recorded step reads and writes beside parameters and state."""
+        return () if self._numbers is None else (self._numbers.counts, self._numbers.rates)
 
     def _numbers_on(self, device: torch.device) -> DeviceNumbers:
         """The numbers on the device, with the rates that the groups have now."""

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from sgdph_fx.errors import OptimizerError
+from sgdph_fx.errors import CaptureError, OptimizerError
 from sgdph_fx.optim import SGDPH
 
 
@@ -215,3 +215,16 @@ def test_tensors_that_the_fused_kernel_does_not_take_move_all_the_same(layout: s
             optimizer.step()
     tolerance = 0.02 if layout == "half" else 1e-5
     torch.testing.assert_close(ours, theirs, rtol=tolerance, atol=tolerance)
+
+
+def test_random_signs_are_refused_in_a_capture_of_ones_own(
+    small: Any, make_batches: Any, make_groups: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    net, (batch,) = small(), make_batches(1)
+    optimizer = SGDPH(make_groups(net), 0.05, capturable=True, probe="rademacher")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
+    with pytest.raises(CaptureError, match="each replay of this graph would use the same"):
+        optimizer.backward(net.loss(batch))
+    assert all(p.grad is None for p in net.parameters())
+    SGDPH(make_groups(net), 0.05, capturable=True).backward(net.loss(batch))

@@ -1,20 +1,18 @@
-"""The smallest thing that raises each error of the optimizer and of saved trainings; see test_messages.py."""
+"""The smallest thing that raises each error of the optimizer; see test_messages.py."""
 
 from __future__ import annotations
 
-import json
-import tempfile
+import random
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
 
-from sgdph_fx import SGDPH, attach, check_optimizer, load, prepare, save
+from sgdph_fx import SGDPH, CapturedStep, attach, check_optimizer, prepare
+from tests.optim.recording import FakeRecorder
 
 __all__ = ["OF_THE_OPTIMIZER"]
 
@@ -104,51 +102,65 @@ def made_under_inference_mode() -> SGDPH:
     return second_order(p)
 
 
+def captured(forward: Callable[[Any, Tensor], Tensor], **more: Any) -> None:
+    class Model(nn.Linear):
+        calls = 0
+
+        def forward(self, x: Tensor) -> Tensor:
+            return forward(self, super().forward(x))
+
+    model = Model(2, 2)
+    model.calls = 0
+    optimizer = SGDPH([{"params": list(model.parameters()), "order": 2}], 0.1)
+    step = CapturedStep(model, nn.functional.mse_loss, optimizer, **more)
+    with mock.patch("sgdph_fx.optim.captured_step.Recorder", FakeRecorder):
+        step._recorder = FakeRecorder(torch.device("cpu"))  # type: ignore[assignment]
+        step._uses_graphs = lambda: True  # type: ignore[method-assign]
+        for _ in range(4):
+            step(torch.ones(1, 2), torch.ones(1, 2))
+
+
+def count(model: Any, x: Tensor) -> Tensor:
+    model.calls += 1
+    return x
+
+
+def draw(model: Any, x: Tensor) -> Tensor:
+    random.random()
+    return x
+
+
+def fail_late() -> None:
+    calls = []
+
+    def before_step() -> None:
+        calls.append(1)
+        if len(calls) > 2:
+            raise RuntimeError("not permitted")
+
+    captured(lambda model, x: x, before_step=before_step)
+
+
+def signs_in_a_capture() -> None:
+    optimizer = SGDPH(
+        [{"params": [p := parameter(), parameter()], "order": 2}], 0.1, probe="rademacher", capturable=True
+    )
+    with (
+        mock.patch("torch.cuda.is_available", return_value=True),
+        mock.patch("torch.cuda.is_current_stream_capturing", return_value=True),
+    ):
+        optimizer.backward((p**2).sum())
+
+
+def on_two_devices() -> None:
+    p, far = parameter(), nn.Parameter(torch.ones(1, device="meta"))
+    optimizer = SGDPH([{"params": [p, far], "order": 1}], 0.1, capturable=True)
+    p.grad, far.grad = torch.ones(2), torch.ones(1, device="meta")
+    optimizer.step()
+
+
 def net() -> nn.Module:
     return nn.Sequential(nn.Conv2d(3, 2, 1), nn.ReLU())
-
-
-class Extra(nn.Linear):
-    def get_extra_state(self) -> dict[str, int]:
-        return {"a": 1}
-
-    def set_extra_state(self, state: Any) -> None:
-        pass
-
-
-def file() -> str:
-    return str(Path(tempfile.mkdtemp()) / "run.safetensors")
-
-
-def saved(*, named_groups: bool = True, with_optimizer: bool = True) -> str:
-    prepared = prepare(net())
-    groups = prepared.param_groups
-    if not named_groups:
-        groups = [{k: v for k, v in g.items() if k != "param_names"} for g in groups]
-    where = file()
-    save(where, prepared, SGDPH(groups, 0.1) if with_optimizer else None)
-    return where
-
-
-def loaded(change: Callable[[dict[str, Tensor], dict[str, str]], Any], **how: Any) -> None:
-    where = saved(**how)
-    with safe_open(where, "pt") as opened:
-        tensors = {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118
-        metadata = dict(opened.metadata())
-    change(tensors, metadata)
-    save_file(tensors, where, metadata)
-    load(where, net())
-
-
-def sparse() -> None:
-    prepared = prepare(net())
-    prepared.model.register_buffer("odd", torch.eye(2).to_sparse())
-    save(file(), prepared)
-
-
-def with_own_optimizer(where: str) -> None:
-    prepared = prepare(net())
-    load(where, prepared.model, SGDPH(prepared.param_groups, 0.1))
 
 
 OF_THE_OPTIMIZER: tuple[Callable[[], Any], ...] = (
@@ -158,6 +170,13 @@ OF_THE_OPTIMIZER: tuple[Callable[[], Any], ...] = (
     still_scaled,
     under_inference_mode,
     made_under_inference_mode,
+    lambda: captured(lambda model, x: x * x.sum().item()),
+    lambda: captured(count),
+    lambda: captured(draw),
+    fail_late,
+    signs_in_a_capture,
+    on_two_devices,
+    lambda: CapturedStep(nn.DataParallel(net()), nn.functional.mse_loss, second_order()),
     lambda: SGDPH(prepare(net()), 0.1),  # type: ignore[arg-type]
     lambda: SGDPH(net(), 0.1),  # type: ignore[arg-type]
     lambda: attach(parameter().sum(), torch.optim.SGD([parameter()], 0.1)),
@@ -176,17 +195,4 @@ OF_THE_OPTIMIZER: tuple[Callable[[], Any], ...] = (
     lambda: with_state(in_state(hessian_average=-torch.ones(2))),
     lambda: named(["a"]).load_state_dict(named(["b"]).state_dict()),
     lambda: named(["a", "b"]).load_state_dict(named(["a"], ["b"]).state_dict()),
-    lambda: save(file(), net()),
-    lambda: save(file(), prepare(net()), extra={"a": torch.ones(1)}),
-    lambda: save(file(), prepare(nn.Sequential(Extra(2, 2)))),
-    sparse,
-    lambda: load(file(), net()),
-    lambda: loaded(lambda t, m: m.update(format="pt")),
-    lambda: loaded(lambda t, m: m.update(extra="{")),
-    lambda: loaded(lambda t, m: t.pop("model.0.gain")),
-    lambda: loaded(
-        lambda t, m: m.update(optimizer=json.dumps(json.loads(m["optimizer"]))), named_groups=False
-    ),
-    lambda: with_own_optimizer(saved(with_optimizer=False)),
-    lambda: load(saved(), prepare(net()).model, SGDPH(prepare(net()).param_groups, 0.1)),
 )
