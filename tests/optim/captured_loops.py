@@ -14,7 +14,17 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from sgdph_fx import CapturedStep
 from sgdph_fx.optim import SGDPH
 
-__all__ = ["LOOPS", "OnTape", "noisy_groups", "pieces", "plainly", "run", "state_of", "with_clipping_and_ema"]
+__all__ = [
+    "LOOPS",
+    "Noisy",
+    "OnTape",
+    "noisy_groups",
+    "pieces",
+    "plainly",
+    "run",
+    "state_of",
+    "with_clipping_and_ema",
+]
 
 
 class OnTape(CapturedStep):

@@ -18,6 +18,7 @@ from sgdph_fx.optim import captured_step as module
 from tests.once import Cut
 from tests.optim.captured_loops import (
     LOOPS,
+    Noisy,
     OnTape,
     noisy_groups,
     pieces,
