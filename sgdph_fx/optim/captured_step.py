@@ -121,7 +121,7 @@ class CapturedStep:
         else:
             loss = self._by_graph(leaves, request)
         self._optimizer._finish_step()
-        self._optimizer._opt_called = True  # a scheduler looks here for a step before its own
+        self._optimizer._opt_called = True  # type: ignore[attr-defined]  # a scheduler looks here for a step before its own
         return loss
 
     def _begin(self, leaves: list[Any], spec: Any) -> None:
