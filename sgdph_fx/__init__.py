@@ -10,9 +10,18 @@ if TYPE_CHECKING:
     from sgdph_fx import errors
     from sgdph_fx.audits import Audit, AuditRow, audit
     from sgdph_fx.checks import check_optimizer
-    from sgdph_fx.optim import SGDPH, compile_between_refreshes
+    from sgdph_fx.curvature import Coverage, coverage
+    from sgdph_fx.optim import (
+        SGDPH,
+        CapturedStep,
+        LightningMixin,
+        TrainerMixin,
+        attach,
+        compile_between_refreshes,
+    )
     from sgdph_fx.pipeline import Prepared, analyze, param_groups, prepare
     from sgdph_fx.plan.assign import Assignment, assign
+    from sgdph_fx.plan.checkpoint import Checkpoint, load, save
     from sgdph_fx.plan.config import Config
     from sgdph_fx.plan.plan import Plan
     from sgdph_fx.plan.schemes import Scheme, SchemeContext, SchemeRow, register_scheme
@@ -25,19 +34,27 @@ __all__ = [
     "Assignment",
     "Audit",
     "AuditRow",
+    "CapturedStep",
+    "Checkpoint",
     "Config",
+    "Coverage",
+    "LightningMixin",
     "Plan",
     "Prepared",
     "Report",
     "Scheme",
     "SchemeContext",
     "SchemeRow",
+    "TrainerMixin",
     "analyze",
     "assign",
+    "attach",
     "audit",
     "check_optimizer",
     "compile_between_refreshes",
+    "coverage",
     "errors",
+    "load",
     "param_groups",
     "prepare",
     "register_conv",
@@ -45,6 +62,7 @@ __all__ = [
     "register_scheme",
     "register_transparent",
     "restore",
+    "save",
 ]
 
 _HOMES = {
@@ -52,18 +70,26 @@ _HOMES = {
     "Assignment": "plan.assign",
     "Audit": "audits",
     "AuditRow": "audits",
+    "CapturedStep": "optim",
+    "Checkpoint": "plan.checkpoint",
     "Config": "plan.config",
+    "Coverage": "curvature",
+    "LightningMixin": "optim",
     "Plan": "plan.plan",
     "Prepared": "pipeline",
     "Report": "report",
     "Scheme": "plan.schemes",
     "SchemeContext": "plan.schemes",
     "SchemeRow": "plan.schemes",
+    "TrainerMixin": "optim",
     "analyze": "pipeline",
     "assign": "plan.assign",
+    "attach": "optim",
     "audit": "audits",
     "check_optimizer": "checks",
     "compile_between_refreshes": "optim",
+    "coverage": "curvature",
+    "load": "plan.checkpoint",
     "param_groups": "pipeline",
     "prepare": "pipeline",
     "register_conv": "rules.register",
@@ -71,6 +97,7 @@ _HOMES = {
     "register_scheme": "plan.schemes",
     "register_transparent": "rules.register",
     "restore": "transform.decouple",
+    "save": "plan.checkpoint",
 }
 """The module of each public name; ``tests/test_imports.py`` holds it to the imports above."""
 

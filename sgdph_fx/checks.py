@@ -16,6 +16,7 @@ from sgdph_fx.errors import (
     NonFiniteWeightError,
     NotAModuleError,
     NothingToTrainError,
+    OptimizerError,
     RewriteError,
     ScriptedModelError,
     StaleOptimizerError,
@@ -172,10 +173,21 @@ def check_optimizer(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
     """Check that ``optimizer`` holds the trainable parameters of ``model``, all of them and no others.
 
     An optimizer that was made before :func:`sgdph_fx.prepare` holds weights that are no longer there, or, after
-    ``inplace=True``, lacks the gains; it would train on without a word.
+    ``inplace=True``, lacks the gains; it would train on without a word. One that was made of plain parameters
+    in place of groups knows no second-order ones, and would train plain SGD.
+
+    Args:
+        model: The prepared model.
+        optimizer: Any optimizer of torch; that some parameter must be second-order holds for SGDPH alone.
 
     Raises:
         StaleOptimizerError: if it lacks one, or holds one that is not the model's; the message names them.
+        OptimizerError: if it is SGDPH, and no parameter has order 2 though some look channel-wise.
+
+    >>> from torch import nn
+    >>> from sgdph_fx import SGDPH, check_optimizer, prepare
+    >>> model, param_groups, _ = prepare(nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3)))
+    >>> check_optimizer(model, SGDPH(param_groups, lr=0.1))
     """
     held = {id(p) for group in optimizer.param_groups for p in group["params"]}
     own = {id(p): name for name, p in model.named_parameters()}
@@ -186,6 +198,12 @@ def check_optimizer(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
             f"This {type(optimizer).__name__} does not fit the model: it lacks {first_few(lacking) or 'none'} of its "
             f"trainable parameters, and holds {strangers} that are not the model's. Make the optimizer after "
             "`prepare`, from the `param_groups` that it returns."
+        )
+    orders = {group["order"] for group in optimizer.param_groups if "order" in group and group["params"]}
+    if orders == {1} and any(p.requires_grad and p.dim() == 1 for p in model.parameters()):
+        raise OptimizerError(
+            f"This {type(optimizer).__name__} has no parameter of order 2, so it trains plain SGD with momentum. Make "
+            "it from the `param_groups` that `prepare` returns, or from `sgdph_fx.param_groups(model)`."
         )
 
 

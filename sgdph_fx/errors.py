@@ -14,16 +14,20 @@
         * ``PlanFormatError``          the JSON is no plan that this version reads
         * ``PlanMismatchError``        the plan was made for another model
     * ``RewriteError``                 the rewritten model does not compute the same
+    * ``CheckpointError``              a saved training cannot be written or read
     * ``AuditError``                   the Hessian cannot be audited on this batch
     * ``OptimizerError``
         * ``StaleOptimizerError``      it holds parameters that the model no longer has
         * ``NoCurvatureError``         the gradient carries no graph to differentiate again
+        * ``CaptureError``             a step cannot be captured as a CUDA graph
 
 Each message says what was found, where, why it matters, and what to do about it.
 """
 
 __all__ = [
     "AuditError",
+    "CaptureError",
+    "CheckpointError",
     "ConfigError",
     "ModelError",
     "NoCurvatureError",
@@ -116,6 +120,10 @@ class RewriteError(SgdphError):
     """The rewritten model does not compute what the original computes; the original has been left untouched."""
 
 
+class CheckpointError(SgdphError, ValueError):
+    """A saved training cannot be written or read, or does not fit the model; nothing has been changed."""
+
+
 class AuditError(SgdphError, ValueError):
     """The Hessian cannot be audited: the batch, the loss or the parameters are not fit for it."""
 
@@ -130,3 +138,7 @@ class StaleOptimizerError(OptimizerError):
 
 class NoCurvatureError(OptimizerError, RuntimeError):
     """The gradients carry no graph, so there is nothing to differentiate a second time."""
+
+
+class CaptureError(OptimizerError, RuntimeError):
+    """A training step cannot be captured as a CUDA graph; model and optimizer have been left as they were."""

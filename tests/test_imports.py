@@ -25,7 +25,7 @@ FLOORS = (
     {"report"},
     {"checks"},
     {"pipeline"},
-    {"audits"},
+    {"audits", "plan.checkpoint"},
     {"cli"},
     {"__main__"},
 )
@@ -41,7 +41,7 @@ ONLY_USERS = {
     "networkx": {"analysis.flow"},
     "rich": {"report.terminal"},
     "click": {"cli"},
-    "safetensors": {"cli"},
+    "safetensors": {"plan.checkpoint", "cli"},
     "matplotlib": {"audits"},
 }
 

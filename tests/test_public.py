@@ -12,19 +12,27 @@ PUBLIC = [
     "Assignment",
     "Audit",
     "AuditRow",
+    "CapturedStep",
+    "Checkpoint",
     "Config",
+    "Coverage",
+    "LightningMixin",
     "Plan",
     "Prepared",
     "Report",
     "Scheme",
     "SchemeContext",
     "SchemeRow",
+    "TrainerMixin",
     "analyze",
     "assign",
+    "attach",
     "audit",
     "check_optimizer",
     "compile_between_refreshes",
+    "coverage",
     "errors",
+    "load",
     "param_groups",
     "prepare",
     "register_conv",
@@ -32,6 +40,7 @@ PUBLIC = [
     "register_scheme",
     "register_transparent",
     "restore",
+    "save",
 ]
 
 ERRORS = {
@@ -49,10 +58,12 @@ ERRORS = {
     "PlanFormatError": "PlanError",
     "PlanMismatchError": "PlanError",
     "RewriteError": "SgdphError",
+    "CheckpointError": "SgdphError",
     "AuditError": "SgdphError",
     "OptimizerError": "SgdphError",
     "StaleOptimizerError": "OptimizerError",
     "NoCurvatureError": "OptimizerError",
+    "CaptureError": "OptimizerError",
 }
 
 

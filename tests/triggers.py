@@ -24,6 +24,8 @@ from sgdph_fx import (
     register_norm,
 )
 from tests.curvature.triggers import CURVATURE
+from tests.optim.checkpoint_triggers import OF_CHECKPOINTS
+from tests.optim.triggers import OF_THE_OPTIMIZER
 from tests.plan.triggers import PLAN_TRIGGERS
 
 __all__ = ["TRIGGERS"]
@@ -112,7 +114,7 @@ def distributed() -> nn.Module:
 
 def once() -> None:
     p = parameter()
-    second_order(p, parameter()).backward(Once.apply(p).sum())
+    second_order(p, parameter(), without_curvature="raise").backward(Once.apply(p).sum())
 
 
 def step_without_graph() -> None:
@@ -226,4 +228,6 @@ TRIGGERS: tuple[Callable[[], Any], ...] = (
     plot_without_matplotlib,
     *CURVATURE,
     *PLAN_TRIGGERS,
+    *OF_THE_OPTIMIZER,
+    *OF_CHECKPOINTS,
 )

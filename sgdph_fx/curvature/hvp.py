@@ -26,7 +26,8 @@ __all__ = [
 ]
 
 # How torch words, in several places, that an operation has a first derivative and no second one.
-GRAPH_USED_UP = "backward through the graph a second time"
+# What a plain backward pass fails with as well.
+MISUSED = ("backward through the graph a second time", "modified by an inplace operation")
 ONCE_ONLY = (
     "is not implemented",
     "once_differentiable",
@@ -169,7 +170,7 @@ def missing_derivatives_explained() -> Iterator[None]:
         raise
     except RuntimeError as error:
         text = str(error)
-        if GRAPH_USED_UP in text:
+        if any(mark in text for mark in MISUSED):
             raise
         said = next(iter(text.strip().splitlines()), type(error).__name__)
         if any(mark in text for mark in ONCE_ONLY):
