@@ -52,7 +52,8 @@ class HessianEstimate:
     def allows(self, gradients_finite: Tensor) -> Tensor:
         """Whether losses and gradients are finite, as one bool on the device."""
         for flag in self.finite:
-            gradients_finite = gradients_finite & flag.value
+            if flag.on_device is not None:  # else the host has read it, and there would be no step
+                gradients_finite = gradients_finite & flag.on_device
         return gradients_finite
 
     def accumulate(self, other: HessianEstimate | None) -> HessianEstimate:

@@ -59,13 +59,17 @@ class Flag:
     """
 
     def __init__(self, value: Tensor, *, to_host: bool = True) -> None:
-        self.value = value
         self._event: torch.cuda.Event | None = None
-        self._host = value
-        if value.is_cuda and to_host:
-            self._host = torch.empty((), dtype=torch.bool, pin_memory=True)
-            self._host.copy_(value, non_blocking=True)
+        self._held = value
+        if value.is_cuda and to_host:  # what is on the host is all that is kept: no memory of the device
+            self._held = torch.empty((), dtype=torch.bool, pin_memory=True)
+            self._held.copy_(value, non_blocking=True)
             self._event = torch.cuda.current_stream(value.device).record_event()
+
+    @property
+    def on_device(self) -> Tensor | None:
+        """The bool where it was found; None once it is on its way to the host."""
+        return self._held if self._event is None else None
 
     @property
     def is_known(self) -> bool:
@@ -75,7 +79,7 @@ class Flag:
     def __bool__(self) -> bool:
         if self._event is not None:
             self._event.synchronize()
-        return bool(self._host)
+        return bool(self._held)
 
 
 class Skipped:
