@@ -230,28 +230,3 @@ def test_a_kernel_cut_from_features_has_an_entry_and_no_parameter(recorded: bool
     assert (found["conv2d"].weight, found["conv2d"].decouple) == ("", False)
     assert "no parameter is behind it" in found["conv2d"].reason
     assert found["features"].decouple
-
-
-@BOTH_WAYS
-def test_what_a_convolution_class_does_after_its_convolution_is_seen(recorded: bool) -> None:
-    class Activated(nn.Conv2d):
-        def forward(self, x: Tensor) -> Tensor:
-            return F.gelu(super().forward(x))
-
-    found = entries(
-        nn.Sequential(Activated(3, 8, 3), nn.BatchNorm2d(8)), torch.rand(2, 3, 8, 8) if recorded else None
-    )
-    assert (found["0"].kind, found["0"].verdict, found["0"].decouple) == ("Activated", "bare", True)
-    assert "to gelu" in found["0"].reason
-
-
-@BOTH_WAYS
-def test_a_class_that_computes_its_padding_counts_as_its_ancestor(recorded: bool) -> None:
-    class SamePadding(nn.Conv2d):
-        def forward(self, x: Tensor) -> Tensor:
-            missing = max((math.ceil(x.shape[-1] / 2) - 1) * 2 + 3 - x.shape[-1], 0)
-            return super().forward(F.pad(x, [0, missing, 0, missing]))
-
-    model = nn.Sequential(SamePadding(3, 8, 3, stride=2), nn.BatchNorm2d(8))
-    found = entries(model, torch.rand(2, 3, 8, 8) if recorded else None)
-    assert (found["0"].kind, found["0"].verdict) == ("SamePadding", "normalized")
