@@ -30,7 +30,9 @@ class ConvertByDefault(click.Group):
         super().__init__(name, help=unfilled_examples(help), **extra)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Run as the program does, in a process of its own."""
+        """Run as the program does, in a process of its own; with arguments, run them in this one."""
+        if args or kwargs.keys() - {"prog_name"}:
+            return self.main(*args, **kwargs)
         program.main()
 
     def main(
