@@ -108,7 +108,8 @@ def decouple(model: nn.Module, weights: Mapping[str, Filters], inplace: bool = F
         UncopyableModelError: if ``inplace`` is false and the model cannot be deep-copied.
     """
     model = model if inplace else copy_of(model)
-    plan = [(list(_owners(model, name)), filters) for name, filters in weights.items()]
+    owners_of = _owners(model)
+    plan = [(owners_of[id(model.get_parameter(name))], filters) for name, filters in weights.items()]
     for owners, _ in plan:
         for path, module, name in owners:
             _require_free(path, module, name)
@@ -164,12 +165,13 @@ def restore(model: nn.Module, inplace: bool = False) -> nn.Module:
     return model
 
 
-def _owners(model: nn.Module, name: str) -> Iterator[tuple[str, nn.Module, str]]:
-    parameter = model.get_parameter(name)
+def _owners(model: nn.Module) -> Mapping[int, list[tuple[str, nn.Module, str]]]:
+    """Every place of each parameter, by the parameter's id: path of the module, module, name there."""
+    owners: dict[int, list[tuple[str, nn.Module, str]]] = {}
     for path, module in model.named_modules():
-        for own, candidate in module._parameters.items():
-            if candidate is parameter:
-                yield path, module, own
+        for name, parameter in module._parameters.items():
+            owners.setdefault(id(parameter), []).append((path, module, name))
+    return owners
 
 
 def _require_free(path: str, module: nn.Module, name: str) -> None:
