@@ -1,0 +1,233 @@
+"""What a run of a model may change: everything that its modules lead to.
+
+Followed are attributes, containers, tensors with their gradients and hooks, arrays, random number generators and the
+variables of closures. Not followed are classes, Python's own objects (locks, files, queues), data sets and optimizers:
+they are not the model's, and other threads may be using them.
+"""
+
+from __future__ import annotations
+
+import collections
+import functools
+import random
+import sys
+import types
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sgdph_fx.trace import records
+from sgdph_fx.trace.memory import Memory, components, storage_of
+
+__all__ = ["Found", "follow"]
+
+# These classes and their subclasses are not the model's.
+_OTHERS = ("torch.utils.data", "torch.optim", "torch.fx.graph", "torch.fx.node")
+# A handler writes down one object, and returns what it holds.
+_Handler = Callable[["Found", Any], Iterable[Any]]
+
+
+@dataclass(slots=True)
+class Found:
+    """What was found, and what each object held.
+
+    Args:
+        records: What each object held.
+        memories: The memory behind the tensors, by address of the storage.
+        empty: Containers that held nothing.
+        seen: Every object that was written down, by its id.
+    """
+
+    records: list[records.Record] = field(default_factory=list)
+    memories: dict[int, Memory] = field(default_factory=dict)
+    empty: list[Any] = field(default_factory=list)
+    seen: dict[int, Any] = field(default_factory=dict)
+
+    def steps(self) -> Iterator[Callable[[], None]]:
+        """What makes everything as it was, one step after the other; each may be repeated."""
+        yield self._clear
+        for memory in self.memories.values():
+            yield memory.put_back
+        for record in self.records:
+            yield record.put_back
+
+    def _clear(self) -> None:
+        for container in self.empty:
+            if container:
+                container.clear()
+
+
+def follow(roots: Iterable[Any]) -> Found:
+    """Write down everything that ``roots`` lead to."""
+    found = Found()
+    seen = found.seen
+    todo: list[Iterable[Any]] = [roots]
+    while todo:
+        for value in todo.pop():
+            handler = _handler(type(value))
+            if handler is not None and id(value) not in seen:
+                seen[id(value)] = value
+                todo.append(handler(found, value))
+    return found
+
+
+def _module(found: Found, module: nn.Module) -> Iterable[Any]:
+    if isinstance(module, torch.jit.ScriptModule):
+        script = records.SavedScript(module)
+        found.records.append(script)
+        return (*script.saved.values(), *module._parameters.values(), *module._buffers.values(), *module.children())
+    return _attributes(found, module)
+
+
+def _attributes(found: Found, owner: Any) -> Iterable[Any]:
+    record = records.SavedAttributes(owner)
+    found.records.append(record)
+    return record.saved.values()
+
+
+def _object(found: Found, owner: Any) -> Iterable[Any]:
+    slots = _slots(type(owner))
+    if slots:
+        record = records.SavedSlots(owner, slots)
+        found.records.append(record)
+        yield from record.saved.values()
+    if hasattr(owner, "__dict__"):
+        yield from _attributes(found, owner)
+
+
+def _dict(found: Found, owner: dict[Any, Any]) -> Iterable[Any]:
+    if not owner:
+        found.empty.append(owner)
+        return ()
+    record = records.SavedItems(owner)
+    found.records.append(record)
+    return record.saved.values()
+
+
+def _elements(found: Found, owner: Any, extend: Callable[[Any, Any], object]) -> Iterable[Any]:
+    if not owner:
+        found.empty.append(owner)
+        return ()
+    record = records.SavedElements(owner, extend)
+    found.records.append(record)
+    return record.saved
+
+
+def _members(found: Found, owner: Iterable[Any]) -> Iterable[Any]:
+    return owner
+
+
+def _function(found: Found, function: types.FunctionType) -> Iterable[Any]:
+    yield from function.__closure__ or ()
+    yield function.__dict__
+
+
+def _cell(found: Found, cell: types.CellType) -> Iterable[Any]:
+    try:
+        record = records.SavedCell(cell)
+    except ValueError:  # a variable without a value yet
+        return ()
+    found.records.append(record)
+    return (record.saved,)
+
+
+def _method(found: Found, method: types.MethodType) -> Iterable[Any]:
+    return method.__self__, method.__func__
+
+
+def _partial(found: Found, partial: functools.partial[Any]) -> Iterable[Any]:
+    return partial.func, partial.args, partial.keywords
+
+
+def _tensor(found: Found, tensor: Tensor) -> Iterable[Any]:
+    record = records.SavedTensor(tensor)
+    found.records.append(record)
+    inner = [getattr(tensor, name) for name in tensor.__tensor_flatten__()[0]] if _wraps(tensor) else []
+    for part in components(tensor) if not inner else ():
+        storage = storage_of(part)
+        if storage is not None and storage.device.type != "meta" and storage._cdata not in found.memories:
+            found.memories[storage._cdata] = Memory(storage)
+    return *inner, *record.leads_to()
+
+
+def _wraps(tensor: Tensor) -> bool:
+    return type(tensor) is not Tensor and hasattr(tensor, "__tensor_flatten__")
+
+
+def _generator(found: Found, generator: torch.Generator) -> Iterable[Any]:
+    found.records.append(records.SavedState(generator.get_state(), generator.set_state))
+    return ()
+
+
+def _python_random(found: Found, generator: random.Random) -> Iterable[Any]:
+    found.records.append(records.SavedState(generator.getstate(), generator.setstate))
+    return ()
+
+
+def _numpy(found: Found, value: Any) -> Iterable[Any]:
+    """An array, or one of NumPy's random number generators."""
+    numpy = sys.modules["numpy"]
+    if isinstance(value, numpy.ndarray):
+        if value.flags.writeable:
+            found.records.append(records.SavedState(value.copy(), functools.partial(numpy.copyto, value)))
+        return value.ravel().tolist() if value.dtype.hasobject else ()
+    if isinstance(value, numpy.random.RandomState):
+        found.records.append(records.SavedState(value.get_state(), value.set_state))
+    elif isinstance(value, numpy.random.Generator):
+        bits = value.bit_generator
+        found.records.append(records.SavedState(bits.state, functools.partial(setattr, bits, "state")))
+    return ()
+
+
+_HANDLERS: dict[type, _Handler] = {
+    nn.Module: _module,
+    Tensor: _tensor,
+    torch.Generator: _generator,
+    dict: _dict,
+    list: functools.partial(_elements, extend=list.extend),
+    collections.deque: functools.partial(_elements, extend=collections.deque.extend),
+    set: functools.partial(_elements, extend=set.update),
+    bytearray: functools.partial(_elements, extend=bytearray.extend),
+    tuple: _members,
+    frozenset: _members,
+    types.FunctionType: _function,
+    types.MethodType: _method,
+    types.CellType: _cell,
+    functools.partial: _partial,
+    random.Random: _python_random,
+    types.SimpleNamespace: _object,
+}
+
+
+@functools.cache
+def _handler(kind: type) -> _Handler | None:
+    """What writes down objects of a class; None for what does not change, or is not the model's."""
+    if issubclass(kind, torch.Size):
+        return None
+    for ancestor in kind.__mro__:
+        if ancestor in _HANDLERS:
+            return _HANDLERS[ancestor]
+        if ancestor.__module__.startswith(_OTHERS):
+            return None
+    room = kind.__module__.split(".")[0]
+    if room == "numpy":
+        return _numpy
+    if room in sys.stdlib_module_names or room == "torch" or issubclass(kind, type):
+        return None
+    return _object
+
+
+@functools.cache
+def _slots(kind: type) -> tuple[str, ...]:
+    names: list[str] = []
+    for ancestor in kind.__mro__:
+        own = ancestor.__dict__.get("__slots__", ())
+        names.extend([own] if isinstance(own, str) else own)
+    return tuple(
+        f"_{kind.__name__.lstrip('_')}{name}" if name.startswith("__") and not name.endswith("__") else name
+        for name in names
+        if name not in ("__dict__", "__weakref__")
+    )

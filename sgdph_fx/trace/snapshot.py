@@ -1,0 +1,85 @@
+"""All that running a model may change, remembered, so that it can be put back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+
+from sgdph_fx.errors import ModelChangedError, ModelError
+from sgdph_fx.plan.wording import first_few
+from sgdph_fx.trace.memory import WriteWatch, keep_all
+from sgdph_fx.trace.reachable import Found, follow
+
+__all__ = ["Snapshot"]
+
+_ROUNDS = 3
+
+
+class Snapshot:
+    """What all objects that ``roots`` lead to hold now.
+
+    Args:
+        roots: Modules, or whatever else a run may change.
+
+    Raises:
+        ModelError: if something cannot be remembered; nothing has run then.
+    """
+
+    def __init__(self, *roots: Any) -> None:
+        try:
+            with torch.no_grad(), torch._C.DisableTorchFunction():
+                self._found = follow(roots)
+                self._later = keep_all(self._found.memories.values())
+        except Exception as error:
+            raise ModelError(
+                f"The state of this {type(roots[0]).__name__} cannot be kept ({type(error).__name__}: {error}), so running "
+                "it could change it for good. Take what cannot be copied out of the model, then try again."
+            ) from error
+
+    def watch(self) -> AbstractContextManager[Any]:
+        """Has to be on while the model runs: it copies what is too large to be copied beforehand."""
+        return WriteWatch(self._later) if self._later else nullcontext()
+
+    def put_back(self) -> None:
+        """Make everything what it was.
+
+        An error at one object does not keep the others from being put back. After an error all is tried again, so
+        that a passing one, such as Ctrl-C, loses nothing; Ctrl-C goes on afterwards.
+
+        Raises:
+            ModelChangedError: if something could not be put back.
+        """
+        interruption: BaseException | None = None
+        errors: list[Exception] = []
+        for _ in range(_ROUNDS):
+            errors, new = _put_back(self._found)
+            interruption = interruption or new
+            if not errors and new is None:
+                break
+        if errors:
+            told = sorted({f"{type(e).__name__}: {e}" for e in errors})
+            raise ModelChangedError(
+                f"Running the model changed it, and {len(errors)} of the changes could not be undone "
+                f"({first_few(told)}). Load its weights again before you go on."
+            ) from errors[0]
+        if interruption is not None:
+            raise interruption
+
+
+def _put_back(found: Found) -> tuple[list[Exception], BaseException | None]:
+    """One round over all: its errors, and an interruption."""
+    errors: list[Exception] = []
+    interruption: BaseException | None = None
+    try:
+        with torch.no_grad(), torch._C.DisableTorchFunction():
+            for step in found.steps():
+                try:
+                    step()
+                except Exception as error:
+                    errors.append(error)
+    except BaseException as error:
+        interruption = error
+    return errors, interruption
