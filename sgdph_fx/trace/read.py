@@ -10,9 +10,10 @@ from torch import nn
 from sgdph_fx.errors import TraceError
 from sgdph_fx.plan.entries import Hint
 from sgdph_fx.plan.wording import counted
-from sgdph_fx.trace.graph import Trace
+from sgdph_fx.trace.graph import Trace, same_operations
 from sgdph_fx.trace.inputs import ExampleInputs, runner
 from sgdph_fx.trace.recorded import trace_by_recording
+from sgdph_fx.trace.state import modes_differ
 from sgdph_fx.trace.symbolic import trace_symbolically
 
 __all__ = ["Reading", "read_model"]
@@ -42,8 +43,9 @@ def read_model(model: nn.Module, example_inputs: ExampleInputs | None) -> Readin
 
 
 def _read_symbolically(model: nn.Module) -> Reading:
-    training = trace_symbolically(model, True)
-    return Reading((training,) if training.either_mode else (training, trace_symbolically(model, False)))
+    training, evaluation = (trace_symbolically(model, flag) for flag in (True, False))
+    same = not modes_differ(model) and same_operations(training.graph, evaluation.graph)
+    return Reading((training,) if same else (training, evaluation))
 
 
 def _record(model: nn.Module, example_inputs: ExampleInputs) -> Reading:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import random
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -14,19 +13,9 @@ import torch
 from torch import nn
 
 from sgdph_fx.trace.snapshot import Snapshot
+from sgdph_fx.transform.guard import one_at_a_time
 
-__all__ = ["mode", "modes_differ", "reads_of_training", "untouched", "without_collection"]
-
-
-# One look at a time in the whole process: two would put back each other's random numbers, and one model's flags.
-_ONE_LOOK = threading.RLock()
-
-
-@contextmanager
-def one_look_at_a_time() -> Iterator[None]:
-    """Other threads wait here until this thread has finished looking; a thread may look again while it looks."""
-    with _ONE_LOOK:
-        yield
+__all__ = ["mode", "modes_differ", "untouched", "without_collection"]
 
 
 @contextmanager
@@ -45,7 +34,7 @@ def untouched(model: nn.Module, *others: Any) -> Iterator[None]:
         ModelError: if the state of the model cannot be kept; nothing has run then.
         ModelChangedError: if something could not be put back.
     """
-    with one_look_at_a_time(), _forked_generators():
+    with one_at_a_time(model), _forked_generators():
         snapshot = Snapshot(model, *others)
         try:
             with snapshot.watch():
@@ -130,31 +119,3 @@ def modes_differ(model: nn.Module) -> bool:
     kinds: set[type[nn.Module]] = {type(module) for module in modules}
     own_switch = any(kind.train is not nn.Module.train or kind.eval is not nn.Module.eval for kind in kinds)
     return own_switch or not all(module.training for module in modules)
-
-
-@contextmanager
-def reads_of_training() -> Iterator[list[nn.Module]]:
-    """The modules whose ``training`` flag is read meanwhile, by no matter whom."""
-    readers: list[nn.Module] = []
-
-    def read(module: nn.Module) -> bool:
-        readers.append(module)
-        try:
-            return bool(module.__dict__["training"])
-        except KeyError:
-            raise AttributeError("training") from None
-
-    def write(module: nn.Module, flag: bool) -> None:
-        module.__dict__["training"] = flag
-
-    # A property goes before what an instance has under the same name. Plain modules have the flag in their
-    # instance only, so that there is nothing on the class to be put back, except by a trace inside a trace.
-    before = nn.Module.__dict__.get("training")
-    nn.Module.training = property(read, write)  # type: ignore[assignment]
-    try:
-        yield readers
-    finally:
-        if before is None:
-            del nn.Module.training
-        else:
-            nn.Module.training = before

@@ -12,16 +12,12 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 
 from sgdph_fx.errors import ModelError, UncopyableModelError
 from sgdph_fx.transform.filters import Filters, compose, decompose, decoupled_names
 
 __all__ = ["Decoupled", "copy_of", "decouple", "plain_class_of", "restore"]
-
-# One node to torch.fx: the weight of a module that calls `F.conv2d(x, self.weight)` itself can be traced.
-fx.wrap("compose")
-
 
 class Decoupled:
     """What every class made by :func:`decoupled_class` is, beside being the person's own class.

@@ -14,10 +14,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, fx
 
 __all__ = ["Composition", "Filters", "compose", "decompose", "decoupled_names", "dotted", "filter_numbers"]
 
@@ -59,6 +59,8 @@ def compose(direction: Tensor, gain: Tensor, filters: Filters) -> Tensor:
     Returns:
         The weight, of the shape of V. Where V is zero, it is zero and its gradient finite.
     """
+    if isinstance(direction, fx.Proxy):  # one node to torch.fx, which cannot look into it
+        return cast(Tensor, direction.tracer.create_proxy("call_function", compose, (direction, gain, filters), {}))
     # A compiler fuses what autograd would, and a traced file can hold no Python function.
     if torch.compiler.is_compiling() or torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
         return _composed(direction, gain, filters)
