@@ -14,6 +14,7 @@ from sgdph_fx.plan.param_groups import ParamGroup, build_param_groups
 from sgdph_fx.report import Report
 from sgdph_fx.report.graph_view import graph_view_of
 from sgdph_fx.trace import ExampleInputs, eagerly, read_model, untouched, without_collection
+from sgdph_fx.transform.guard import one_at_a_time
 
 __all__ = ["Prepared", "analyze", "param_groups", "prepare"]
 
@@ -86,11 +87,12 @@ def prepare(
     """
     subject = accept(model, inplace=inplace)
     require_preparable(subject.model)
-    analysis = _analyze(subject, example_inputs, config)
-    plan, graph_view = analysis.plan, graph_view_of(analysis.flows[0])
-    expected = Expectation.of(subject.model, plan, example_inputs)
-    prepared = plan.apply(subject.model, inplace=inplace)
-    check = expected.verify(prepared)
+    with one_at_a_time(subject.model), without_collection():
+        analysis = _analyze(subject, example_inputs, config)
+        plan, graph_view = analysis.plan, graph_view_of(analysis.flows[0])
+        expected = Expectation.of(subject.model, plan, example_inputs)
+        prepared = plan.apply(subject.model, inplace=inplace)
+        check = expected.verify(prepared)
     return Prepared(prepared, build_param_groups(plan, prepared), Report(plan, check, graph_view))
 
 
@@ -124,6 +126,6 @@ def param_groups(
 
 def _analyze(subject: Subject, example_inputs: ExampleInputs | None, config: Config | None) -> Analysis:
     model, config = subject.model, config or Config()
-    with without_collection(), untouched(model), eagerly():
+    with untouched(model), without_collection(), eagerly():
         reading = read_model(model, example_inputs)
         return decide(model, replace(reading, hints=(*subject.hints, *reading.hints)), config)

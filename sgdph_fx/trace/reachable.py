@@ -63,14 +63,18 @@ class Found:
 def follow(roots: Iterable[Any]) -> Found:
     """Write down everything that ``roots`` lead to."""
     found = Found()
-    seen = found.seen
+    seen, empty, handlers = found.seen, found.empty, _Handlers()
     todo: list[Iterable[Any]] = [roots]
     while todo:
         for value in todo.pop():
-            handler = _handler(type(value))
-            if handler is not None and id(value) not in seen:
-                seen[id(value)] = value
-                todo.append(handler(found, value))
+            handler = handlers[type(value)]
+            if handler is None or id(value) in seen:
+                continue
+            if type(value) in _CONTAINERS and not value:
+                empty.append(value)
+                continue
+            seen[id(value)] = value
+            todo.append(handler(found, value))
     return found
 
 
@@ -99,18 +103,12 @@ def _object(found: Found, owner: Any) -> Iterable[Any]:
 
 
 def _dict(found: Found, owner: dict[Any, Any]) -> Iterable[Any]:
-    if not owner:
-        found.empty.append(owner)
-        return ()
     record = records.SavedItems(owner)
     found.records.append(record)
     return record.saved.values()
 
 
 def _elements(found: Found, owner: Any, extend: Callable[[Any, Any], object]) -> Iterable[Any]:
-    if not owner:
-        found.empty.append(owner)
-        return ()
     record = records.SavedElements(owner, extend)
     found.records.append(record)
     return record.saved
@@ -202,7 +200,18 @@ _HANDLERS: dict[type, _Handler] = {
 }
 
 
-@functools.cache
+# Most containers of a module are empty. They are only looked at again.
+_CONTAINERS = frozenset({dict, collections.OrderedDict, list, set, collections.deque})
+
+
+class _Handlers(dict[type, "_Handler | None"]):
+    """The handler of each class, looked for once."""
+
+    def __missing__(self, kind: type) -> _Handler | None:
+        self[kind] = _handler(kind)
+        return self[kind]
+
+
 def _handler(kind: type) -> _Handler | None:
     """What writes down objects of a class; None for what does not change, or is not the model's."""
     if issubclass(kind, torch.Size):

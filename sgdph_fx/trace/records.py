@@ -187,18 +187,14 @@ def _base(owner: dict[Any, Any]) -> type[dict[Any, Any]]:
 
 def _set_items(owner: dict[Any, Any], saved: Mapping[Any, Any]) -> None:
     base = _base(owner)
-    items = base.items(owner)
-    if len(owner) == len(saved) and all(
-        map(_same_pair, items, saved.items())
+    if len(owner) == len(saved) and not (
+        any(map(operator.is_not, base.values(owner), saved.values()))
+        or any(map(operator.is_not, base.keys(owner), saved))
     ):
         return
     base.clear(owner)
     for key, value in saved.items():
         base.__setitem__(owner, key, value)
-
-
-def _same_pair(one: tuple[Any, Any], other: tuple[Any, Any]) -> bool:
-    return one[0] is other[0] and one[1] is other[1]
 
 
 def _same(one: tuple[Any, ...], other: tuple[Any, ...]) -> bool:
