@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import NamedTuple
 
 from torch import nn
 
 from sgdph_fx.analysis import Analysis, decide
-from sgdph_fx.checks import Expectation, Subject, accept, require_preparable
+from sgdph_fx.checks import Subject, accept, require_preparable
 from sgdph_fx.plan import Config, Plan
 from sgdph_fx.plan.param_groups import ParamGroup, build_param_groups
 from sgdph_fx.report import Report
 from sgdph_fx.report.graph_view import graph_view_of
-from sgdph_fx.trace import ExampleInputs, eagerly, read_model, untouched, without_collection
+from sgdph_fx.trace import ExampleInputs, eagerly, read_model, undone_on_error, untouched, without_collection
 from sgdph_fx.transform.guard import one_at_a_time
+from sgdph_fx.verification import Expectation
 
 __all__ = ["Prepared", "analyze", "param_groups", "prepare"]
 
@@ -91,8 +93,9 @@ def prepare(
         analysis = _analyze(subject, example_inputs, config)
         plan, graph_view = analysis.plan, graph_view_of(analysis.flows[0])
         expected = Expectation.of(subject.model, plan, example_inputs)
-        prepared = plan.apply(subject.model, inplace=inplace)
-        check = expected.verify(prepared)
+        with undone_on_error(subject.model) if inplace else nullcontext():
+            prepared = plan.apply(subject.model, inplace=inplace)
+            check = expected.verify(prepared)
     return Prepared(prepared, build_param_groups(plan, prepared), Report(plan, check, graph_view))
 
 

@@ -54,15 +54,24 @@ class Found:
         for record in self.records:
             yield record.put_back
 
+    def of_memory_alone(self) -> Found:
+        """The memory behind the tensors, without anything else."""
+        return Found(memories=self.memories)
+
     def _clear(self) -> None:
         for container in self.empty:
             if container:
                 container.clear()
 
 
-def follow(roots: Iterable[Any]) -> Found:
-    """Write down everything that ``roots`` lead to."""
-    found = Found()
+def follow(roots: Iterable[Any], known: Iterable[Any] = ()) -> Found:
+    """Write down everything that ``roots`` lead to.
+
+    Args:
+        roots: Where to begin.
+        known: Objects to leave alone, and what only they lead to.
+    """
+    found = Found(seen={id(value): value for value in known})
     seen, empty, handlers = found.seen, found.empty, _Handlers()
     todo: list[Iterable[Any]] = [roots]
     while todo:

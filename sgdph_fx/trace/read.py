@@ -11,7 +11,7 @@ from sgdph_fx.errors import TraceError
 from sgdph_fx.plan.entries import Hint
 from sgdph_fx.plan.wording import counted
 from sgdph_fx.trace.graph import Trace, same_operations
-from sgdph_fx.trace.inputs import ExampleInputs, runner
+from sgdph_fx.trace.inputs import ExampleInputs, Run, runner
 from sgdph_fx.trace.recorded import trace_by_recording
 from sgdph_fx.trace.state import modes_differ
 from sgdph_fx.trace.symbolic import trace_symbolically
@@ -49,17 +49,20 @@ def _read_symbolically(model: nn.Module) -> Reading:
 
 
 def _record(model: nn.Module, example_inputs: ExampleInputs) -> Reading:
-    run = runner(example_inputs)
-    traces: tuple[Trace, ...]
-    hints: tuple[Hint, ...] = ()
+    with runner(example_inputs, model) as run:
+        traces, hints = _record_both_modes(model, run)
+    return Reading(traces, (*hints, *_unseen_convolutions(traces)))
+
+
+def _record_both_modes(model: nn.Module, run: Run) -> tuple[tuple[Trace, ...], tuple[Hint, ...]]:
     try:
         training = trace_by_recording(model, run, True)
     except TraceError as error:
-        traces = (trace_by_recording(model, run, False),)
-        hints = (Hint("training-run-failed", "", f"{error} Verdicts are those of evaluation mode."),)
-    else:
-        traces = (training, trace_by_recording(model, run, False))
-    return Reading(traces, (*hints, *_unseen_convolutions(traces)))
+        evaluation = trace_by_recording(model, run, False)
+        return (evaluation,), (
+            Hint("training-run-failed", "", f"{error} Verdicts are those of evaluation mode."),
+        )
+    return (training, trace_by_recording(model, run, False)), ()
 
 
 def _unseen_convolutions(traces: Sequence[Trace]) -> Iterator[Hint]:

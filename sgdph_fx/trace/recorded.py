@@ -20,7 +20,7 @@ from sgdph_fx.trace.graph import Trace, add_node
 from sgdph_fx.trace.inputs import Run
 from sgdph_fx.trace.interception import module_calls
 from sgdph_fx.trace.scripted import ConvolutionCounter, is_scripted
-from sgdph_fx.trace.source import calling_line, failing_line
+from sgdph_fx.trace.source import calling_line, failing_line, outermost, signature
 from sgdph_fx.trace.state import mode
 from sgdph_fx.transform.filters import dotted
 
@@ -30,6 +30,7 @@ _PLAIN = frozenset({int, float, bool, str, slice, type(None), type(Ellipsis)})
 _SEQUENCES = (list, tuple)
 
 
+@outermost
 def trace_by_recording(model: nn.Module, run: Run, training: bool) -> Trace:
     """Record the operations of ``run(model)``.
 
@@ -48,8 +49,8 @@ def trace_by_recording(model: nn.Module, run: Run, training: bool) -> Trace:
     except Exception as error:
         raise TraceError(
             f"{type(model).__name__} does not run on the example inputs in {_name(training)} mode: "
-            f"{type(error).__name__} at {failing_line(error) or 'an unknown line'} ({error}). "
-            "Pass inputs on which a plain call of the model works."
+            f"{type(error).__name__}{failing_line(error)} ({error}). "
+            f"It is called as `{signature(model)}`; pass inputs on which a plain call of the model works."
         ) from error
     recorder.graph.output(recorder.as_nodes(result))
     return Trace(recorder.graph, "recorded", training, unseen=recorder.unseen)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -18,24 +18,34 @@ _ROUNDS = 3
 
 
 class Snapshot:
-    """What all objects that ``roots`` lead to hold now.
+    """What some objects hold now, with the numbers of their tensors.
 
     Args:
-        roots: Modules, or whatever else a run may change.
-
-    Raises:
-        ModelError: if something cannot be remembered; nothing has run then.
+        found: The objects.
     """
 
-    def __init__(self, *roots: Any) -> None:
+    def __init__(self, found: Found) -> None:
+        self._found = found
+        with _plainly():
+            self._later = keep_all(found.memories.values())
+
+    @classmethod
+    def of(cls, *roots: Any) -> Snapshot:
+        """A snapshot of everything that ``roots`` lead to.
+
+        Args:
+            roots: A module, and whatever else a run may change.
+
+        Raises:
+            ModelError: if something cannot be remembered; nothing has run then.
+        """
         try:
-            with torch.no_grad(), torch._C.DisableTorchFunction():
-                self._found = follow(roots)
-                self._later = keep_all(self._found.memories.values())
+            with _plainly():
+                return cls(follow(roots))
         except Exception as error:
             raise ModelError(
-                f"The state of this {type(roots[0]).__name__} cannot be kept ({type(error).__name__}: {error}), so running "
-                "it could change it for good. Take what cannot be copied out of the model, then try again."
+                f"The state of this {type(roots[0]).__name__} cannot be kept ({type(error).__name__}: {error}), "
+                "so running it could change it for good. Take what cannot be copied out of the model, then try again."
             ) from error
 
     def watch(self) -> AbstractContextManager[Any]:
@@ -68,12 +78,19 @@ class Snapshot:
             raise interruption
 
 
+@contextmanager
+def _plainly() -> Iterator[None]:
+    """No graph, and no function of the person's own in the place of PyTorch's."""
+    with torch.no_grad(), torch._C.DisableTorchFunction():
+        yield
+
+
 def _put_back(found: Found) -> tuple[list[Exception], BaseException | None]:
     """One round over all: its errors, and an interruption."""
     errors: list[Exception] = []
     interruption: BaseException | None = None
     try:
-        with torch.no_grad(), torch._C.DisableTorchFunction():
+        with _plainly():
             for step in found.steps():
                 try:
                     step()

@@ -15,7 +15,7 @@ from torch import nn
 from sgdph_fx.trace.snapshot import Snapshot
 from sgdph_fx.transform.guard import one_at_a_time
 
-__all__ = ["mode", "modes_differ", "untouched", "without_collection"]
+__all__ = ["mode", "modes_differ", "undone_on_error", "untouched", "without_collection"]
 
 
 @contextmanager
@@ -35,12 +35,28 @@ def untouched(model: nn.Module, *others: Any) -> Iterator[None]:
         ModelChangedError: if something could not be put back.
     """
     with one_at_a_time(model), _forked_generators():
-        snapshot = Snapshot(model, *others)
+        snapshot = Snapshot.of(model, *others)
         try:
             with snapshot.watch():
                 yield
         finally:
             snapshot.put_back()
+
+
+@contextmanager
+def undone_on_error(model: nn.Module) -> Iterator[None]:
+    """Puts ``model`` back, to the bit, if what is done to it meanwhile ends in an error.
+
+    Raises:
+        ModelError, ModelChangedError: as :func:`untouched`.
+    """
+    snapshot = Snapshot.of(model)
+    try:
+        with snapshot.watch():
+            yield
+    except BaseException:
+        snapshot.put_back()
+        raise
 
 
 @contextmanager

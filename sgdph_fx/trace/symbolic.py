@@ -15,7 +15,7 @@ from sgdph_fx.trace.graph import Trace, add_node
 from sgdph_fx.trace.interception import module_calls
 from sgdph_fx.trace.opaque_functions import functions_as_nodes
 from sgdph_fx.trace.scripted import is_scripted
-from sgdph_fx.trace.source import calling_line, failing_line
+from sgdph_fx.trace.source import calling_line, failing_line, first_line, outermost, signature
 from sgdph_fx.trace.state import mode
 from sgdph_fx.transform.filters import dotted
 
@@ -56,6 +56,7 @@ class _Tracer(fx.Tracer):
                 self._names.setdefault(id(tensor), dotted(path, name))
         self._proxies: dict[str, fx.Proxy] = {}
 
+    @outermost
     def run(self) -> fx.Graph:
         """The graph of one call of the model."""
         with (
@@ -145,13 +146,9 @@ def _required(model: nn.Module) -> list[str]:
 
 
 def _explain(model: nn.Module, error: Exception) -> str:
-    where = failing_line(error) or "an unknown line"
     return (
-        f"{type(model).__name__} cannot be traced without inputs: {type(error).__name__} at {where} "
-        f"({_first_line(error)}). torch.fx runs the model on placeholders, which have no values to branch or loop on. "
-        "Pass example_inputs (on the command line: --input), and one real run is recorded instead."
+        f"{type(model).__name__} cannot be traced without inputs: {type(error).__name__}{failing_line(error)} "
+        f"({first_line(error)}). torch.fx runs the model on placeholders, which have no values to branch or loop on. "
+        f"Pass example_inputs for `{signature(model)}` (on the command line: --input), and one real run is recorded "
+        "instead."
     )
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or ["no message"])[0]
