@@ -12,6 +12,7 @@ import functools
 import random
 import sys
 import types
+import weakref
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,11 +22,10 @@ from torch import Tensor, nn
 
 from sgdph_fx.trace import records
 from sgdph_fx.trace.memory import Memory, components, storage_of
+from sgdph_fx.transform.references import is_followed, slots_of
 
 __all__ = ["Found", "follow"]
 
-# These classes and their subclasses are not the model's.
-_OTHERS = ("torch.utils.data", "torch.optim", "torch.fx.graph", "torch.fx.node")
 # A handler writes down one object, and returns what it holds.
 _Handler = Callable[["Found", Any], Iterable[Any]]
 
@@ -102,7 +102,7 @@ def _attributes(found: Found, owner: Any) -> Iterable[Any]:
 
 
 def _object(found: Found, owner: Any) -> Iterable[Any]:
-    slots = _slots(type(owner))
+    slots = slots_of(type(owner))
     if slots:
         record = records.SavedSlots(owner, slots)
         found.records.append(record)
@@ -125,6 +125,10 @@ def _elements(found: Found, owner: Any, extend: Callable[[Any, Any], object]) ->
 
 def _members(found: Found, owner: Iterable[Any]) -> Iterable[Any]:
     return owner
+
+
+def _nothing(found: Found, value: Any) -> Iterable[Any]:
+    return ()
 
 
 def _function(found: Found, function: types.FunctionType) -> Iterable[Any]:
@@ -198,6 +202,7 @@ _HANDLERS: dict[type, _Handler] = {
     collections.deque: functools.partial(_elements, extend=collections.deque.extend),
     set: functools.partial(_elements, extend=set.update),
     bytearray: functools.partial(_elements, extend=bytearray.extend),
+    torch.Size: _nothing,
     tuple: _members,
     frozenset: _members,
     types.FunctionType: _function,
@@ -223,29 +228,9 @@ class _Handlers(dict[type, "_Handler | None"]):
 
 def _handler(kind: type) -> _Handler | None:
     """What writes down objects of a class; None for what does not change, or is not the model's."""
-    if issubclass(kind, torch.Size):
-        return None
     for ancestor in kind.__mro__:
         if ancestor in _HANDLERS:
             return _HANDLERS[ancestor]
-        if ancestor.__module__.startswith(_OTHERS):
-            return None
-    room = kind.__module__.split(".")[0]
-    if room == "numpy":
+    if kind.__module__.split(".")[0] == "numpy":
         return _numpy
-    if room in sys.stdlib_module_names or room == "torch" or issubclass(kind, type):
-        return None
-    return _object
-
-
-@functools.cache
-def _slots(kind: type) -> tuple[str, ...]:
-    names: list[str] = []
-    for ancestor in kind.__mro__:
-        own = ancestor.__dict__.get("__slots__", ())
-        names.extend([own] if isinstance(own, str) else own)
-    return tuple(
-        f"_{kind.__name__.lstrip('_')}{name}" if name.startswith("__") and not name.endswith("__") else name
-        for name in names
-        if name not in ("__dict__", "__weakref__")
-    )
+    return _object if is_followed(kind) and not issubclass(kind, weakref.ref) else None

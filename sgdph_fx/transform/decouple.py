@@ -7,17 +7,17 @@ itself, the very same ``Parameter``, and γ as its norms, so that the computed w
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from sgdph_fx.errors import ModelError, UncopyableModelError
+from sgdph_fx.errors import ModelError
+from sgdph_fx.transform.copying import copy_of
 from sgdph_fx.transform.filters import Filters, compose, decompose, decoupled_names
 
-__all__ = ["Decoupled", "copy_of", "decouple", "plain_class_of", "restore"]
+__all__ = ["Decoupled", "decouple", "plain_class_of", "restore"]
 
 class Decoupled:
     """What every class made by :func:`decoupled_class` is, beside being the person's own class.
@@ -112,31 +112,6 @@ def decouple(model: nn.Module, weights: Mapping[str, Filters], inplace: bool = F
     for owners, filters in plan:
         _decouple_parameter(owners, filters)
     return model
-
-
-def copy_of(model: nn.Module) -> nn.Module:
-    """A deep copy.
-
-    Raises:
-        UncopyableModelError: if the model has none.
-    """
-    try:
-        with (
-            torch.no_grad()
-        ):  # with gradients, TorchScript copies its parameters into results of a computation
-            copied = copy.deepcopy(model)
-    except Exception as error:
-        raise UncopyableModelError(
-            f"{type(model).__name__} cannot be deep-copied ({type(error).__name__}: {error}). "
-            "Pass inplace=True to rewrite the model itself."
-        ) from error
-    for own, new in zip(_every_parameter(model), _every_parameter(copied), strict=True):
-        new.requires_grad_(own.requires_grad)  # and without, it forgets that they are trainable
-    return copied
-
-
-def _every_parameter(model: nn.Module) -> Iterator[nn.Parameter]:
-    return (parameter for _, parameter in model.named_parameters(remove_duplicate=False))
 
 
 def restore(model: nn.Module, inplace: bool = False) -> nn.Module:
