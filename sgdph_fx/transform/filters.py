@@ -149,8 +149,8 @@ def decompose(weight: Tensor, filters: Filters) -> tuple[Tensor, Tensor]:
     gain = norm.flatten().clone()
     if weight.is_meta or bool((norm != 0).all()):
         return weight, gain
-    generator = torch.Generator().manual_seed(0)
-    filler = torch.randn(weight.shape, generator=generator, dtype=torch.float64)
+    generator = torch.Generator("cpu").manual_seed(0)
+    filler = torch.randn(weight.shape, generator=generator, dtype=torch.float64, device="cpu")
     filler = (_stacked(filler, filters) / _norms(filler, filters)).to(weight)
     return torch.where(norm == 0, filler, _stacked(weight, filters)).view_as(weight), gain
 
