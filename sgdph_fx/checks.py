@@ -91,6 +91,11 @@ def _require_module(model: object) -> nn.Module:
                     f"{owner or 'The model'} ({type(module).__name__}) is lazy and has no shape yet: its {name} is "
                     "uninitialized. Run the model once on an input, then prepare it."
                 )
+            if tensor is not None and tensor.is_inference():
+                raise ModelError(
+                    f"{owner or 'The model'} ({type(module).__name__}) was made under torch.inference_mode, so its {name} "
+                    "can never be trained. Build and load the model outside of it."
+                )
     return model
 
 

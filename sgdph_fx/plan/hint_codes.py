@@ -11,6 +11,10 @@ HINTS: Mapping[str, str] = {
         "A batch norm subtracts this bias again: it changes nothing, and its Hessian is rounding noise, which makes "
         "for the largest step of all. Build the convolution with `bias=False`."
     ),
+    "already-prepared": (
+        "The model came with convolutions that are decoupled already. They stay as they are, and the plan fits them. To "
+        "decide anew, prepare `restore(model)`."
+    ),
     "classifier-bias": (
         "The bias of the last linear layer: under cross-entropy the rows of its Hessian sum to zero, so the probe of "
         'ones sees no curvature at all. `variant="authors"` steps the last channel-wise parameter by SGD for this '

@@ -65,8 +65,11 @@ class _Tracer(fx.Tracer):
             functions_as_nodes(self.root),
             getattr(fx._symbolic_trace, "_is_fx_tracing_context", nullcontext)(True),
         ):
-            inputs = [self.create_proxy("placeholder", name, (), {}) for name in _required(self.root)]
-            result = self.root(*inputs)
+            positional, keywords = _required(self.root)
+            inputs = {
+                name: self.create_proxy("placeholder", name, (), {}) for name in (*positional, *keywords)
+            }
+            result = self.root(*map(inputs.get, positional), **{name: inputs[name] for name in keywords})
             self.create_node("output", "output", (self.create_arg(result),), {})
         return self.graph
 
@@ -136,13 +139,20 @@ def _parameters_as_proxies(modules: Iterable[nn.Module], as_proxy: Callable[[Any
             module.__dict__["_parameters"] = own
 
 
-def _required(model: nn.Module) -> list[str]:
+def _required(model: nn.Module) -> tuple[list[str], list[str]]:
+    """The arguments that become placeholders: by position, by keyword."""
     parameters = inspect.signature(model.forward).parameters.values()
     plain = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    names = [p.name for p in parameters if p.kind in plain and p.default is inspect.Parameter.empty]
-    takes_any = any(p.kind is inspect.Parameter.VAR_POSITIONAL for p in parameters)
-    optional = [p.name for p in parameters if p.kind in plain and p.default is None]
-    return names or (["input"] if takes_any else optional[:1])
+    needed = [p for p in parameters if p.default is inspect.Parameter.empty]
+    positional = [p.name for p in needed if p.kind in plain]
+    keywords = [p.name for p in needed if p.kind is inspect.Parameter.KEYWORD_ONLY]
+    if positional or keywords:
+        return positional, keywords
+    if any(p.kind is inspect.Parameter.VAR_POSITIONAL for p in parameters):
+        return ["input"], []
+    optional = [p for p in parameters if p.default is None]
+    first = [p.name for p in optional if p.kind in plain][:1]
+    return first, [] if first else [p.name for p in optional if p.kind is inspect.Parameter.KEYWORD_ONLY][:1]
 
 
 def _explain(model: nn.Module, error: Exception) -> str:

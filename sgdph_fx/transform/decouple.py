@@ -15,11 +15,11 @@ from torch import Tensor, nn
 from sgdph_fx.errors import ModelError, UncopyableModelError
 from sgdph_fx.transform.copying import copy_of
 from sgdph_fx.transform.decoupled import Decoupled, decoupled_class, plain_class_of
-from sgdph_fx.transform.filters import Filters, compose, decompose, decoupled_names
+from sgdph_fx.transform.filters import Filters, compose, decompose, decoupled_names, dotted
 from sgdph_fx.transform.foreign import DecoupledParameters
 from sgdph_fx.transform.guard import one_at_a_time
 
-__all__ = ["Decoupled", "decouple", "plain_class_of", "restore"]
+__all__ = ["Decoupled", "decouple", "decoupled_weights", "plain_class_of", "restore"]
 
 # A place of a parameter: path of the module, the module, the name there.
 _Place = tuple[str, nn.Module, str]
@@ -95,6 +95,23 @@ def restore(model: nn.Module, inplace: bool = False) -> nn.Module:
         for module in modules.values():
             _restore_module(module, weights)
     return plain
+
+
+def decoupled_weights(model: nn.Module) -> dict[str, Filters]:
+    """How the filters lie in each weight that is decoupled, by the name that it has in the plain model.
+
+    >>> decoupled_weights(nn.Conv2d(3, 8, 3)), decoupled_weights(decouple(nn.Conv2d(3, 8, 3), {"weight": Filters()}))
+    ({}, {'weight': Filters(transposed=False, groups=1)})
+    """
+    found: dict[str, Filters] = {}
+    seen: set[int] = set()
+    for path, module in model.named_modules():
+        for name, filters in module._filters.items() if isinstance(module, Decoupled) else ():
+            direction = module._parameters.get(decoupled_names(name)[0])
+            if id(direction) not in seen:
+                seen.add(id(direction))
+                found[dotted(path, name)] = filters
+    return found
 
 
 def _places(model: nn.Module) -> Mapping[int, list[_Place]]:
