@@ -93,8 +93,8 @@ def _require_module(model: object) -> nn.Module:
                 )
             if tensor is not None and tensor.is_inference():
                 raise ModelError(
-                    f"{owner or 'The model'} ({type(module).__name__}) was made under torch.inference_mode, so its {name} "
-                    "can never be trained. Build and load the model outside of it."
+                    f"{owner or 'The model'} ({type(module).__name__}) was made under torch.inference_mode, so its "
+                    f"{name} can never be trained. Build and load the model outside of it."
                 )
     return model
 

@@ -20,7 +20,6 @@ from sgdph_fx.report import Report
 from sgdph_fx.report.graph_view import graph_view_of
 from sgdph_fx.trace import (
     ExampleInputs,
-    eagerly,
     read_model,
     undone_on_error,
     untouched,
@@ -77,8 +76,8 @@ def analyze(
     be copied first: running it changes it, if only for a while.
 
     Args:
-        model: The model. All that a run or a change of mode may change in it is put back to the bit: parameters, buffers,
-            gradients, flags, hooks, attributes and the containers in them, and the random number generators.
+        model: The model. All that a run or a change of mode may change in it is put back to the bit: parameters,
+            buffers, gradients, flags, hooks, attributes and the containers in them, and random number generators.
         example_inputs: A tensor, a tuple of positional arguments, a dict of keyword arguments, or a callable
             that runs the model. The model gets copies of the tensors. With inputs, one real run in each mode is
             recorded, which works for whatever runs in PyTorch; without inputs, torch.fx traces the model symbolically.
@@ -201,15 +200,16 @@ def _as_it_stands(subject: Subject, example_inputs: ExampleInputs | None, config
 def _analysis(
     subject: Subject, example_inputs: ExampleInputs | None, config: Config | None
 ) -> Iterator[Analysis]:
-    """What is found out about the model. It is looked at until the end of the block, and plain until then."""
+    """What is found out about the model, which is plain until the end of the block: so a plan names its weights."""
     model, config = subject.model, config or Config()
     standing = decoupled_weights(model)
-    with untouched(model), torch.inference_mode(False), without_collection(), eagerly():
+    with one_at_a_time(model), torch.inference_mode(False), untouched(model) if standing else nullcontext():
         if standing:
-            restore(model, inplace=True)  # a plan names the weights of the plain model
+            restore(model, inplace=True)
         reading = read_model(model, example_inputs)
         reading = replace(reading, hints=(*subject.hints, *reading.hints))
-        if standing:
-            yield decide_as_it_stands(model, reading, config, standing)
-        else:
-            yield decide(model, reading, config)
+        with without_collection():
+            if standing:
+                yield decide_as_it_stands(model, reading, config, standing)
+            else:
+                yield decide(model, reading, config)

@@ -136,9 +136,9 @@ def _outputs_difference(
     for way, difference in differences.items():
         if not difference <= _tolerance(before[way]):
             raise RewriteError(
-                f"The rewritten model's output{way} differs by {difference:.1e} (relative), more than rounding explains: "
-                "some code reads a decoupled weight in another way than as `module.weight`. Keep such convolutions as "
-                "they are with a rule 'keep'. The model is as it was."
+                f"The rewritten model's output{way} differs by {difference:.1e} (relative), more than rounding "
+                "explains: some code reads a decoupled weight in another way than as `module.weight`. Keep such "
+                "convolutions as they are with a rule 'keep'. The model is as it was."
             )
     return max(differences.values())
 

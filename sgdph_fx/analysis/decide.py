@@ -10,6 +10,7 @@ from sgdph_fx.analysis.convolutions import convolution_entries
 from sgdph_fx.analysis.diagnostics import diagnose
 from sgdph_fx.analysis.flow import Flow, flow_of
 from sgdph_fx.analysis.parameter_roles import parameter_entries
+from sgdph_fx.analysis.shared_weights import keep_where_filters_differ
 from sgdph_fx.plan.config import Config
 from sgdph_fx.plan.overrides import override_convolutions, override_parameters
 from sgdph_fx.plan.plan import Plan
@@ -44,7 +45,7 @@ def decide(model: nn.Module, reading: Reading, config: Config) -> Analysis:
     """
     flows = tuple(flow_of(trace, model) for trace in reading.traces)
     convolutions, hints = convolution_entries(model, flows, config.policy)
-    convolutions = override_convolutions(convolutions, config.rules)
+    convolutions = keep_where_filters_differ(override_convolutions(convolutions, config.rules))
     parameters = override_parameters(parameter_entries(model, convolutions, flows), config.rules)
     hints = (*reading.hints, *hints, *diagnose(model, flows[0], convolutions, parameters))
     plan = Plan(

@@ -57,8 +57,8 @@ def _forced(
     unseen = sorted(standing.keys() - rows.keys())
     if unseen:
         raise ModelError(
-            f"{first_few(unseen)} came decoupled, and no convolution uses it on these example inputs. Pass the inputs that "
-            "the model was prepared with, or prepare `restore(model)`."
+            f"{first_few(unseen)} came decoupled, and no convolution uses it on these example inputs. Pass the inputs "
+            "that the model was prepared with, or prepare `restore(model)`."
         )
     rules: dict[str, Action] = {
         glob.escape(name): "decouple" if name in standing else "keep" for name in rows

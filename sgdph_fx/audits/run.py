@@ -151,7 +151,9 @@ class _Measure:
         steepest = next(f for f in found if f.what.name == max(sizes, key=sizes.__getitem__))
         seen = [float(block.peak.max()) for block in blocks.values()]
         if steepest.what.name not in blocks:
-            extra = self._block(steepest, torch.zeros(1, dtype=torch.int64, device="cpu"), 1, lambda products: None)
+            extra = self._block(
+                steepest, torch.zeros(1, dtype=torch.int64, device="cpu"), 1, lambda products: None
+            )
             seen.append(float(extra.draws.abs().max()))
         middle = float(torch.tensor(list(sizes.values()), device="cpu").median())
         return Scale(middle, max(seen), torch.finfo(steepest.parameter.dtype).eps)

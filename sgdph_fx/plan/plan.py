@@ -8,10 +8,11 @@ kept beside the code, and applied to a fresh instance of the same model without 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, get_args
 
+import torch
 from torch import Tensor, nn
 
 from sgdph_fx.errors import PlanFormatError, PlanMismatchError
@@ -125,8 +126,8 @@ class Plan:
             The same tensors in the same order, but with each direction and gain made one weight again.
         """
         filters = self.filters
-        # A weight that convolutions share has a key for each of them.
-        every_name = filters | {dotted(row.name, "weight"): filters[row.weight] for row in self.decoupled}
+        # A weight that modules share has a key for each of them, and one for each name of a module.
+        every_name = filters | _other_names(state_dict, filters, {row.name for row in self.parameters})
         weights, gains = _parts(every_name)
         plain: dict[str, Tensor] = {}
         for key, value in state_dict.items():
@@ -151,9 +152,36 @@ class Plan:
         return replace(self, convolutions=convolutions, parameters=parameters)
 
 
+def _other_names(
+    state_dict: Mapping[str, Tensor], filters: Mapping[str, Filters], known: Collection[str]
+) -> dict[str, Filters]:
+    """Further names under which the decoupled weights stand in ``state_dict``: keys with the same numbers."""
+    found: dict[str, Filters] = {}
+    for key in state_dict:
+        path, _, leaf = key.rpartition(".")
+        if key in known or not (leaf == "direction" or leaf.endswith("_direction")):
+            continue
+        weight = dotted(path, leaf.removesuffix("direction").removesuffix("_") or "weight")
+        if decoupled_names(weight)[1] not in state_dict:
+            continue
+        for name, its_filters in filters.items():
+            if _same(state_dict[key], state_dict.get(decoupled_names(name)[0])):
+                found[weight] = its_filters
+    return found
+
+
+def _same(one: Tensor, other: Tensor | None) -> bool:
+    if other is None or one.shape != other.shape:
+        return False
+    return one.is_meta or torch.equal(one, other.to(one.device))
+
+
 def _differences(plan: Plan, model: nn.Module) -> Iterator[str]:
     """What tells ``model`` from the one that the plan was made for; nothing if it fits."""
     decoupled = plan.filters
+    for row in plan.decoupled:
+        if decoupled[row.weight] != Filters(row.transposed, row.groups):
+            yield f"{row.weight} is decoupled for convolutions whose filters lie in different ways"
     weights, gains = _parts(decoupled)
     trainable = {
         weights.get(row.name, row.name): row.shape for row in plan.parameters if row.name not in gains

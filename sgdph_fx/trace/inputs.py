@@ -73,7 +73,9 @@ def _variables(function: Callable[..., Any]) -> Iterator[Any]:
     code = getattr(function, "__code__", None)
     if isinstance(code, types.CodeType):
         names = function.__globals__  # type: ignore[attr-defined]
-        yield from (names[name] for name in code.co_names if isinstance(names.get(name), Tensor | list | tuple | dict))
+        yield from (
+            names[name] for name in code.co_names if isinstance(names.get(name), Tensor | list | tuple | dict)
+        )
 
 
 def _takes_an_argument(function: Callable[..., Any]) -> bool:

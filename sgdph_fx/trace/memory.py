@@ -172,5 +172,7 @@ def _checksum(numbers: Tensor) -> int:
         rest = len(chunk) % 8
         words = chunk[: len(chunk) - rest].view(torch.int64)
         places = torch.arange(1, len(words) + 1, device=words.device).mul_(0x9E3779B97F4A7C1)
-        total = hash((total, int((words * places).sum()), int(words.sum()), *chunk[len(chunk) - rest :].tolist()))
+        total = hash(
+            (total, int((words * places).sum()), int(words.sum()), *chunk[len(chunk) - rest :].tolist())
+        )
     return total

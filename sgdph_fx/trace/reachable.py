@@ -91,7 +91,12 @@ def _module(found: Found, module: nn.Module) -> Iterable[Any]:
     if isinstance(module, torch.jit.ScriptModule):
         script = records.SavedScript(module)
         found.records.append(script)
-        return (*script.saved.values(), *module._parameters.values(), *module._buffers.values(), *module.children())
+        return (
+            *script.saved.values(),
+            *module._parameters.values(),
+            *module._buffers.values(),
+            *module.children(),
+        )
     return _attributes(found, module)
 
 

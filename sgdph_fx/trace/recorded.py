@@ -89,9 +89,7 @@ class _Recorder(TorchFunctionMode):
             self._write(kind, target, (*positional, *extra), named, result)
         return result
 
-    def follow(
-        self, path: str, module: nn.Module, run: Callable[..., Any], args: Any, kwargs: Any
-    ) -> Any:
+    def follow(self, path: str, module: nn.Module, run: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         """Runs the module at ``path``; what is known of it as a whole becomes one node."""
         if self._inside_leaf:
             return run(*args, **kwargs)
@@ -162,7 +160,7 @@ class _Recorder(TorchFunctionMode):
 
     def _name(self, result: Any, node: fx.Node) -> None:
         if isinstance(result, Tensor):
-            node.meta["shape"] = tuple(result.shape)
+            _set_shape(node, result)
             self._nodes[id(result)] = weakref.ref(result), node
             return
         items = result.items() if isinstance(result, Mapping) else enumerate(_sequence(result))
@@ -180,9 +178,14 @@ class _Recorder(TorchFunctionMode):
             if name is None
             else add_node(self.graph, "get_attr", name)
         )
-        node.meta["shape"] = tuple(tensor.shape)
+        _set_shape(node, tensor)
         self._nodes[id(tensor)] = weakref.ref(tensor), node
         return node
+
+
+def _set_shape(node: fx.Node, tensor: Tensor) -> None:
+    if not tensor.is_nested:  # which has no one shape
+        node.meta["shape"] = tuple(tensor.shape)
 
 
 @functools.cache

@@ -163,7 +163,7 @@ class SavedTensor:
                 raise ValueError("a tensor became the result of another computation")
             tensor.detach_()
         if not _same_layout(tensor, self._alias):
-            tensor.data = self._alias
+            tensor.data = self._alias.clone() if _is_opaque(tensor) else self._alias
         if tensor.requires_grad is not self._requires_grad:
             tensor.requires_grad_(self._requires_grad)
         if tensor.is_leaf and tensor.grad is not self._grad:
@@ -203,6 +203,8 @@ def _same(one: tuple[Any, ...], other: tuple[Any, ...]) -> bool:
 
 def _same_layout(tensor: Tensor, alias: Tensor) -> bool:
     """Whether ``tensor`` still reads the memory that it read, in the way that it did."""
+    if tensor.is_nested and tensor.layout is torch.strided:
+        return False  # it does not say
     if (tensor.shape, tensor.dtype, tensor.layout, tensor.device) != (
         alias.shape,
         alias.dtype,

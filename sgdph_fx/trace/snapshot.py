@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
+from torch import nn
 
 from sgdph_fx.errors import ModelChangedError, ModelError
 from sgdph_fx.plan.wording import first_few
@@ -31,21 +32,18 @@ class Snapshot:
             self._later = keep_all(found.memories.values())
 
     @classmethod
-    def of(cls, *roots: Any) -> Snapshot:
-        """A snapshot of everything that ``roots`` lead to.
-
-        Args:
-            roots: A module, and whatever else a run may change.
+    def of(cls, model: nn.Module) -> Snapshot:
+        """A snapshot of everything that ``model`` leads to.
 
         Raises:
             ModelError: if something cannot be remembered; nothing has run then.
         """
         try:
             with _plainly():
-                return cls(follow(roots))
+                return cls(follow([model]))
         except Exception as error:
             raise ModelError(
-                f"The state of this {type(roots[0]).__name__} cannot be kept ({type(error).__name__}: {error}), "
+                f"The state of this {type(model).__name__} cannot be kept ({type(error).__name__}: {error}), "
                 "so running it could change it for good. Take what cannot be copied out of the model, then try again."
             ) from error
 

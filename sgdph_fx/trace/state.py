@@ -7,7 +7,6 @@ import random
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from torch import nn
@@ -19,7 +18,7 @@ __all__ = ["mode", "modes_differ", "undone_on_error", "untouched", "without_coll
 
 
 @contextmanager
-def untouched(model: nn.Module, *others: Any) -> Iterator[None]:
+def untouched(model: nn.Module) -> Iterator[Snapshot]:
     """Puts back, on leaving, all that running ``model`` may change.
 
     That is: parameters and buffers (their identity, layout and numbers), train/eval flags, ``requires_grad`` flags,
@@ -28,17 +27,19 @@ def untouched(model: nn.Module, *others: Any) -> Iterator[None]:
 
     Args:
         model: The model.
-        others: Further objects to treat in the same way.
+
+    Yields:
+        The snapshot that it is put back from, which can be done in between as well.
 
     Raises:
         ModelError: if the state of the model cannot be kept; nothing has run then.
         ModelChangedError: if something could not be put back.
     """
     with one_at_a_time(model), _forked_generators():
-        snapshot = Snapshot.of(model, *others)
+        snapshot = Snapshot.of(model)
         try:
             with snapshot.watch():
-                yield
+                yield snapshot
         finally:
             snapshot.put_back()
 

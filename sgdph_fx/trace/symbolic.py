@@ -99,9 +99,7 @@ class _Tracer(fx.Tracer):
             node.meta["scope"] = self._inside
         return node
 
-    def follow(
-        self, path: str, module: nn.Module, run: Callable[..., Any], args: Any, kwargs: Any
-    ) -> Any:
+    def follow(self, path: str, module: nn.Module, run: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         """One node for a module that the rules know; any other is looked into."""
         if is_scripted(module):
             raise TypeError(f"{path or type(module).__name__} is TorchScript, which only a run can look into")

@@ -115,7 +115,9 @@ def _written(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterat
     out = kwargs.get("out")
     if out is not None:
         yield from out if isinstance(out, tuple | list) else (out,)
-    is_assignment = name == "__setitem__" or (name.startswith("__i") and name.endswith("__") and name not in _QUESTIONS)
+    is_assignment = name == "__setitem__" or (
+        name.startswith("__i") and name.endswith("__") and name not in _QUESTIONS
+    )
     if is_assignment or (name.endswith("_") and not name.endswith("__")):
         first = args[0] if args else next(iter(kwargs.values()), None)
         yield from first if isinstance(first, tuple | list) else (first,)

@@ -1,7 +1,7 @@
 """Module → Module: weights into direction and gain, and back.
 
-The person's modules stay their own, see :mod:`sgdph_fx.transform.decoupled`. V starts as the weight itself, the very same
-``Parameter``, and γ as its norms, so that the computed weight is bit-equal to the one before.
+Your modules stay your own, see :mod:`sgdph_fx.transform.decoupled`. V starts as the weight itself, the very same
+``Parameter``, and γ as its norms, so the computed weight is bit-equal to the one before.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ _Place = tuple[str, nn.Module, str]
 def decouple(model: nn.Module, weights: Mapping[str, Filters], inplace: bool = False) -> nn.Module:
     """Rewrite parameters of ``model`` into direction and gain.
 
-    A parameter that several modules own is rewritten in all of them and stays shared. Attributes that you gave to a weight
-    are on its direction and on its gain; hooks on its gradient are on the direction.
+    A parameter that several modules own is rewritten in all of them and stays shared. Attributes that you gave to a
+    weight are on its direction and on its gain; hooks on its gradient are on the direction.
 
     Args:
         model: The model; its classes, attributes, hooks and modes are kept.
@@ -169,8 +169,8 @@ def _parts(path: str, module: nn.Module, name: str) -> tuple[nn.Parameter, nn.Pa
     found = [module._parameters.get(part) for part in decoupled_names(name)]
     if found[0] is None or found[1] is None:
         raise ModelError(
-            f"{path or 'The model'} ({type(module).__name__}) cannot be restored: its direction or gain is no parameter "
-            "any more, because a tool such as pruning replaced it. Take that back first."
+            f"{path or 'The model'} ({type(module).__name__}) cannot be restored: its direction or gain is no "
+            "parameter any more, because a tool such as pruning replaced it. Take that back first."
         )
     return found[0], found[1]
 

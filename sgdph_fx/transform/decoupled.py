@@ -19,6 +19,7 @@ from sgdph_fx.transform.foreign import NeedsPlainWeight
 
 __all__ = ["Decoupled", "decoupled_class", "plain_class_of"]
 
+
 class Decoupled(NeedsPlainWeight):
     """What every class made by :func:`decoupled_class` is, beside being the person's own class.
 

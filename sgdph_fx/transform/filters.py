@@ -60,7 +60,9 @@ def compose(direction: Tensor, gain: Tensor, filters: Filters) -> Tensor:
         The weight, of the shape of V. Where V is zero, it is zero and its gradient finite.
     """
     if isinstance(direction, fx.Proxy):  # one node to torch.fx, which cannot look into it
-        return cast(Tensor, direction.tracer.create_proxy("call_function", compose, (direction, gain, filters), {}))
+        return cast(
+            Tensor, direction.tracer.create_proxy("call_function", compose, (direction, gain, filters), {})
+        )
     # A compiler fuses what autograd would, and a traced file can hold no Python function.
     if torch.compiler.is_compiling() or torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
         return _composed(direction, gain, filters)

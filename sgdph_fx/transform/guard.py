@@ -1,4 +1,4 @@
-"""What every reading, copying and rewriting of a model needs: that it is the only one, and that the stack is deep enough."""
+"""What reading, copying and rewriting a model needs: to be alone with it, and a stack that is deep enough."""
 
 from __future__ import annotations
 
