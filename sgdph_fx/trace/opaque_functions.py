@@ -13,6 +13,7 @@ from torch import fx, nn
 from torch.fx._symbolic_trace import _wrapped_fns_to_patch
 
 from sgdph_fx.rules.calls import WRAPPED
+from sgdph_fx.trace.undo import undo_all
 
 __all__ = ["functions_as_nodes"]
 
@@ -33,8 +34,9 @@ def functions_as_nodes(model: nn.Module) -> Iterator[None]:
             names[name] = _stand_in(function)
         yield
     finally:
-        for names, name, function in reversed(replaced):
-            names[name] = function
+        undo_all(
+            lambda: [functools.partial(names.__setitem__, name, f) for names, name, f in reversed(replaced)]
+        )
 
 
 def _of_files(model: nn.Module) -> Iterator[tuple[dict[str, Any], str, Any]]:

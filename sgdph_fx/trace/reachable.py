@@ -48,7 +48,7 @@ class Found:
 
     def steps(self) -> Iterator[Callable[[], None]]:
         """What makes everything as it was, one step after the other; each may be repeated."""
-        yield self._clear
+        yield from (container.clear for container in self.empty if container)
         for memory in self.memories.values():
             yield memory.put_back
         for record in self.records:
@@ -57,11 +57,6 @@ class Found:
     def of_memory_alone(self) -> Found:
         """The memory behind the tensors, without anything else."""
         return Found(memories=self.memories)
-
-    def _clear(self) -> None:
-        for container in self.empty:
-            if container:
-                container.clear()
 
 
 def follow(roots: Iterable[Any], known: Iterable[Any] = ()) -> Found:

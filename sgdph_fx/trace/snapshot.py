@@ -10,13 +10,12 @@ import torch
 from torch import nn
 
 from sgdph_fx.errors import ModelChangedError, ModelError
-from sgdph_fx.plan.wording import first_few
+from sgdph_fx.plan.wording import counted, first_few
 from sgdph_fx.trace.memory import WriteWatch, keep_all
 from sgdph_fx.trace.reachable import Found, follow
+from sgdph_fx.trace.undo import undo_all
 
 __all__ = ["Snapshot"]
-
-_ROUNDS = 3
 
 
 class Snapshot:
@@ -52,29 +51,19 @@ class Snapshot:
         return WriteWatch(self._later) if self._later else nullcontext()
 
     def put_back(self) -> None:
-        """Make everything what it was.
-
-        An error at one object does not keep the others from being put back. After an error all is tried again, so
-        that a passing one, such as Ctrl-C, loses nothing; Ctrl-C goes on afterwards.
+        """Make everything what it was; may be called again, as long as the watch is on.
 
         Raises:
             ModelChangedError: if something could not be put back.
         """
-        interruption: BaseException | None = None
-        errors: list[Exception] = []
-        for _ in range(_ROUNDS):
-            errors, new = _put_back(self._found)
-            interruption = interruption or new
-            if not errors and new is None:
-                break
+        with _plainly():
+            errors = undo_all(self._found.steps)
         if errors:
-            told = sorted({f"{type(e).__name__}: {e}" for e in errors})
+            told = sorted({f"{type(error).__name__}: {error}" for error in errors})
             raise ModelChangedError(
-                f"Running the model changed it, and {len(errors)} of the changes could not be undone "
+                f"Running the model changed it, and {counted(len(errors), 'change')} could not be undone "
                 f"({first_few(told)}). Load its weights again before you go on."
             ) from errors[0]
-        if interruption is not None:
-            raise interruption
 
 
 @contextmanager
@@ -82,19 +71,3 @@ def _plainly() -> Iterator[None]:
     """No graph, and no function of the person's own in the place of PyTorch's."""
     with torch.no_grad(), torch._C.DisableTorchFunction():
         yield
-
-
-def _put_back(found: Found) -> tuple[list[Exception], BaseException | None]:
-    """One round over all: its errors, and an interruption."""
-    errors: list[Exception] = []
-    interruption: BaseException | None = None
-    try:
-        with _plainly():
-            for step in found.steps():
-                try:
-                    step()
-                except Exception as error:
-                    errors.append(error)
-    except BaseException as error:
-        interruption = error
-    return errors, interruption
