@@ -79,9 +79,10 @@ class Memory:
         Raises:
             ValueError: if it changed and was never copied.
         """
-        if self.storage.nbytes() != self.nbytes:
+        if self.storage.nbytes() < self.nbytes:
             self.storage.resize_(self.nbytes)
-        now = _bytes(self.storage)
+        # A storage that has grown stays so: somebody may hold a tensor that reads all of it.
+        now = _bytes(self.storage)[: self.nbytes]
         if self._saved is None:
             if _checksum(now) != self._checksum:
                 raise ValueError("it was written to by code that PyTorch does not see")
