@@ -19,7 +19,7 @@ FLOORS = (
     {"trace"},
     {"analysis"},
     {"report"},
-    {"checks"},
+    {"checks", "verification"},
     {"pipeline"},
     {"audits"},
     {"cli"},
@@ -27,7 +27,7 @@ FLOORS = (
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 # Neither side imports the other: the analysis and the optimizer meet in plain parameter groups.
 SIDES = (
-    {"rules", "trace", "analysis", "plan", "report", "checks", "pipeline", "transform"},
+    {"rules", "trace", "analysis", "plan", "report", "checks", "verification", "pipeline", "transform"},
     {"curvature", "optim"},
 )
 

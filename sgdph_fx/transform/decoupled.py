@@ -53,9 +53,8 @@ class Decoupled(NeedsPlainWeight):
 def decoupled_class(plain_class: type[nn.Module], names: tuple[str, ...]) -> type[nn.Module]:
     """The subclass of ``plain_class`` in which the parameters ``names`` are computed; always the same one."""
     made = _CLASSES.get((plain_class, names))
-    if made is None:
-        made = _CLASSES[plain_class, names] = _make_class(plain_class, names)
-    return made
+    # Two threads may make it at once; the first one's is kept.
+    return made or _CLASSES.setdefault((plain_class, names), _make_class(plain_class, names))
 
 
 _CLASSES: dict[tuple[type[nn.Module], tuple[str, ...]], type[nn.Module]] = {}

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -44,14 +46,15 @@ def test_a_recorded_run(
     used(model).train(training)
     model.change = change
     before = picture(model)
-    state = torch.get_rng_state()
+    state = torch.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate()
     if how == "watched" and "NumPy" in str([k for k, c in CHANGES.items() if c is change]):
         with pytest.raises(ModelChangedError, match="code that PyTorch does not see"):
             look(model, X)
         return
     look(model, X)
     assert picture(model) == before
-    assert torch.equal(torch.get_rng_state(), state)
+    assert torch.equal(torch.get_rng_state(), state[0])
+    assert (np.random.get_state()[1].tolist(), random.getstate()) == state[1:]
 
 
 @pytest.mark.parametrize(("make", "change"), BUFFERS.values(), ids=BUFFERS)
