@@ -23,6 +23,7 @@ from sgdph_fx import (
     prepare,
     register_norm,
 )
+from tests.model_triggers import MODEL_TRIGGERS
 
 __all__ = ["TRIGGERS"]
 
@@ -163,6 +164,7 @@ def plot_without_matplotlib() -> None:
 
 
 TRIGGERS: tuple[Callable[[], Any], ...] = (
+    *MODEL_TRIGGERS,
     lambda: register_norm(int, statistics="batch"),  # type: ignore[arg-type]
     lambda: analyze(net(), config=Config(rules={"nowhere": "keep"})),
     lambda: Config("loose"),  # type: ignore[arg-type]
