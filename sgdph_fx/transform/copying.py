@@ -84,17 +84,21 @@ class _Rebinding:
         Raises:
             UncopyableModelError: if something still leads to the original.
         """
-        for value in list(everything([self._copied])):
-            if isinstance(value, dict):
-                self._rebind_values(value)
-            elif isinstance(value, nn.Module):
-                self._rebind_values(value.__dict__)
+        for module in self._copied.modules():
+            if id(module) not in self._original:
+                self._rebind_values(module.__dict__)
+                for held in module.__dict__.values():
+                    self._rebind_values(held)
+                for parameter in module.parameters(recurse=False):
+                    self._rebind_values(parameter._backward_hooks)
+                    self._rebind_values(parameter._post_accumulate_grad_hooks)
         for value in everything([self._copied]):
             if id(value) in self._original or self._names_original(value):
                 raise self._refusal()
 
-    def _rebind_values(self, owner: dict[Any, Any]) -> None:
-        for key, value in list(owner.items()):
+    def _rebind_values(self, owner: Any) -> None:
+        """Rebind what a dictionary holds; hooks stand in one."""
+        for key, value in list(owner.items()) if isinstance(owner, dict) else ():
             if isinstance(value, types.FunctionType | weakref.ref):
                 owner[key] = self._rebound(value)
 
