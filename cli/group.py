@@ -33,7 +33,7 @@ class ConvertByDefault(click.Group):
         """Run as the program does, in a process of its own; with arguments, run them in this one."""
         if args or kwargs.keys() - {"prog_name"}:
             return self.main(*args, **kwargs)
-        program.main()
+        return program.main()
 
     def main(
         self,

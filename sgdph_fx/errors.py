@@ -9,6 +9,7 @@
         * ``NonFiniteWeightError``     a parameter holds NaN or infinity
         * ``NothingToTrainError``      there is no trainable parameter
         * ``UncopyableModelError``     ``copy.deepcopy`` fails on it
+    * ``ModelChangedError``            running the model changed it, and it could not be put back
     * ``TraceError``                   the model could not be traced
     * ``PlanError``
         * ``PlanFormatError``          the JSON is no plan that this version reads
@@ -29,6 +30,7 @@ __all__ = [
     "CaptureError",
     "CheckpointError",
     "ConfigError",
+    "ModelChangedError",
     "ModelError",
     "NoCurvatureError",
     "NonFiniteWeightError",
@@ -98,6 +100,10 @@ class NothingToTrainError(ModelError):
 
 class UncopyableModelError(ModelError):
     """The model cannot be deep-copied, so only ``inplace=True`` can treat it."""
+
+
+class ModelChangedError(SgdphError, RuntimeError):
+    """Running the model changed it in a way that could not be undone; the message says what stayed changed."""
 
 
 class TraceError(SgdphError):

@@ -23,7 +23,7 @@ FLOORS = (
     {"trace"},
     {"analysis"},
     {"report"},
-    {"checks"},
+    {"checks", "transform.verification"},
     {"pipeline"},
     {"audits", "plan.checkpoint"},
     {"cli"},
@@ -32,7 +32,17 @@ FLOORS = (
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 # Neither side imports the other: the analysis and the optimizer meet in plain parameter groups.
 SIDES = (
-    {"rules", "trace", "analysis", "plan", "report", "checks", "pipeline", "transform"},
+    {
+        "rules",
+        "trace",
+        "analysis",
+        "plan",
+        "report",
+        "checks",
+        "pipeline",
+        "transform",
+        "transform.verification",
+    },
     {"curvature", "optim"},
 )
 

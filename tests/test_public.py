@@ -53,6 +53,7 @@ ERRORS = {
     "NonFiniteWeightError": "ModelError",
     "NothingToTrainError": "ModelError",
     "UncopyableModelError": "ModelError",
+    "ModelChangedError": "SgdphError",
     "TraceError": "SgdphError",
     "PlanError": "SgdphError",
     "PlanFormatError": "PlanError",

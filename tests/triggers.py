@@ -24,6 +24,7 @@ from sgdph_fx import (
     register_norm,
 )
 from tests.curvature.triggers import CURVATURE
+from tests.model_triggers import MODEL_TRIGGERS
 from tests.optim.checkpoint_triggers import OF_CHECKPOINTS
 from tests.optim.triggers import OF_THE_OPTIMIZER
 from tests.plan.triggers import PLAN_TRIGGERS
@@ -167,6 +168,7 @@ def plot_without_matplotlib() -> None:
 
 
 TRIGGERS: tuple[Callable[[], Any], ...] = (
+    *MODEL_TRIGGERS,
     lambda: register_norm(int, statistics="batch"),  # type: ignore[arg-type]
     lambda: analyze(net(), config=Config(rules={"nowhere": "keep"})),
     lambda: Config("loose"),  # type: ignore[arg-type]

@@ -22,7 +22,7 @@ from sgdph_fx.pipeline import Prepared
 from sgdph_fx.plan import Plan
 from sgdph_fx.plan.wording import first_few
 from sgdph_fx.report.files import replacing
-from sgdph_fx.transform.decouple import copy_of
+from sgdph_fx.transform.copying import copy_of
 
 __all__ = ["Checkpoint", "load", "save"]
 

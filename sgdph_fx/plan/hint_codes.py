@@ -11,6 +11,10 @@ HINTS: Mapping[str, str] = {
         "The norm that follows subtracts this bias again: it changes nothing, and its Hessian is rounding noise, which "
         "makes for the largest step of all. Build the convolution with `bias=False`."
     ),
+    "already-prepared": (
+        "The model came with convolutions that are decoupled already. They stay as they are, and the plan fits them. "
+        "To decide anew, prepare `restore(model)`."
+    ),
     "classifier-bias": (
         "The bias of a last linear layer: under cross-entropy the rows of its Hessian sum to zero, so the probe of "
         'ones sees no curvature at all. `variant="authors"` steps the last channel-wise parameter by SGD for this '
@@ -19,6 +23,10 @@ HINTS: Mapping[str, str] = {
     "frozen-norm": (
         "Norms that are frozen normalize nothing, and the convolutions before them are not decoupled: nothing in that "
         "part of the model gets Hessian treatment. Thaw the norm, or the convolution's weight, if it should."
+    ),
+    "late-parameters": (
+        "The model makes parameters when it runs for the first time, so they are in no group and would never be "
+        "trained. Run it once on an input, then prepare it."
     ),
     "never-called": "Neither mode calls this convolution, so no gradient reaches it, and it is left as it is.",
     "never-reached": (
