@@ -14,9 +14,8 @@ from torch import nn
 from sgdph_fx.rules import moves, reshapes
 from sgdph_fx.rules.kinds import Conv, Linear, Mixing, Norm, Rule, Transparent
 from sgdph_fx.rules.named import NAMED, REVIEWED, norm_by_class_name, qualified_name
-from sgdph_fx.rules.own_forward import shows_its_convolution
 
-__all__ = ["MODULES", "computes_as_known", "is_leaf", "rule_of"]
+__all__ = ["MODULES", "computes_as_known", "rule_of"]
 
 # What a class is may depend on how one of its modules was built.
 Row = Rule | Callable[[nn.Module], Rule]
@@ -146,17 +145,3 @@ def computes_as_known(module: nn.Module) -> bool:
     ancestor = _known_ancestor(type(module))
     own = type(module).forward
     return ancestor is not None and (own is ancestor.forward or own.__module__.startswith(REVIEWED))
-
-
-def is_leaf(module: nn.Module) -> bool:
-    """Whether ``module`` is read as one operation.
-
-    A convolution that owns further modules (detectron2's carries its norm and its activation) or has a ``forward``
-    of its own is looked into: its own ``F.conv2d`` call shows, what makes its weight, and what it does next.
-    """
-    rule = rule_of(module)
-    if rule is None or not isinstance(rule, Conv):
-        return rule is not None
-    if any(name != "parametrizations" for name, _ in module.named_children()):
-        return False
-    return computes_as_known(module) or not shows_its_convolution(module)

@@ -7,7 +7,7 @@ are looked into. Beside each node, in ``node.meta``, stands what the later stage
 * ``"scope"``: path of the innermost module that was looked into when it happened, ``""`` for the model itself,
   None for what happened outside it;
 * ``"frozen"``: for a module, whether it stays in evaluation mode while the model trains;
-* ``"shape"``: for a recorded run, the shape of the result.
+* ``"shape"``: the shape of a constant, and in a recorded run of every result.
 """
 
 from __future__ import annotations

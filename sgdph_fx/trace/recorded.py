@@ -15,10 +15,10 @@ from torch import Tensor, fx, nn
 from torch.overrides import TorchFunctionMode, _get_current_function_mode
 
 from sgdph_fx.errors import TraceError
-from sgdph_fx.rules.modules import is_leaf
 from sgdph_fx.trace.graph import Trace, add_node
 from sgdph_fx.trace.inputs import Run
 from sgdph_fx.trace.interception import module_calls
+from sgdph_fx.trace.leaves import leaves_of
 from sgdph_fx.trace.scripted import ConvolutionCounter, is_scripted
 from sgdph_fx.trace.source import calling_line, failing_line, outermost, signature
 from sgdph_fx.trace.state import mode
@@ -64,15 +64,13 @@ class _Recorder(TorchFunctionMode):
         self.graph = fx.Graph()
         self.unseen: Counter[str] = Counter()
         self.paths: dict[nn.Module, str] = {}
-        self._leaves: set[nn.Module] = set()
+        self._leaves = leaves_of(model)
         self._inside_leaf = False
         self._inside: str | None = None  # outside the model: a callable may make inputs, or a loss
         self._constants: dict[int, str] = {}
         self._nodes: dict[int, tuple[weakref.ref[Tensor], fx.Node]] = {}
         for path, module in model.named_modules():
             self.paths[module] = path
-            if is_leaf(module):
-                self._leaves.add(module)
             for name, tensor in (*module._parameters.items(), *module._buffers.items()):
                 self._constants.setdefault(id(tensor), dotted(path, name))
 

@@ -118,7 +118,10 @@ class Failing(Doubling):
     ("conv", "message"),
     [
         (OfAnotherShape, r"returns other outputs: output\. .*The model is as it was"),
-        (Failing, r"does not run: AssertionError at tests/test_verification\.py:\d+: `assert .*where is it"),
+        (
+            Failing,
+            r"does not run: AssertionError at transform/test_verification\.py:\d+: `assert .*where is it",
+        ),
     ],
 )
 def test_other_outputs_and_none(conv: type[nn.Conv2d], message: str) -> None:
