@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, fx, nn
 from torchvision import models
 
-from benchmarks.made_up import SHAPES
+from benchmarks.synthetic_networks import SHAPES
 from sgdph_fx import analyze
 
 __all__ = ["growth", "main", "recorded", "symbolic"]

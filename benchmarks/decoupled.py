@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
-from benchmarks.step.task import batch_of
+from benchmarks.step.workload import batch_of
 from experiments.networks import build
 from sgdph_fx import prepare
 

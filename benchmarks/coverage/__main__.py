@@ -9,7 +9,7 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from benchmarks.coverage.children import Limits, measured
+from benchmarks.coverage.subprocesses import Limits, measured
 from benchmarks.coverage.render import page
 from benchmarks.coverage.row import Log
 from benchmarks.coverage.zoos import ZOOS, zoo

@@ -140,7 +140,7 @@ def _round_trip(bench: _Bench) -> dict[str, Any]:
 
 def _oracle(build: Callable[[int], Sample], number: int, seed: str) -> Callable[[_Bench], dict[str, Any]]:
     def stage(bench: _Bench) -> dict[str, Any]:
-        from benchmarks.coverage.truth import asked
+        from benchmarks.coverage.oracle_check import asked
 
         bench.sample = stirred(build(_LARGER_BATCH))
         return {"oracle": asked(bench.sample, number, seed)}

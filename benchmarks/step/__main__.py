@@ -13,12 +13,12 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
-from benchmarks.step.contenders import Trainer, available
+from benchmarks.step.candidates import Trainer, available
 from benchmarks.step.measure import Cost, measure
 from benchmarks.step.memory import peak_megabytes
 from benchmarks.step.plot import figure
 from benchmarks.step.table import Row, page
-from benchmarks.step.task import batch_of, trainer
+from benchmarks.step.workload import batch_of, trainer
 from experiments.networks import NETWORKS
 
 __all__ = ["main"]

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.step.arithmetic import flops_of
-from benchmarks.step.contenders import Trainer
+from benchmarks.step.candidates import Trainer
 
 __all__ = ["Cost", "measure"]
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.step.task import batch_of, trainer
+from benchmarks.step.workload import batch_of, trainer
 
 __all__ = ["peak_megabytes"]
 

@@ -9,7 +9,7 @@ from click.testing import CliRunner
 from torch import nn
 
 from benchmarks.decoupled import NETWORKS, main
-from benchmarks.step.task import batch_of
+from benchmarks.step.workload import batch_of
 from experiments.networks import build
 from sgdph_fx.transform.decouple import Decoupled
 

@@ -21,7 +21,7 @@ from benchmarks.step.measure import measure
 from benchmarks.step.memory import peak_megabytes
 from benchmarks.step.plot import figure
 from benchmarks.step.table import Row
-from benchmarks.step.task import batch_of, trainer
+from benchmarks.step.workload import batch_of, trainer
 
 
 @pytest.mark.filterwarnings("ignore:Using backward\\(\\) with create_graph=True:UserWarning")

@@ -1,4 +1,4 @@
-"""The networks against parameter counts summed by hand, and against their published sizes."""
+"""The networks, against parameter counts summed by hand and against their published sizes."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def convnext_count(w: int, channels: int) -> int:
 
 
 def vit_count(w: int, channels: int) -> int:
-    """Patches, a class token, 65 places, 6 blocks of two norms, q, k, v, projection and MLP, a norm."""
+    """Patches, a class token, 65 positions, 6 blocks of two norms, q, k, v, projection and MLP, and a norm."""
     e = 3 * w
     block = 2 * 2 * e + 3 * e * e + 3 * e + e * e + e + 4 * e * e + 4 * e + 4 * e * e + e
     return 16 * channels * e + e + e + 65 * e + 6 * block + 2 * e + e * 10 + 10
@@ -97,7 +97,7 @@ def test_resnet_stages_have_32_16_8_and_4_pixels() -> None:
     assert sizes == [32, 32, 16, 16, 8, 8, 4, 4]
 
 
-def test_the_start_depends_on_the_seed_alone() -> None:
+def test_initial_weights_depend_on_the_seed_alone() -> None:
     torch.manual_seed(5)
     before = torch.get_rng_state()
     once, again, other = (build("vgg11", width=8, seed=seed) for seed in (1, 1, 2))
@@ -109,5 +109,5 @@ def test_the_start_depends_on_the_seed_alone() -> None:
 
 def test_convolutions_start_as_he_et_al_say() -> None:
     weight = build("vgg19").get_submodule("features.34").get_parameter("weight")
-    # Variance 2 / fan_out with fan_out = 9 · 512; 512 · 512 · 9 draws leave under 0.2% of chance.
+    # Variance 2 / fan_out with fan_out = 9 · 512. With 512 · 512 · 9 draws chance is under 0.2%.
     assert weight.std().item() == pytest.approx((2 / (9 * 512)) ** 0.5, rel=0.01)

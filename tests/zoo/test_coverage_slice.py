@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from benchmarks.coverage.children import Limits, measured
+from benchmarks.coverage.subprocesses import Limits, measured
 from benchmarks.coverage.compare import convolution_calls, distance, overlooked
 from benchmarks.coverage.measure import rows_of
 from benchmarks.coverage.render import page
