@@ -1,4 +1,4 @@
-"""Networks of any number of convolutions, in the shapes that networks have."""
+"""Build networks with any number of convolutions, in common shapes."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ BRANCHES = 20
 
 
 def chain(convolutions: int) -> nn.Module:
-    """Convolution, batch norm, ReLU, and so on."""
+    """Repeat convolution, batch norm and ReLU."""
     return nn.Sequential(*(_Unit() for _ in range(convolutions)))
 
 
 def residual(convolutions: int) -> nn.Module:
-    """Blocks of two convolutions and an addition, as ResNet's."""
+    """Repeat blocks of two convolutions and an addition, as in ResNet."""
     return nn.Sequential(*(_Residual() for _ in range(convolutions // 2)))
 
 
 def wide(convolutions: int) -> nn.Module:
-    """Blocks of branches that are concatenated, normalized and brought back to the width, as Inception's."""
+    """Repeat blocks of branches that are concatenated, normalized and projected, as in Inception."""
     return nn.Sequential(*(_Wide() for _ in range(convolutions // BRANCHES)))
 
 

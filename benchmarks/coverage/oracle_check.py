@@ -1,4 +1,4 @@
-"""Verdicts under ``absorbing`` held to the numerical oracle: scale the filters, and see whether anything changes."""
+"""Check verdicts under the policy ``absorbing`` numerically: scale the filters, and see whether the output changes."""
 
 from __future__ import annotations
 
@@ -14,13 +14,16 @@ from sgdph_fx import Config, analyze
 from sgdph_fx.plan.entries import ConvolutionEntry
 from tests.zoo.oracle import absorbs, convolutions
 
-__all__ = ["asked"]
+__all__ = ["check_verdicts"]
 
 
-def asked(sample: Sample, number: int, seed: str) -> Oracle:
-    """What the oracle says about ``number`` convolutions, drawn at random but the same for each ``seed``.
+def check_verdicts(sample: Sample, number: int, seed: str) -> Oracle:
+    """Check random convolutions. Those that training does not call are left out: scaling them has no effect.
 
-    Convolutions that training does not call are left out: nothing tells what scaling them would do.
+    Args:
+        sample: The model with its inputs.
+        number: How many convolutions to check.
+        seed: Decides which.
     """
     plan = analyze(sample.model, sample, config=Config(policy="absorbing"))
     silent = {hint.where for hint in plan.hints if hint.code in ("never-called", "not-in-training")}
@@ -29,18 +32,18 @@ def asked(sample: Sample, number: int, seed: str) -> Oracle:
     rows = random.Random(seed).sample(known, min(number, len(known)))
     found: dict[str, list[str]] = {"unsound": [], "cautious": [], "untellable": []}
     for row in rows:
-        kind, reason = _held(sample, row, absorbs)
+        kind, reason = _compare(sample, row, absorbs)
         if kind:
             found[kind].append(f"{row.name}: {reason}")
     return Oracle(len(rows), *(tuple(found[kind]) for kind in ("unsound", "cautious", "untellable")))
 
 
-def _held(
+def _compare(
     sample: Sample, row: ConvolutionEntry, oracle: Callable[[nn.Module, str, Sample], bool]
 ) -> tuple[str, str]:
-    """The kind of disagreement, and the plan's reason; empty where both say the same."""
+    """Give the kind of disagreement and the plan's reason; empty strings where both agree."""
     if parametrize.is_parametrized(sample.model.get_submodule(row.name)):
-        return "untellable", "its weight is computed, so that it cannot be scaled"
+        return "untellable", "its weight is computed, so it cannot be scaled"
     try:
         absorbed = oracle(sample.model, row.name, sample)
     except Exception as error:

@@ -1,4 +1,4 @@
-"""Each model in a process of its own, with limits: what kills it kills nothing else, and becomes its row."""
+"""Measure each model in its own process, with limits. What kills that process kills nothing else, and becomes a row."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ from benchmarks.coverage.zoos import zoo
 
 __all__ = ["Limits", "measured"]
 
-# Imported once, by the server that every child is forked from.
+# Imported once, by the server from which every child is forked.
 _PRELOADED = ["torch", "torchvision", "timm", "transformers", "segmentation_models_pytorch", "sgdph_fx"]
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one model may take: seconds, and gigabytes of memory of its own."""
+    """What one model may use: seconds, and gigabytes of its process's memory."""
 
     seconds: float
     gigabytes: float
 
 
 def measured(name: str, model: str, limits: Limits, oracle: int = 0) -> Row:
-    """The row of ``model`` of the zoo ``name``, whatever becomes of the process that makes it.
+    """Measure one model. A row comes back even if the process dies.
 
     Args:
         name: The zoo.
         model: The model's name there.
-        limits: Beyond them the process is ended, and the row says so.
-        oracle: How many convolutions the numerical oracle is asked about.
+        limits: Beyond them the process is killed, and the row says so.
+        oracle: How many convolutions to test numerically.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(_PRELOADED)
@@ -77,7 +77,9 @@ def _measure(sender: Connection, name: str, model: str, gigabytes: float, oracle
     resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
     origin = zoo(name)
     row = Row(name, model)
-    with contextlib.suppress(BrokenPipeError):  # nobody waits any longer, and a kill is on its way
+    with contextlib.suppress(
+        BrokenPipeError
+    ):  # the parent has stopped waiting, and is about to kill this process
         for row in rows_of(name, model, lambda batch: origin.sample(model, batch), oracle):
             sender.send(row)
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024

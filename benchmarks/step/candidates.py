@@ -1,4 +1,4 @@
-"""What is compared, as one table."""
+"""The optimizers that the benchmark compares, in one table."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from torch.optim import Optimizer
 
 from sgdph_fx import SGDPH, prepare
 
-__all__ = ["CONTENDERS", "Trainer", "available"]
+__all__ = ["CANDIDATES", "Trainer", "available"]
 
-# Small, so that hundreds of steps on one batch of noise stay finite; no figure depends on it.
+# So small that hundreds of steps on one batch of noise stay finite. No result depends on it.
 LR = 1e-5
 
 
@@ -27,8 +27,9 @@ class Trainer:
     Args:
         model: The network.
         optimizer: Its optimizer.
-        create_graph: Whether it wants ``loss.backward(create_graph=True)``.
-        share: Of the batch, what SGD-PH takes the Hessian of; if not all, by a forward pass of its own.
+        create_graph: Whether it needs ``loss.backward(create_graph=True)``.
+        share: The part of the batch that SGD-PH takes the Hessian of. If it is not all, that takes a forward pass
+            of its own.
     """
 
     model: nn.Module
@@ -37,7 +38,7 @@ class Trainer:
     share: float = 1.0
 
     def step(self, batch: tuple[Tensor, Tensor]) -> None:
-        """One whole training step."""
+        """Take one whole training step."""
         self.optimizer.zero_grad()
         loss = self._loss(*batch)
         if self.create_graph:
@@ -52,24 +53,31 @@ class Trainer:
     def _loss(self, images: Tensor, labels: Tensor) -> Tensor:
         return nn.functional.cross_entropy(self.model(images), labels)
 
-    def moments(self, sample: int) -> list[tuple[int, float]]:
-        """Steps that stand for a full Hessian cycle: how many were taken before each, and its share of the cycle.
+    def sampled_steps(self, count: int) -> list[tuple[int, float]]:
+        """Choose steps that stand for a whole Hessian cycle.
 
-        Refreshes are sampled evenly over the cycle's parameters, every one if there are at most ``sample``; with
-        an interval one of the steps between, all alike, comes after every fourth of them, as these weigh the most.
+        Refreshes are spread evenly over the cycle's parameters; all are taken if there are at most ``count``. With an
+        interval, the steps without a refresh are all alike, so one of them stands for the others. It comes after
+        every fourth refresh, because these steps count most.
+
+        Args:
+            count: How many refreshes to choose.
+
+        Returns:
+            For each step, how many were taken before it, and its share of the cycle.
         """
         if not isinstance(self.optimizer, SGDPH):
             return [(0, 1.0)]
         groups = self.optimizer.param_groups
-        count = sum(len(group["params"]) for group in groups if group["order"] == 2)
+        parameters = sum(len(group["params"]) for group in groups if group["order"] == 2)
         interval: int = groups[0]["hessian_interval"]
-        chosen = min(sample, count)
-        refreshed = [int((i + 0.5) * count / chosen) * interval for i in range(chosen)]
-        moments = [(step, 1 / (interval * chosen)) for step in refreshed]
+        chosen = min(count, parameters)
+        refreshes = [int((i + 0.5) * parameters / chosen) * interval for i in range(chosen)]
+        steps = [(step, 1 / (interval * chosen)) for step in refreshes]
         if interval == 1:
-            return moments
-        fours = [moments[i : i + 4] for i in range(0, chosen, 4)]
-        return [moment for four in fours for moment in (*four, (1, (1 - 1 / interval) / len(fours)))]
+            return steps
+        fours = [steps[i : i + 4] for i in range(0, chosen, 4)]
+        return [step for four in fours for step in (*four, (1, (1 - 1 / interval) / len(fours)))]
 
     def go_to(self, step: int) -> None:
         """Make the next step the one after ``step`` steps."""
@@ -92,7 +100,7 @@ def _sgd_ph(
     return make
 
 
-def _of_package(name: str, *, create_graph: bool) -> Callable[[nn.Module, Tensor], Trainer]:
+def _from_package(name: str, *, create_graph: bool) -> Callable[[nn.Module, Tensor], Trainer]:
     def make(net: nn.Module, example: Tensor) -> Trainer:
         kind = getattr(importlib.import_module("pytorch_optimizer"), name)
         return Trainer(net, kind(net.parameters(), lr=LR), create_graph)
@@ -100,23 +108,23 @@ def _of_package(name: str, *, create_graph: bool) -> Callable[[nn.Module, Tensor
     return make
 
 
-CONTENDERS: Mapping[str, Callable[[nn.Module, Tensor], Trainer]] = {
+CANDIDATES: Mapping[str, Callable[[nn.Module, Tensor], Trainer]] = {
     "SGD": _sgd,
     "SGD-PH": _sgd_ph(),
     "SGD-PH, rademacher": _sgd_ph(probe="rademacher"),
     "SGD-PH, every 10th step": _sgd_ph(hessian_interval=10),
     "SGD-PH, of a quarter": _sgd_ph(share=0.25),
     "SGD-PH, create_graph": _sgd_ph(create_graph=True),
-    # pytorch_optimizer 4.1.0; its AdaHessian draws its probes as signs of both kinds, read in its source.
-    "AdaHessian": _of_package("AdaHessian", create_graph=True),
-    "Apollo": _of_package("ApolloDQN", create_graph=False),
+    # pytorch_optimizer 4.1.0. Its source shows that AdaHessian draws its probes as signs of both kinds.
+    "AdaHessian": _from_package("AdaHessian", create_graph=True),
+    "Apollo": _from_package("ApolloDQN", create_graph=False),
 }
-"""By name: (network, example input) ↦ trainer. The first is what all are compared with."""
+"""By name: (network, example input) ↦ trainer. All are compared with the first."""
 
 _NEEDS_PACKAGE = ("AdaHessian", "Apollo")
 
 
 def available() -> list[str]:
-    """The contenders whose packages are installed."""
+    """List the candidates whose packages are installed."""
     found = importlib.util.find_spec("pytorch_optimizer") is not None
-    return [name for name in CONTENDERS if found or name not in _NEEDS_PACKAGE]
+    return [name for name in CANDIDATES if found or name not in _NEEDS_PACKAGE]

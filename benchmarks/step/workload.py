@@ -1,18 +1,22 @@
-"""The network and the batch that every contender trains on."""
+"""The network and the batch that every candidate trains on."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from benchmarks.step.candidates import CONTENDERS, Trainer
+from benchmarks.step.candidates import CANDIDATES, Trainer
 from experiments.networks import build
 
 __all__ = ["batch_of", "trainer"]
 
 
 def batch_of(size: int, device: str = "cpu") -> tuple[Tensor, Tensor]:
-    """Noise of the shape of CIFAR-10: images ``(size, 3, 32, 32)`` and labels ``(size,)``; on all devices the same."""
+    """Make noise of CIFAR-10's shape, the same on every device.
+
+    Returns:
+        Images ``(size, 3, 32, 32)`` float32 and labels ``(size,)`` int64.
+    """
     generator = torch.Generator().manual_seed(0)
     return (
         torch.randn(size, 3, 32, 32, generator=generator).to(device),
@@ -20,6 +24,6 @@ def batch_of(size: int, device: str = "cpu") -> tuple[Tensor, Tensor]:
     )
 
 
-def trainer(contender: str, network: str, width: int, device: str = "cpu") -> Trainer:
-    """A contender with a network of its own, always the same one."""
-    return CONTENDERS[contender](build(network, width=width).to(device), batch_of(2, device)[0])
+def trainer(candidate: str, network: str, width: int, device: str = "cpu") -> Trainer:
+    """Make a candidate with its own network, whose initial weights are always the same."""
+    return CANDIDATES[candidate](build(network, width=width).to(device), batch_of(2, device)[0])
