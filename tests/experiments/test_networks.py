@@ -30,6 +30,16 @@ def resnet18_count(w: int, channels: int) -> int:
     return stem + first + rest + 8 * w * 10 + 10
 
 
+def resnet18_no_norm_count(w: int, channels: int) -> int:
+    """As above without norms, each convolution with a bias."""
+    stem = 9 * channels * w + w
+    first = 4 * (9 * w * w + w)
+    rest = sum(
+        (9 * (c // 2) * c + c) + 3 * (9 * c * c + c) + ((c // 2) * c + c) for c in (2 * w, 4 * w, 8 * w)
+    )
+    return stem + first + rest + 8 * w * 10 + 10
+
+
 def resnet50_count(w: int, channels: int) -> int:
     """As above, with bottlenecks of 1×1, 3×3, 1×1 to four times the width."""
     total, inputs = 9 * channels * w + 2 * w, w
@@ -65,6 +75,7 @@ def _count(net: nn.Module) -> int:
 def test_parameter_counts(width: int, channels: int) -> None:
     for name, expected in {
         "resnet18": resnet18_count(width, channels),
+        "resnet18-no-norm": resnet18_no_norm_count(width, channels),
         "resnet50": resnet50_count(width, channels),
         "vgg11": vgg_count(11, False, width, channels),
         "vgg11-bn": vgg_count(11, True, width, channels),
@@ -111,3 +122,24 @@ def test_convolutions_start_as_he_et_al_say() -> None:
     weight = build("vgg19").get_submodule("features.34").get_parameter("weight")
     # Variance 2 / fan_out with fan_out = 9 · 512. With 512 · 512 · 9 draws chance is under 0.2%.
     assert weight.std().item() == pytest.approx((2 / (9 * 512)) ** 0.5, rel=0.01)
+
+
+def test_without_norm_activations_neither_vanish_nor_explode_at_the_start() -> None:
+    net = build("resnet18-no-norm", width=16)
+    sizes: list[float] = []
+    for block in net.get_submodule("blocks").children():
+        block.register_forward_hook(
+            lambda module, inputs, output: sizes.append(output.square().mean().item())
+        )
+    net(torch.randn(16, 3, 32, 32, generator=torch.Generator().manual_seed(0)))
+    # Unscaled residuals would double the mean square in each of the 8 blocks.
+    assert 1 / 20 < sizes[-1] / sizes[0] < 20
+
+
+def test_the_mlp_has_four_hidden_layers_and_starts_as_glorot_and_bengio_say() -> None:
+    net = build("mlp-tanh", width=200, channels=2, classes=1)
+    assert _count(net) == (2 * 200 + 200) + 3 * (200 * 200 + 200) + 200 + 1
+    assert net(torch.randn(5, 2)).shape == (5, 1)
+    # Variance 2 / (fan_in + fan_out).
+    assert net.get_parameter("2.weight").std().item() == pytest.approx((2 / 400) ** 0.5, rel=0.02)
+    assert not net.get_parameter("2.bias").any()
