@@ -21,7 +21,7 @@ DAMPING = 0.1
 
 @dataclass(frozen=True, slots=True)
 class AffineBlock:
-    """What the 2×2 blocks of one norm hold of the joint block H of (γ, β), ``(2C, 2C)``.
+    r"""What the 2×2 blocks of one norm hold of the joint block H of (γ, β), ``(2C, 2C)``.
 
     Args:
         name: The norm.
@@ -31,7 +31,7 @@ class AffineBlock:
         probe_noise: Root mean square error of one pair of Rademacher probes in the off-diagonal entries of the
             2×2 blocks, divided by the norm of these entries. Above 1 the probes find mostly noise.
         step_ratio: How far a step by the 2×2 blocks lowers the quadratic model, divided by how far a step by the
-            diagonal does. Each goes along (\\|block\\| + damping)⁻¹ gradient with the best step size. None where the
+            diagonal does. Each goes along (\|block\| + damping)⁻¹ gradient with the best step size. None where the
             model is not convex along both.
     """
 

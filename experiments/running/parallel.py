@@ -60,7 +60,7 @@ def run_in_parallel(
                 Job(cell.data, True, config) for cell in cells for config in tuning_configs(experiment, cell)
             )
             tried = _run_all(pool, trials, on_done)
-            _run_all(pool, list(_final_jobs(experiment, cells, seeds, trials, tried)), on_done)
+            _run_all(pool, _unique(_final_jobs(experiment, cells, seeds, trials, tried)), on_done)
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
@@ -87,7 +87,7 @@ def _run_all(pool: ProcessPoolExecutor, jobs: list[Job], on_done: Callable[[Run]
 
 
 def _unique(jobs: Iterator[Job]) -> list[Job]:
-    """Drop repeated jobs. A cell that is tuned as another has the other's trials."""
+    """Drop repeated jobs: a cell tuned as another has the other's trials, and at a small scale perhaps its runs."""
     found: list[Job] = []
     for job in jobs:
         if job not in found:
