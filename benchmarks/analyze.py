@@ -155,7 +155,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog="python -m benchmarks.analyze", description=(__doc__ or "").split("\n")[0]
     )
     parser.add_argument("parts", nargs="*", default=[], help="symbolic, recorded, growth (default: all)")
-    parser.add_argument("--rounds", type=int, default=7, help="rounds of which the fastest counts")
+    parser.add_argument("--rounds", type=int, default=7, help="rounds; the fastest counts")
     parser.add_argument("--size", type=int, default=224, help="height and width of the images")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)

@@ -46,7 +46,9 @@ def test_it_is_stored_with_the_outputs_of_a_run_in_order(stored: Any, executed: 
     assert [cell.execution_count for cell in code(stored)] == [*range(1, len(code(stored)) + 1)]
     for before, after in zip(code(stored), code(executed), strict=True):
         assert kinds(before) == kinds(after), before.source
-    printed = [output.text for cell in code(stored) for output in cell.outputs if output.output_type == "stream"]
+    printed = [
+        output.text for cell in code(stored) for output in cell.outputs if output.output_type == "stream"
+    ]
     assert [text.split()[0] for text in printed] == ["loss", "100%", "same"]
 
 

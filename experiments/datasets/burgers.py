@@ -94,7 +94,7 @@ class BurgersObjective:
 
 
 class BurgersSource:
-    """Collocation points, drawn anew for each epoch, as a :class:`experiments.datasets.sources.DataSource`.
+    """Collocation points, drawn for each epoch, as a :class:`experiments.datasets.sources.DataSource`.
 
     Args:
         train_size: Number of collocation points in an epoch.

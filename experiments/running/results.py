@@ -22,7 +22,7 @@ class CellResult:
 
     Args:
         cell: The cell of the table.
-        config: Its run with seed 0, with the chosen settings; None while tuning goes on.
+        config: Its run with seed 0, with the chosen settings; None until tuning is complete.
         runs: One run for each seed, from 0 on without a gap.
         trials: The runs of its grid.
     """
@@ -117,7 +117,7 @@ def _result(experiment: Experiment, cell: Cell, file: Path, seeds: int) -> CellR
 
 
 def _data_key(data: DataConfig, evaluated_on: str) -> dict[str, Any]:
-    """Give the part of a log line that tells its data, as far as the recipe decides it."""
+    """Give the part of a log line that identifies its data, as far as the recipe decides it."""
     sizes = {"train_size": data.train_size}
     if evaluated_on == "test images":
         sizes["test_size"] = data.test_size

@@ -95,7 +95,7 @@ def evaluate(model: nn.Module, source: DataSource) -> Score:
 
 
 def _evaluate_on_main(training: _Training, model: nn.Module) -> Score:
-    """Evaluate in the main process, and tell all."""
+    """Evaluate in the main process, and give the score to all processes."""
     found = Score(0.0, 0.0)
     if training.world.is_main:
         with training.autocast():

@@ -99,7 +99,9 @@ def test_the_best_round_of_each_turn_counts(monkeypatch: pytest.MonkeyPatch) -> 
         (lambda: nn.ConvTranspose2d(8, 12, 3, stride=2), 2 * 2 * 25 * 8 * 12 * 9),
     ],
 )
-def test_each_gradient_of_a_convolution_counts_as_much_as_its_forward_pass(make: Any, expected: float) -> None:
+def test_each_gradient_of_a_convolution_counts_as_much_as_its_forward_pass(
+    make: Any, expected: float
+) -> None:
     module = make()
     x = torch.randn(2, 8, 5, 5, requires_grad=True)
     assert flops_of(lambda: module(x)) == expected

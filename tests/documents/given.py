@@ -47,7 +47,7 @@ YOUR_OWN: Mapping[str, Callable[[], Any]] = {
     "batches": batches,
     "criterion": nn.CrossEntropyLoss,
 }
-"""What stands in for things that a fragment calls the reader's own."""
+"""Stand-ins for what a fragment calls the reader's own."""
 
 
 @contextmanager
@@ -59,7 +59,7 @@ def a_training() -> Iterator[Names]:
 
 @contextmanager
 def converted() -> Iterator[Names]:
-    """The page's own command wrote the folder that is read back."""
+    """Run the page's own command, which writes the folder that the page reads back."""
     Path("model.py").write_text(MODEL_FILE, encoding="utf-8")
     done = CliRunner().invoke(main, ["model.py:small", "--input", "1,3,32,32", "--output", "converted"])
     assert done.exit_code == 0, done.output

@@ -63,7 +63,7 @@ def test_a_block_says_in_its_first_line_what_it_needs(first_line: str, expected:
 
 
 def test_a_block_that_hides_what_it_needs_is_found() -> None:
-    """The reader itself: a block without a mark does not see what stands above it."""
+    """The test itself: a block without a mark does not see the blocks above it."""
     names: Names = {}
     run(Block("none", 1, "python", "x = 1\n"), names, {})
     run(Block("none", 1, "python", "# Continues the block above.\ny = x + 1\n"), names, {})

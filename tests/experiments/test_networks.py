@@ -12,7 +12,7 @@ VGG_CHANNELS = {11: [1, 2, 4, 4, 8, 8, 8, 8], 19: [1, 1, 2, 2, *[4] * 4, *[8] * 
 
 
 def vgg_count(depth: int, norm: bool, width: int, channels: int) -> int:
-    """Σ 9·in·out + out over the convolutions, 2·out for each norm, and the classifier."""
+    """Count 9·in·out + out for each convolution, 2·out for each norm, and the classifier."""
     outs = [multiple * width for multiple in VGG_CHANNELS[depth]]
     ins = [channels, *outs[:-1]]
     convolutions = sum(9 * i * o + o for i, o in zip(ins, outs, strict=True))
@@ -20,7 +20,7 @@ def vgg_count(depth: int, norm: bool, width: int, channels: int) -> int:
 
 
 def resnet18_count(w: int, channels: int) -> int:
-    """Stem, 2 + 2 blocks of each stage, three 1×1 shortcuts; convolutions have no bias; 2 a norm channel."""
+    """Count stem, two blocks in each stage, three 1×1 shortcuts; no biases, two numbers for each norm channel."""
     stem = 9 * channels * w + 2 * w
     first = 4 * (9 * w * w + 2 * w)
     rest = sum(
