@@ -165,12 +165,12 @@ def summary(found: Sequence[Alignment]) -> str:
     start = [each for each in found if each.step == steps[0]]
     kinds = {each.parameter: _kind(each) for each in start}
     heads = ["", "parameters", *(f"step {step}" for step in steps)]
-    lines = [_line(heads), _line(["---"] * len(heads))]
+    medians = []
     for kind in dict.fromkeys(kinds.values()):
         names = [name for name, own in kinds.items() if own == kind]
         cells = (_middle([a.cosine for a in found if a.step == s and a.parameter in names]) for s in steps)
-        lines.append(_line([kind, str(len(names)), *cells]))
-    lines += ["", _line(["", "role", *heads[2:]]), _line(["---"] * len(heads))]
+        medians.append([kind, str(len(names)), *cells])
+    single = []
     for each in start:
         cosines = (a.cosine for a in found if a.parameter == each.parameter)
         lines.append(
@@ -187,10 +187,6 @@ def _kind(each: Alignment) -> str:
 
 def _middle(values: Sequence[float]) -> str:
     return f"{median(values):+.2f} ({min(values):+.2f} to {max(values):+.2f})"
-
-
-def _line(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Write a file in one step, so that a kill leaves the old file or the new one."""
+"""Write files so that a kill does no harm: replace one in one step, or append whole lines."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
-__all__ = ["replacing", "write_text"]
+__all__ = ["append_line", "replacing", "write_text"]
 
 
 @contextmanager
@@ -34,3 +35,23 @@ def write_text(path: Path, text: str) -> None:
     """Replace the whole of ``path`` by ``text``, in UTF-8."""
     with replacing(path) as part:
         part.write_text(text, encoding="utf-8")
+
+
+def append_line(path: Path, line: str) -> None:
+    """Append one line in UTF-8. If a killed process left half a line, start a new one.
+
+    Several processes may append to one file: each line is written in one piece.
+
+    Args:
+        path: The file. Its folder must exist.
+        line: The line, without its end.
+    """
+    with path.open("a+b") as stream:
+        start = "" if _ends_whole(stream) else "\n"
+        stream.write(f"{start}{line}\n".encode())
+
+
+def _ends_whole(stream: IO[bytes]) -> bool:
+    size = stream.seek(0, os.SEEK_END)
+    stream.seek(max(size - 1, 0))
+    return stream.read() in (b"", b"\n")

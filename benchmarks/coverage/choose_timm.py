@@ -15,6 +15,8 @@ import torch
 from rich.progress import track
 from torch import nn
 
+from experiments.files import write_text
+
 __all__ = ["CHOICE", "LARGE", "MOST", "choose"]
 
 CHOICE = Path(__file__).with_name("timm_models.txt")
@@ -51,4 +53,4 @@ def _without_storage(name: str) -> nn.Module | None:
 
 if __name__ == "__main__":
     chosen = [name for module in track(timm.list_modules(), "timm") for name in choose(module)]
-    CHOICE.write_text("\n".join(chosen) + "\n", encoding="utf-8")
+    write_text(CHOICE, "\n".join(chosen) + "\n")

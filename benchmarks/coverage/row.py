@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
+
+from experiments.files import append_line
 
 __all__ = ["Log", "Oracle", "Reading", "Row"]
 
@@ -153,10 +154,7 @@ class Log:
 
     def append(self, row: Row) -> None:
         """Write one line."""
-        line = json.dumps(asdict(row), ensure_ascii=False)
-        with self.file.open("a+b") as stream:
-            start = "" if _ends_whole(stream) else "\n"
-            stream.write(f"{start}{line}\n".encode())
+        append_line(self.file, json.dumps(asdict(row), ensure_ascii=False))
 
     def rows(self) -> dict[tuple[str, str], Row]:
         """Read all rows, by zoo and model."""
@@ -179,9 +177,3 @@ def _row(line: dict[str, Any]) -> Row:
 
 def _tuples(line: dict[str, Any]) -> dict[str, Any]:
     return {key: tuple(value) if isinstance(value, list) else value for key, value in line.items()}
-
-
-def _ends_whole(stream: IO[bytes]) -> bool:
-    size = stream.seek(0, os.SEEK_END)
-    stream.seek(max(size - 1, 0))
-    return stream.read() in (b"", b"\n")

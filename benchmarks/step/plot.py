@@ -11,11 +11,9 @@ from matplotlib.figure import Figure
 
 from benchmarks.step.table import Row, read_rows
 from experiments.files import replacing
+from experiments.reports.plots import COLOURS
 
 __all__ = ["figure"]
-
-# Okabe and Ito's colours, which people with any common kind of colour vision can tell apart.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
 
 
 def figure(rows: Sequence[Row], title: str) -> Figure:

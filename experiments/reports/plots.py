@@ -15,7 +15,7 @@ from experiments.running.results import CellResult
 from experiments.running.run_log import Run
 from experiments.training.metrics import EpochMetrics
 
-__all__ = ["METHOD_LABELS", "comparison_figure", "experiment_figure"]
+__all__ = ["COLOURS", "METHOD_LABELS", "comparison_figure", "experiment_figure"]
 
 # Okabe and Ito's colours, which people with any common kind of colour vision can tell apart.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7", "#56B4E9", "#000000")

@@ -6,12 +6,12 @@ import contextlib
 import hashlib
 import json
 import math
-import os
 from dataclasses import MISSING, asdict, dataclass, fields
 from functools import lru_cache
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
+from experiments.files import append_line
 from experiments.training.config import RunConfig
 from experiments.training.metrics import EpochMetrics
 
@@ -56,10 +56,7 @@ class RunLog:
         """Write one line. A number that is not finite becomes null."""
         record = {**self.data, **asdict(config), **asdict(epoch)}
         line = json.dumps({key: _finite_or_none(value) for key, value in record.items()})
-        with self.file.open("a+b") as stream:
-            start = "" if _ends_whole(stream) else "\n"
-            # In one piece, so that what another process appends comes before or after it.
-            stream.write(f"{start}{line}\n".encode())
+        append_line(self.file, line)
 
     def run(self, config: RunConfig) -> Run:
         """Read what is logged of a run. If it was started again from the beginning, the last attempt counts."""
@@ -106,12 +103,6 @@ def _parsed(file: Path, size: int, modified: int) -> tuple[dict[str, Any], ...]:
             line: dict[str, Any] = json.loads(text)
             lines.append({new_names.get(name, name): value for name, value in line.items()})
     return tuple(lines)
-
-
-def _ends_whole(stream: IO[bytes]) -> bool:
-    size = stream.seek(0, os.SEEK_END)
-    stream.seek(max(size - 1, 0))
-    return stream.read() in (b"", b"\n")
 
 
 def _config(line: dict[str, Any]) -> RunConfig:
