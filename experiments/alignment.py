@@ -25,6 +25,7 @@ from experiments.datasets.batches import plain_batches
 from experiments.files import write_text
 from experiments.hessian.short_training import ShortTraining, load_images, training_options
 from experiments.progress import run_with_progress
+from experiments.reports.tables import markdown
 from sgdph_fx import Prepared
 
 __all__ = ["Alignment", "main", "measure"]
@@ -162,21 +163,18 @@ def _compare(
 def summary(found: Sequence[Alignment]) -> str:
     """Write the cosines as Markdown tables: medians by kind of parameter, then each parameter."""
     steps = sorted({each.step for each in found})
-    start = [each for each in found if each.step == steps[0]]
-    kinds = {each.parameter: _kind(each) for each in start}
-    heads = ["", "parameters", *(f"step {step}" for step in steps)]
-    medians = []
+    kinds = {each.parameter: _kind(each) for each in found if each.step == steps[0]}
+    heads = [f"step {step}" for step in steps]
+    medians, single = [], []
     for kind in dict.fromkeys(kinds.values()):
         names = [name for name, own in kinds.items() if own == kind]
         cells = (_middle([a.cosine for a in found if a.step == s and a.parameter in names]) for s in steps)
         medians.append([kind, str(len(names)), *cells])
-    single = []
-    for each in start:
-        cosines = (a.cosine for a in found if a.parameter == each.parameter)
-        lines.append(
-            _line([each.parameter, kinds[each.parameter], *(f"{cosine:+.2f}" for cosine in cosines)])
-        )
-    return "\n".join([*lines, ""])
+    for name, kind in kinds.items():
+        cosines = (f"{a.cosine:+.2f}" for a in found if a.parameter == name)
+        single.append([name, kind, *cosines])
+    tables = markdown(["", "parameters", *heads], medians), markdown(["", "kind", *heads], single)
+    return "\n\n".join(tables) + "\n"
 
 
 def _kind(each: Alignment) -> str:
