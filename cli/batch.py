@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import pickle
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from .errors import CliError
-from .inputs import Shape
+from .errors import WeightsError
+from .inputs import Input
+from .weights import read_tensors
 
 __all__ = ["doubled", "first_of", "read_batch"]
 
@@ -20,21 +20,11 @@ def read_batch(path: Path, size: int | None) -> tuple[Any, Any]:
     """The pair (inputs, targets) in ``path``, saved by torch.save, its first ``size`` samples or all.
 
     Raises:
-        CliError: if the file holds anything else.
+        WeightsError: if the file holds anything else.
     """
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise CliError(
-            f"{path} holds more than tensors, or is no file of torch.save. Only tensors are loaded, as anything "
-            "else could run code: torch.save((inputs, targets), FILE)."
-        ) from error
-    except (OSError, RuntimeError, EOFError, ValueError) as error:
-        raise CliError(
-            f"{path} could not be read as a file of torch.save: {str(error) or 'it ends too early'}"
-        ) from error
+    content = read_tensors(path, "torch.save((inputs, targets), FILE)")
     if not isinstance(content, tuple | list) or len(content) != 2:
-        raise CliError(
+        raise WeightsError(
             f"{path} holds a {type(content).__name__}; a batch is a pair: torch.save((inputs, targets), FILE)."
         )
     inputs, targets = pytree.tree_map(lambda value: _cut(value, size), tuple(content))
@@ -45,10 +35,11 @@ def _cut(value: Any, size: int | None) -> Any:
     return value[:size] if isinstance(value, Tensor) and value.dim() else value
 
 
-def first_of(shape: Shape, size: int | None) -> Shape:
-    """The shape with its first size, the batch, replaced."""
-    sizes, dtype = shape
-    return ((size, *sizes[1:]) if size is not None else sizes), dtype
+def first_of(given: Input, size: int | None) -> Input:
+    """The input with its first size, the batch, replaced; a scalar has none."""
+    if size is None or not given.sizes:
+        return given
+    return replace(given, sizes=(size, *given.sizes[1:]))
 
 
 def doubled(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""What in a module could be the model that was meant."""
+"""Find what in a module could be the model."""
 
 from __future__ import annotations
 
@@ -13,12 +13,14 @@ from typing import Any
 
 from torch import nn
 
-__all__ = ["Candidate", "find_candidates", "needed_arguments"]
+from .target import Target
+
+__all__ = ["Candidate", "find_candidates", "lacking"]
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """Something that is a model or makes one without arguments."""
+    """Something that is a model or makes one."""
 
     name: str
     kind: str
@@ -32,8 +34,8 @@ def find_candidates(module: ModuleType) -> tuple[Candidate, ...]:
     """The models that ``module`` itself defines, in the order of definition, each under its first name.
 
     Nothing is called to find out, as any function might start a training: a function counts if its
-    annotation says ``nn.Module``, or if it has none and returns something. What a model there is made of, its class
-    and those of its parts, and parts that have names of their own, is not meant beside it.
+    annotation says ``nn.Module``, or if it has none and returns something. If a model there is an object, its class,
+    the classes of its parts, and parts that have names of their own do not count beside it.
     """
     imported = _imported_names(module)
     seen: dict[int, Candidate] = {}
@@ -52,20 +54,23 @@ def _made_of(model: nn.Module) -> Iterator[Any]:
             yield part
 
 
-def needed_arguments(value: Any) -> tuple[str, ...]:
-    """Names of the arguments without which ``value`` cannot be called."""
+def lacking(value: Any, target: Target) -> tuple[str, ...]:
+    """Names of the arguments without which ``value`` cannot be called, and that ``target`` does not give."""
     try:
-        parameters = inspect.signature(value).parameters.values()
+        parameters = [*inspect.signature(value).parameters.values()]
     except (TypeError, ValueError):
         return ()
+    positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    given = {*target.keywords, *(p.name for p in positional[: len(target.positional)])}
     optional = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-    return tuple(p.name for p in parameters if p.default is p.empty and p.kind not in optional)
+    needed = (p.name for p in parameters if p.default is p.empty and p.kind not in optional)
+    return tuple(name for name in needed if name not in given)
 
 
 def _kind(value: Any, module: ModuleType) -> str | None:
     if isinstance(value, nn.Module):
         return "object"
-    if getattr(value, "__module__", None) != module.__name__ or needed_arguments(value):
+    if getattr(value, "__module__", None) != module.__name__:
         return None
     if isinstance(value, type) and issubclass(value, nn.Module):
         return "class"

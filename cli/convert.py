@@ -2,99 +2,147 @@
 
 from __future__ import annotations
 
+import contextlib
+import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
-from torch import nn
 
-from sgdph_fx.pipeline import Prepared, prepare
-from sgdph_fx.plan.diff import plan_changes
-from sgdph_fx.plan.plan import Plan
-from sgdph_fx.report import Report
-from sgdph_fx.trace import ExampleInputs
-
-from .diff import FORMS
+from .diff import print_changes
 from .errors import OtherPlanError
-from .options import Asked, model_options, traceback_option
-from .output import FILES, write
-from .plans import saved_plan
+from .examples import WithExamples
+from .options import (
+    FILES,
+    NEW_FOLDER,
+    PLAN_FILE,
+    Asked,
+    form_options,
+    model_options,
+    traceback_option,
+)
+from .pager import page
 from .progress import progress
-from .reading import read_model
+from .streams import QUIET, remark, results
 from .working import working
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from sgdph_fx.pipeline import Prepared
+    from sgdph_fx.plan.plan import Plan
+    from sgdph_fx.report import Report
+    from sgdph_fx.trace import ExampleInputs
 
 __all__ = ["convert"]
 
 
-@click.command("convert")
+@click.command("convert", cls=WithExamples)
 @model_options
-@click.option(
-    "--output",
-    type=click.Path(file_okay=False, writable=True, path_type=Path),
-    metavar="DIR",
-    help=f"Write {', '.join(FILES)} there.",
-)
+@click.option("--output", type=NEW_FOLDER, metavar="DIR", help=f"Write {', '.join(FILES)} there.")
 @click.option(
     "--check",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    type=PLAN_FILE,
     metavar="PLAN",
     help="Compare with a reviewed plan instead of printing the report: exit code 1 if anything is treated otherwise.",
 )
-@click.option("--json", "form", flag_value="json", help="Print the report as JSON.")
-@click.option("--markdown", "form", flag_value="markdown", help="Print it as Markdown, for a pull request.")
-@click.option("--dot", "form", flag_value="dot", help="Print the model's graph for Graphviz.")
+@form_options(
+    full="Print every row, through a pager on a terminal.",
+    json="Print the report as JSON.",
+    markdown="Print it as Markdown, for a pull request.",
+    dot="Print the model's graph for Graphviz.",
+    quiet="Print nothing but errors.",
+)
 @traceback_option
 def convert(
     asked: Asked, output: Path | None, check: Path | None, form: str | None, with_traceback: bool
 ) -> None:
     """Make MODEL ready for SGD-PH, and print what gets Hessian treatment and why.
 
-    \b
     Examples:
       sgdph-convert model.py
       sgdph-convert model.py:small --input 1,3,32,32 --output converted
-      sgdph-convert torchvision.models:vgg19 --weights vgg19.safetensors
+      sgdph-convert 'model.py:build(width=32)' --input pixel_values=1,3,32,32
+      sgdph-convert torchvision:vgg19 --weights vgg19.safetensors
       sgdph-convert model.py --policy absorbing --rule 'head.*=first-order'
       sgdph-convert model.py --check reviewed/plan.json
       sgdph-convert model.py --dot | dot -Tsvg > model.svg
     """
-    with working(with_traceback), progress("Preparing"):
-        reviewed = None if check is None else saved_plan(check)
-        prepared = _prepared(asked)
-    if reviewed is not None:
-        _compare(reviewed, prepared.report.plan, form)
-    if output is not None:
-        with working(with_traceback), progress("Writing"):
-            write(prepared, output)
+    click.get_current_context().meta[QUIET] = form == "quiet"
+    with contextlib.ExitStack() as stack:
+        with working(with_traceback), progress("Preparing"):
+            if output is not None:
+                _reserve(stack, output)
+            reviewed = None if check is None else _reviewed(check)
+            prepared = _prepared(asked)
+        if reviewed is not None:
+            _compare(reviewed, prepared.report.plan, form)
+        if output is not None:
+            with working(with_traceback), progress("Writing"):
+                _write(prepared, output)
     if reviewed is None:
         _show(prepared.report, form)
     if output is not None:
-        click.echo(f"Wrote {', '.join(FILES)} to {output}.", err=True)
+        remark(f"Wrote {', '.join(FILES)} to {output}.")
+
+
+def _reserve(stack: contextlib.ExitStack, output: Path) -> None:
+    """Before the work: do not let anyone wait for what cannot be written afterwards."""
+    from .file_set import reserved
+
+    stack.enter_context(reserved(output, FILES))
+
+
+def _reviewed(check: Path) -> Plan:
+    from .plans import saved_plan
+
+    return saved_plan(check)
 
 
 def _prepared(asked: Asked) -> Prepared:
+    from sgdph_fx.pipeline import prepare
+
+    from .reading import read_model
+
     def stage(model: nn.Module, inputs: ExampleInputs | None) -> Prepared:
         return prepare(model, inputs, config=asked.config, inplace=True)
 
     return read_model(asked, stage)
 
 
+def _write(prepared: Prepared, output: Path) -> None:
+    from .output import write_reserved
+
+    write_reserved(prepared, output)
+
+
 def _compare(reviewed: Plan, plan: Plan, form: str | None) -> None:
     """Raise if the plans treat anything differently, after saying what on standard output."""
+    from sgdph_fx.plan.diff import plan_changes
+    from sgdph_fx.plan.wording import counted
+
     found = plan_changes(reviewed, plan)
-    if not found:
-        click.echo("The model is treated as in the reviewed plan.", err=True)
+    treated = [change for change in found if change.what != "model"]
+    if not treated:
+        renamed = (
+            f" Its class was {reviewed.model} and is {plan.model}, which decides nothing." if found else ""
+        )
+        remark(f"The model is treated as in the reviewed plan.{renamed}")
         return
-    click.echo(FORMS.get(form or "text", FORMS["text"])(found), nl=False)
+    if form != "quiet":
+        print_changes(found, form)
     raise OtherPlanError(
-        f"{len(found)} difference{'' if len(found) == 1 else 's'} to the reviewed plan, so it no longer says how this "
-        "model is trained. If the new plan is as it should be, save it with --output in place of the old one."
+        f"{counted(len(treated), 'difference')} to the reviewed plan, so it no longer says how this model is trained. "
+        "If the new plan is as it should be, save it with --output in place of the old one."
     )
 
 
 def _show(report: Report, form: str | None) -> None:
-    if form is None:
-        report.show()
-    else:
-        click.echo(
-            {"json": report.to_json, "markdown": report.to_markdown, "dot": report.to_dot}[form](), nl=False
-        )
+    stream = results()
+    if form == "full":
+        page(report.to_text(stream, full=True), stream, shutil.get_terminal_size().lines)
+    elif form is None:
+        report.show(stream)
+    elif form != "quiet":
+        text = {"json": report.to_json, "markdown": report.to_markdown, "dot": report.to_dot}[form]()
+        stream.write(text)

@@ -11,8 +11,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .load import load_function
+from .loss_names import LOSSES
 
-__all__ = ["LOSSES", "loss_function"]
+__all__ = ["loss_function"]
 
 Loss = Callable[[Any, Any], Tensor]
 """(outputs, targets) ↦ one number."""
@@ -28,8 +29,18 @@ def _numbers(outputs: Tensor, generator: torch.Generator) -> Tensor:
     return torch.randn(outputs.shape, generator=generator).to(outputs.device, outputs.dtype)
 
 
-LOSSES: Mapping[str, tuple[Loss, Callable[[Tensor, torch.Generator], Tensor]]] = {
-    "cross-entropy": (F.cross_entropy, _labels),
+def _cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
+    if outputs.dim() < 2 or outputs.shape[1] < 2:
+        raise ValueError(
+            f"cross-entropy compares classes, which are dimension 1 of the outputs, and there "
+            f"{'is only one' if outputs.dim() > 1 else 'is no such dimension'}: the loss would be 0 whatever the "
+            "weights are. Take --loss mse, or a function of your own"
+        )
+    return F.cross_entropy(outputs, targets)
+
+
+FUNCTIONS: Mapping[str, tuple[Loss, Callable[[Tensor, torch.Generator], Tensor]]] = {
+    "cross-entropy": (_cross_entropy, _labels),
     "mse": (F.mse_loss, _numbers),
 }
 """Each loss by name, with what draws targets for it from (outputs, generator)."""
@@ -50,12 +61,25 @@ def loss_function(name: str, seed: int) -> Loss:
         )
     if name not in LOSSES:
         return load_function(name)
-    loss, draw = LOSSES[name]
+    loss, draw = FUNCTIONS[name]
 
     def named(outputs: Any, targets: Any) -> Tensor:
+        found = _tensor_of(outputs)
         if targets is None:
-            targets = draw(outputs, torch.Generator().manual_seed(seed))
-        return loss(outputs, targets)
+            targets = draw(found, torch.Generator().manual_seed(seed))
+        return loss(found, targets)
 
     named.__name__ = name
     return named
+
+
+def _tensor_of(outputs: Any) -> Tensor:
+    """The outputs, or the logits among them."""
+    logits = outputs.get("logits") if isinstance(outputs, Mapping) else getattr(outputs, "logits", None)
+    found = outputs if logits is None else logits
+    if not isinstance(found, Tensor):
+        raise TypeError(
+            f"the model returns a {type(found).__name__}, and a loss by name takes one tensor. Write a function that "
+            "takes what is wanted out of it: --loss FILE.py:NAME"
+        )
+    return found

@@ -1,4 +1,4 @@
-"""What every command that reads a model is asked in the same way."""
+"""The options that several commands share."""
 
 from __future__ import annotations
 
@@ -14,9 +14,25 @@ from sgdph_fx.plan.config import Config
 from sgdph_fx.plan.entries import Action, Policy
 from sgdph_fx.plan.hint_codes import HINTS
 
-from .inputs import Shape, parse_shape
+from .inputs import Input, parse_input
+from .target import parse_argument
 
-__all__ = ["NEW_FILE", "Asked", "model_options", "parse_rule", "reading_options", "traceback_option"]
+__all__ = [
+    "FILES",
+    "NEW_FILE",
+    "NEW_FOLDER",
+    "OLD_FILE",
+    "PLAN_FILE",
+    "Asked",
+    "form_options",
+    "model_options",
+    "parse_rule",
+    "reading_options",
+    "traceback_option",
+]
+
+FILES = ("plan.json", "param_groups.json", "model.safetensors", "report.md", "report.html")
+"""What ``--output`` writes."""
 
 ACTIONS: tuple[Action, ...] = get_args(Action)
 
@@ -26,14 +42,16 @@ class Asked:
     """Which model is meant, and how it is to be read.
 
     Args:
-        model: ``model.py``, ``model.py:name`` or ``package.module:name``.
-        shapes: Shapes of example inputs, one for each positional argument; none to trace symbolically.
+        model: ``model.py``, ``model.py:name``, ``package.module:name``, or either of the latter as a call.
+        arguments: Keyword arguments of what makes the model.
+        inputs: Example inputs; none to trace symbolically.
         weights: A file with weights of the model as it is.
         config: The policy, and rules for single names.
     """
 
     model: str
-    shapes: tuple[Shape, ...]
+    arguments: Mapping[str, Any]
+    inputs: tuple[Input, ...]
     weights: Path | None
     config: Config
 
@@ -48,19 +66,32 @@ def parse_rule(text: str) -> tuple[str, Action]:
     return name, action
 
 
-class NewFile(click.Path):
+class PlacePath(click.Path):
+    """A path from the folder where the program was started, wherever a model's code goes meanwhile."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The whole path."""
+        return Path(super().convert(value, param, ctx)).absolute()  # type: ignore[arg-type]
+
+
+class NewFile(PlacePath):
     """A file to be written when the work is done: its folder must be there before the work begins."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        path = Path(super().convert(value, param, ctx))  # type: ignore[arg-type]
+        """The whole path of a file in a folder that exists."""
+        path = Path(value)
         if not path.parent.is_dir():
             raise click.BadParameter(
                 f"There is no folder {path.parent} to write {path.name} into; make it first."
             )
-        return path
+        return super().convert(value, param, ctx)
 
 
-NEW_FILE = NewFile(dir_okay=False, writable=True, path_type=Path)
+NEW_FILE = NewFile(dir_okay=False, writable=True)
+NEW_FOLDER = PlacePath(file_okay=False, writable=True)
+OLD_FILE = PlacePath(exists=True, dir_okay=False)
+# A plan that is missing is refused like one that is damaged, with the same exit code for every command.
+PLAN_FILE = PlacePath()
 
 traceback_option = click.option(
     "--traceback", "with_traceback", is_flag=True, help="Show where an error came from."
@@ -69,16 +100,24 @@ traceback_option = click.option(
 MODEL = click.argument("model", type=click.Path())
 READING = (
     click.option(
-        "--input",
-        "shapes",
-        type=parse_shape,
+        "--arg",
+        "arguments",
+        type=parse_argument,
         multiple=True,
-        metavar="SHAPE[:DTYPE]",
-        help="Shape of an example input, filled with random values; once for each positional argument.",
+        metavar="NAME=VALUE",
+        help="A keyword argument of the function or class that makes the model, as in num_classes=10; repeatable.",
+    ),
+    click.option(
+        "--input",
+        "inputs",
+        type=parse_input,
+        multiple=True,
+        metavar="[NAME=]SHAPE[:DTYPE]",
+        help="Shape of an example input, filled with random values; once for each argument of the model.",
     ),
     click.option(
         "--weights",
-        type=click.Path(exists=True, dir_okay=False, path_type=Path),
+        type=OLD_FILE,
         metavar="FILE",
         help="Weights of the model as it is: safetensors, or a state_dict saved by torch.save.",
     ),
@@ -120,13 +159,41 @@ def reading_options(command: Callable[..., None]) -> Callable[..., None]:
     def with_asked(**values: Any) -> None:
         command(asked=_asked(values), **values)
 
-    decorated: Callable[..., None] = with_asked
-    for option in reversed(READING):
-        decorated = option(decorated)
-    return decorated
+    return _with_options(with_asked, READING)
+
+
+def form_options(**forms: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command flags that exclude each other, as one ``form``: the name of the flag, or None.
+
+    Args:
+        forms: The help of each flag, by its name.
+    """
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        @functools.wraps(command)
+        def with_form(**values: Any) -> None:
+            chosen = [name for name in forms if values.pop(name)]
+            if len(chosen) > 1:
+                raise click.UsageError(
+                    f"{' and '.join(f'--{name}' for name in chosen)} each say how to print the result; give one of "
+                    "them."
+                )
+            command(form=chosen[0] if chosen else None, **values)
+
+        flags = [click.option(f"--{name}", name, is_flag=True, help=words) for name, words in forms.items()]
+        return _with_options(with_form, flags)
+
+    return decorate
+
+
+def _with_options(command: Callable[..., None], options: Any) -> Callable[..., None]:
+    for option in reversed(options):
+        command = option(command)
+    return command
 
 
 def _asked(values: dict[str, Any]) -> Asked:
     rules: Mapping[str, Action] = dict(values.pop("rules"))
     config = Config(values.pop("policy"), rules, values.pop("silence"))
-    return Asked(values.pop("model", ""), values.pop("shapes"), values.pop("weights"), config)
+    arguments = dict(values.pop("arguments"))
+    return Asked(values.pop("model", ""), arguments, values.pop("inputs"), values.pop("weights"), config)

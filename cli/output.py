@@ -1,68 +1,71 @@
-"""Write what was decided and converted into a folder: all of it, or nothing."""
+"""What ``--output`` writes into its folder: all of it, or nothing."""
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import safetensors.torch
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 
 from sgdph_fx.pipeline import Prepared
 
-from .errors import CliError
+from .errors import NotWrittenError
+from .file_set import put_together, reserved
+from .options import FILES
 
-__all__ = ["FILES", "write"]
+__all__ = ["save_tensors", "separate", "write", "write_reserved"]
 
-FILES = ("plan.json", "param_groups.json", "model.safetensors", "report.md", "report.html")
 GROUPS_VERSION = 1
 
 
 def write(prepared: Prepared, folder: Path) -> None:
     """Write :data:`FILES` into ``folder``, replacing files of these names and leaving others alone.
 
-    They are written into a temporary folder inside first, and moved into place when all are complete,
-    so that no file is ever half written.
+    Raises:
+        NotWrittenError: if the weights cannot be saved, the folder cannot be written, or another process writes there.
+    """
+    with reserved(folder, FILES):
+        write_reserved(prepared, folder)
+
+
+def write_reserved(prepared: Prepared, folder: Path) -> None:
+    """The same, into a folder that is reserved already.
 
     Raises:
-        CliError: if the weights cannot be saved, or the folder cannot be written.
+        NotWrittenError: as :func:`write`.
     """
-    is_new = not folder.exists()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".sgdph-", dir=folder) as temporary:
-            _write_all(prepared, Path(temporary))
-            for name in FILES:
-                os.replace(Path(temporary, name), folder / name)
-    except BaseException as error:
-        if is_new:
-            _remove_if_empty(folder)
-        if isinstance(error, OSError):
-            raise CliError(f"{folder} could not be written: {error}") from error
-        raise
-
-
-def _remove_if_empty(folder: Path) -> None:
-    with contextlib.suppress(OSError):
-        folder.rmdir()
-
-
-def _write_all(prepared: Prepared, folder: Path) -> None:
-    plan, groups, weights, report, page = (folder / name for name in FILES)
-    plan.write_text(prepared.report.plan.to_json(), encoding="utf-8")
-    groups.write_text(groups_json(prepared.param_groups), encoding="utf-8")
     instead = "To have the report alone, leave out --output; torch.save in a script takes any state_dict."
-    safetensors.torch.save_file(separate(prepared.model.state_dict(), instead), weights)
-    # safetensors creates its file for the owner alone; all of them should be as readable as any other file.
-    weights.chmod(plan.stat().st_mode)
-    report.write_text(prepared.report.to_markdown(), encoding="utf-8")
-    page.write_text(prepared.report.to_html(), encoding="utf-8")
+    weights = separate(prepared.model.state_dict(), instead)
+    report = prepared.report
+    texts = (
+        report.plan.to_json(),
+        groups_json(prepared.param_groups),
+        report.to_markdown(),
+        report.to_html(),
+    )
+
+    def write_all(inside: Path) -> None:
+        plan_file, groups_file, weights_file, report_file, page_file = (inside / name for name in FILES)
+        for file, text in zip((plan_file, groups_file, report_file, page_file), texts, strict=True):
+            file.write_text(text, encoding="utf-8")
+        save_tensors(weights, weights_file)
+        # safetensors creates its file for the owner alone; all of them should be as readable as any other file.
+        weights_file.chmod(plan_file.stat().st_mode)
+
+    put_together(folder, write_all)
+
+
+def save_tensors(state: Mapping[str, Tensor], file: Path) -> None:
+    """Write ``state`` as safetensors; a full disk is an OSError, as for every other file."""
+    try:
+        safetensors.torch.save_file(dict(state), file)
+    except SafetensorError as error:
+        raise OSError(str(error)) from error
 
 
 def groups_json(groups: Sequence[Mapping[str, Any]]) -> str:
@@ -87,11 +90,11 @@ def separate(state: Mapping[str, Any], instead: str) -> dict[str, Tensor]:
         instead: What a person may do where that is impossible, as a sentence.
 
     Raises:
-        CliError: if ``state`` holds anything but tensors.
+        NotWrittenError: if ``state`` holds anything but tensors.
     """
     others = [key for key, value in state.items() if not isinstance(value, Tensor)]
     if others:
-        raise CliError(
+        raise NotWrittenError(
             f"The state_dict holds more than tensors ({', '.join(others)}), which safetensors cannot. {instead}"
         )
     return {key: value.detach().clone(memory_format=torch.contiguous_format) for key, value in state.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from sgdph_fx.pipeline import analyze
 from sgdph_fx.plan.plan import Plan
 from sgdph_fx.trace import ExampleInputs
 
+from .file_set import finish_interrupted
 from .options import Asked
 from .reading import read_model
 
@@ -35,11 +37,23 @@ def saved_plan(path: Path) -> Plan:
     Raises:
         PlanFormatError: if there is none; the message names the file, as two may have been given.
     """
+    finish_interrupted(path.parent)
     try:
         text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise PlanFormatError(f"The plan {path} could not be read: {error}") from error
     try:
         return Plan.from_json(text)
-    except PlanFormatError as error:
-        raise PlanFormatError(f"The plan {path} cannot be used: {error}") from error
+    # A text that was made to do harm fails in ways of its own: nested too deep, or with numbers too long to read.
+    except Exception as error:
+        raise PlanFormatError(f"The plan {path} cannot be used: {error}{_if_a_report(text)}") from error
+
+
+def _if_a_report(text: str) -> str:
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError):
+        return ""
+    if not isinstance(content, dict) or not {"plan", "summary"} <= content.keys():
+        return ""
+    return " It is a report, as --json prints it: write a plan with --output, or save its part 'plan' alone."

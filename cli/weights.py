@@ -1,22 +1,23 @@
-"""Load saved weights into the model, or say why they don't fit."""
+"""Load saved weights into the model, or say why they do not fit."""
 
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable, Collection, Iterable, Mapping
+import warnings
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import safetensors.torch
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from sgdph_fx.plan.wording import first_few
 
 from .errors import WeightsError
+from .file_set import finish_interrupted
 
-__all__ = ["load_weights", "read_state", "without_wrapper"]
+__all__ = ["kind_of", "load_weights", "read_state", "read_tensors", "without_wrapper"]
 
 # Keys under which training scripts save the weights beside an epoch and an optimizer's state.
 NESTS = ("state_dict", "model_state_dict", "model")
@@ -28,8 +29,8 @@ def load_weights(model: nn.Module, path: Path) -> None:
     """Load ``path``, safetensors or what ``torch.save`` wrote, into ``model``; nothing may be left over.
 
     Raises:
-        WeightsError: if the file cannot be read as tensors alone, or if a key is missing, unexpected or of
-            another shape.
+        WeightsError: if the file cannot be read as tensors alone, or if a key is missing, unexpected, of
+            another shape or of another kind of numbers.
     """
     state = without_wrapper(read_state(path), model.state_dict())
     differences = [*_differences(state, model)]
@@ -49,36 +50,51 @@ def read_state(path: Path) -> Mapping[str, Any]:
     """The ``state_dict`` in a file, alone or nested in a training script's checkpoint.
 
     Raises:
-        WeightsError: if the file cannot be read as tensors alone.
+        WeightsError: if the file cannot be read as tensors alone, or holds something else.
     """
-    is_safetensors = path.suffix == ".safetensors"
-    read: Callable[[Path], Any] = safetensors.torch.load_file if is_safetensors else _torch_load
-    try:
-        content = read(path)
-    except pickle.UnpicklingError as error:
-        raise WeightsError(
-            f"{path} holds more than tensors, or is no file of torch.save. Only tensors are loaded, as "
-            "anything else could run code: save model.state_dict(), not the model itself."
-        ) from error
-    except (SafetensorError, OSError, RuntimeError, EOFError, ValueError) as error:
-        kind = "safetensors" if is_safetensors else "torch.save"
-        raise WeightsError(
-            f"{path} could not be read as a file of {kind}: {str(error) or 'it ends too early'}"
-        ) from error
-    return _tensors(content, path)
-
-
-def _torch_load(path: Path) -> Any:
-    return torch.load(path, map_location="cpu", weights_only=True)
-
-
-def _tensors(content: Any, path: Path) -> Mapping[str, Any]:
+    content = read_tensors(path, "save model.state_dict(), not the model itself")
     if not isinstance(content, Mapping):
         raise WeightsError(
             f"{path} holds a {type(content).__name__}, no state_dict: save model.state_dict()."
         )
-    nested = [content[key] for key in NESTS if isinstance(content.get(key), Mapping)]
-    return nested[0] if nested else content
+    state = next((content[key] for key in NESTS if isinstance(content.get(key), Mapping)), content)
+    strange = [key for key in state if not isinstance(key, str)]
+    if strange:
+        raise WeightsError(
+            f"{path} holds no state_dict: its keys are names, but here is {strange[0]!r}. Save model.state_dict()."
+        )
+    return state
+
+
+def read_tensors(path: Path, instead: str) -> Any:
+    """What ``path`` holds, safetensors or from ``torch.save``, read without running any code in it.
+
+    Args:
+        path: The file.
+        instead: How to save it so that it can be read.
+
+    Raises:
+        WeightsError: if it cannot be read as tensors alone.
+    """
+    finish_interrupted(path.parent)
+    is_safetensors = path.suffix == ".safetensors"
+    try:
+        with warnings.catch_warnings(
+            action="ignore"
+        ):  # what torch thinks of a foreign file is not for its owner
+            if is_safetensors:
+                return safetensors.torch.load_file(path)
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise WeightsError(
+            f"{path} holds more than tensors, or is no file of torch.save. Only tensors are loaded, as "
+            f"anything else could run code: {instead}."
+        ) from error
+    # A damaged file makes torch and safetensors fail in any way at all.
+    except Exception as error:
+        kind = "safetensors" if is_safetensors else "torch.save"
+        why = str(error) or "it ends too early"
+        raise WeightsError(f"{path} could not be read as a file of {kind}: {why}") from error
 
 
 def without_wrapper(state: Mapping[str, Any], expected: Collection[str]) -> Mapping[str, Any]:
@@ -96,10 +112,17 @@ def _differences(state: Mapping[str, Any], model: nn.Module) -> Iterable[str]:
     expected = model.state_dict()
     missing = [key for key in expected if key not in state]
     unexpected = [key for key in state if key not in expected]
+    both = [(key, value, state[key]) for key, value in expected.items() if key in state]
     reshaped = [
-        f"{key} is {_shape(state[key])} where the model has {_shape(value)}"
-        for key, value in expected.items()
-        if key in state and _shape(state[key]) != _shape(value)
+        f"{key} is {_shape(saved)} where the model has {_shape(value)}"
+        for key, value, saved in both
+        if _shape(saved) != _shape(value)
+    ]
+    # Copied without a word, complex numbers would lose a part, and integers are no weights of a network.
+    of_other_kind = [
+        f"{key} holds {kind_of(saved)} numbers where the model has {kind_of(value)} ones"
+        for key, value, saved in both
+        if isinstance(value, Tensor) and isinstance(saved, Tensor) and kind_of(saved) != kind_of(value)
     ]
     if missing:
         yield f"missing {first_few(missing, SHOWN)}"
@@ -107,6 +130,15 @@ def _differences(state: Mapping[str, Any], model: nn.Module) -> Iterable[str]:
         yield f"unexpected {first_few(unexpected, SHOWN)}"
     if reshaped:
         yield first_few(reshaped, SHOWN)
+    if of_other_kind:
+        yield first_few(of_other_kind, SHOWN)
+
+
+def kind_of(tensor: Tensor) -> str:
+    """Which kind of numbers a tensor holds, of whatever size."""
+    if tensor.dtype == torch.bool:
+        return "boolean"
+    return "complex" if tensor.is_complex() else "real" if tensor.is_floating_point() else "integer"
 
 
 def _shape(value: Any) -> str:

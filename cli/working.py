@@ -1,38 +1,49 @@
-"""The manners of every command: what a model's own code prints, and how an error ends."""
+"""What every command does around the model's own code: contain it, and turn errors into messages."""
 
 from __future__ import annotations
 
 import contextlib
-import sys
+import os
 import traceback
 from collections.abc import Iterator
-from io import TextIOWrapper
 
 import click
 
 from .errors import explain
+from .streams import only_results
 
-__all__ = ["accept_any_letter", "working"]
+__all__ = ["same_folder", "working"]
 
 
 @contextlib.contextmanager
 def working(with_traceback: bool) -> Iterator[None]:
-    """The part of a command that runs the person's code and ours; nothing of it goes to standard output.
+    """Run the model's code and ours.
 
-    What the model's own code prints must not end up in a report that another program reads. An error
-    becomes one paragraph with an exit code.
+    What the code prints stays out of standard output, where another program may read a report, and the current folder
+    is the same afterwards. An error, ``sys.exit`` included, becomes one paragraph with an exit code.
     """
     try:
-        with contextlib.redirect_stdout(sys.stderr):
+        with only_results(), same_folder():
             yield
-    except Exception as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
         if with_traceback:
             click.echo(traceback.format_exc(), err=True, nl=False)
         raise explain(error) from error
 
 
-def accept_any_letter() -> None:
-    """A pipe may be ASCII where a name or a reason is not: an escaped letter is better than no report."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
+@contextlib.contextmanager
+def same_folder() -> Iterator[None]:
+    """Come back to the current folder, wherever it is moved meanwhile."""
+    try:
+        folder = os.open(".", os.O_RDONLY)
+    except OSError:  # it has been removed, or the system cannot open folders
+        yield
+        return
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            os.fchdir(folder)
+        os.close(folder)

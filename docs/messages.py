@@ -13,6 +13,7 @@ import click
 from sgdph_fx import errors
 from sgdph_fx.cli import errors as command_errors
 from sgdph_fx.plan.hint_codes import HINTS
+from sgdph_fx.report.files import write_text
 
 __all__ = ["PAGE", "Message", "messages", "page"]
 
@@ -143,4 +144,4 @@ def _cell(text: str) -> str:
 
 
 if __name__ == "__main__":
-    PAGE.write_text(page(), encoding="utf-8")
+    write_text(PAGE, page())

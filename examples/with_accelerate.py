@@ -1,4 +1,4 @@
-"""Hugging Face Accelerate: the optimizer inside does what `accelerator.backward` does.
+"""Hugging Face Accelerate: one call more than usual, `attach`.
 
 Run it by `python -m examples.with_accelerate` or `accelerate launch`; it needs `pip install accelerate`.
 """
@@ -7,22 +7,13 @@ from __future__ import annotations
 
 import torch
 from accelerate import Accelerator
-from accelerate.optimizer import AcceleratedOptimizer
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.functional import cross_entropy
 
 from examples.data import batches, network
-from sgdph_fx import SGDPH, prepare
+from sgdph_fx import SGDPH, attach, prepare
 
-__all__ = ["backward", "train"]
-
-
-def backward(accelerator: Accelerator, optimizer: AcceleratedOptimizer, loss: Tensor) -> None:
-    """In place of ``accelerator.backward(loss)``: gradients, and the Hessian that is due."""
-    loss = loss / accelerator.gradient_accumulation_steps
-    if accelerator.scaler is not None:
-        loss = accelerator.scaler.scale(loss)
-    optimizer.optimizer.backward(loss)
+__all__ = ["train"]
 
 
 def train(epochs: int = 5, accumulate: int = 1, clip: float | None = None) -> tuple[nn.Module, float]:
@@ -35,8 +26,8 @@ def train(epochs: int = 5, accumulate: int = 1, clip: float | None = None) -> tu
     for _ in range(epochs):
         for images, labels in loader:
             with accelerator.accumulate(model):
-                loss = cross_entropy(model(images), labels)
-                backward(accelerator, optimizer, loss)
+                loss = attach(cross_entropy(model(images), labels), optimizer)
+                accelerator.backward(loss)  # gradients, and the Hessian that is due
                 if clip is not None and accelerator.sync_gradients:
                     accelerator.clip_grad_norm_(model.parameters(), clip)
                 optimizer.step()

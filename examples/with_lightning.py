@@ -1,4 +1,4 @@
-"""Lightning, automatic optimization: one method more than usual, `backward`.
+"""Lightning, automatic optimization: one class more than usual, `LightningMixin`.
 
 Run it by `python -m examples.with_lightning`; it needs `pip install lightning`.
 """
@@ -14,12 +14,12 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from examples.data import batches, network
-from sgdph_fx import SGDPH, prepare
+from sgdph_fx import SGDPH, LightningMixin, prepare
 
 __all__ = ["Classifier", "train"]
 
 
-class Classifier(lightning.LightningModule):
+class Classifier(LightningMixin, lightning.LightningModule):
     """A prepared model and its parameter groups."""
 
     def __init__(self, model: nn.Module, groups: list[dict[str, Any]]) -> None:
@@ -35,10 +35,6 @@ class Classifier(lightning.LightningModule):
 
     def configure_optimizers(self) -> SGDPH:
         return SGDPH(self.groups, lr=0.02)
-
-    def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
-        # In place of `loss.backward()`: gradients, and the Hessian that is due.
-        self.optimizers(use_pl_optimizer=False).backward(loss)
 
 
 def train(epochs: int = 5, resume: Path | None = None, **trainer: Any) -> tuple[nn.Module, float]:

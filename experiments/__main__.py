@@ -11,13 +11,13 @@ from rich.console import Console
 
 from experiments.datasets.load import MissingDataError
 from experiments.distributed import World
-from experiments.files import replacing, write_text
 from experiments.reports.plots import experiment_figure
 from experiments.reports.tables import report
 from experiments.running.experiment_runner import ExperimentRunner, select_cells
 from experiments.running.parallel import run_in_parallel
 from experiments.running.recipe_files import SCALES, Experiment, read_recipe, recipe_names
 from experiments.running.results import collect_results
+from sgdph_fx.report.files import replacing, write_text
 
 __all__ = ["main"]
 

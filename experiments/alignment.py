@@ -22,11 +22,11 @@ from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity, cross_entropy
 
 from experiments.datasets.batches import plain_batches
-from experiments.files import write_text
 from experiments.hessian.short_training import ShortTraining, load_images, training_options
 from experiments.progress import run_with_progress
 from experiments.reports.tables import markdown
 from sgdph_fx import Prepared
+from sgdph_fx.report.files import write_text
 
 __all__ = ["Alignment", "main", "measure"]
 

@@ -16,11 +16,11 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from experiments.datasets.batches import plain_batches
-from experiments.files import write_text
 from experiments.hessian.affine_blocks import AffineBlock, affine_modules, joint_hessian, measure_block
 from experiments.hessian.short_training import TrainedNetwork, training_options
 from experiments.progress import run_with_progress
 from sgdph_fx import Audit, audit
+from sgdph_fx.report.files import write_text
 
 __all__ = ["main"]
 

@@ -1,40 +1,12 @@
-"""Write files so that a kill does no harm: replace one in one step, or append whole lines."""
+"""Append whole lines to a log, so that a kill and other writers do no harm."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-__all__ = ["append_line", "replacing", "write_text"]
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Give a place to write to that becomes ``path`` when the block ends without an error.
-
-    Args:
-        path: The file to replace. Its folder must exist.
-
-    Yields:
-        A file beside ``path``, with the same suffix.
-    """
-    part = path.with_name(f".part-{path.name}")
-    try:
-        yield part
-        with part.open("rb") as stream:
-            os.fsync(stream.fileno())
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Replace the whole of ``path`` by ``text``, in UTF-8."""
-    with replacing(path) as part:
-        part.write_text(text, encoding="utf-8")
+__all__ = ["append_line"]
 
 
 def append_line(path: Path, line: str) -> None:

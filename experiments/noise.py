@@ -18,11 +18,11 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from experiments.datasets.batches import augmented_batches
-from experiments.files import write_text
 from experiments.hessian.short_training import TrainedNetwork, training_options
 from experiments.progress import run_with_progress
 from sgdph_fx import Prepared
 from sgdph_fx.curvature.forward_over_reverse import product_only
+from sgdph_fx.report.files import write_text
 
 __all__ = ["Noise", "main", "measure", "relative_noise"]
 

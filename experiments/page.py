@@ -13,11 +13,11 @@ from pathlib import Path
 
 import click
 
-from experiments.files import replacing, write_text
 from experiments.reports import tables
 from experiments.reports.plots import experiment_figure
 from experiments.running.recipe_files import Experiment, read_recipe, recipe_names
 from experiments.running.results import CellResult, collect_results
+from sgdph_fx.report.files import replacing, write_text
 
 __all__ = ["PARTS", "main", "render"]
 

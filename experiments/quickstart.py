@@ -21,12 +21,12 @@ from rich.console import Console
 from rich.table import Table
 
 from experiments.datasets.load import DATASETS, MissingDataError
-from experiments.files import replacing, write_text
 from experiments.reports.plots import METHOD_LABELS, comparison_figure
 from experiments.running.run_log import Run
 from experiments.running.runner import Runner
 from experiments.training.config import RunConfig
 from experiments.training.metrics import EpochMetrics
+from sgdph_fx.report.files import replacing, write_text
 
 __all__ = ["COMPARISONS", "Comparison", "main", "summarize"]
 

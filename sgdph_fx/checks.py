@@ -1,4 +1,4 @@
-"""The checks around a preparation: refuse what cannot be treated before anything changes, and verify the result."""
+"""What is refused before anything changes: models that cannot be read, prepared or trained."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from typing import cast
 
 import torch
-import torch.utils._pytree as pytree
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.nn.parameter import is_lazy
 
@@ -16,20 +15,15 @@ from sgdph_fx.errors import (
     NonFiniteWeightError,
     NotAModuleError,
     NothingToTrainError,
-    RewriteError,
+    OptimizerError,
     ScriptedModelError,
     StaleOptimizerError,
     UninitializedModelError,
 )
-from sgdph_fx.plan import Plan
 from sgdph_fx.plan.entries import Hint
 from sgdph_fx.plan.wording import first_few
-from sgdph_fx.report import Check
-from sgdph_fx.trace import ExampleInputs, Run, eagerly, mode, runner, untouched
-from sgdph_fx.transform import restore
-from sgdph_fx.transform.filters import compose, decompose
 
-__all__ = ["Expectation", "Subject", "accept", "check_optimizer", "require_preparable"]
+__all__ = ["Subject", "accept", "check_optimizer", "require_preparable"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,45 +66,6 @@ def require_preparable(model: nn.Module) -> None:
     _require_finite(model)
 
 
-@dataclass(frozen=True, slots=True)
-class Expectation:
-    """What a rewriting must not change, measured on the model before it is rewritten.
-
-    Args:
-        weights: The largest relative difference between a weight and what its parts give back.
-        outputs: The model's outputs in evaluation mode, where you gave example inputs.
-        run: What runs a model on these inputs.
-    """
-
-    weights: float
-    outputs: list[Tensor] | None
-    run: Run | None
-
-    @classmethod
-    def of(cls, model: nn.Module, plan: Plan, example_inputs: ExampleInputs | None) -> Expectation:
-        """Measure it; ``model`` stays as it is.
-
-        Raises:
-            RewriteError: if a weight is not computed back from its parts.
-        """
-        weights = _require_exact_weights(model, plan)
-        if example_inputs is None:
-            return cls(weights, None, None)
-        run = runner(example_inputs)
-        return cls(weights, _outputs_of(model, run), run)
-
-    def verify(self, prepared: nn.Module) -> Check:
-        """Compare the prepared model with it.
-
-        Raises:
-            RewriteError: if an output differs by more than rounding explains; the model is put back.
-        """
-        if self.outputs is None or self.run is None:
-            return Check("weights computed from direction and gain", self.weights)
-        difference = _require_equal_outputs(self.outputs, prepared, self.run)
-        return Check("outputs in evaluation mode", difference)
-
-
 def _require_module(model: object) -> nn.Module:
     """``model``, if it is an ``nn.Module`` that can be read.
 
@@ -136,6 +91,11 @@ def _require_module(model: object) -> nn.Module:
                 raise UninitializedModelError(
                     f"{owner or 'The model'} ({type(module).__name__}) is lazy and has no shape yet: its {name} is "
                     "uninitialized. Run the model once on an input, then prepare it."
+                )
+            if tensor is not None and tensor.is_inference():
+                raise ModelError(
+                    f"{owner or 'The model'} ({type(module).__name__}) was made under torch.inference_mode, so its "
+                    f"{name} can never be trained. Build and load the model outside of it."
                 )
     return model
 
@@ -172,10 +132,21 @@ def check_optimizer(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
     """Check that ``optimizer`` holds the trainable parameters of ``model``, all of them and no others.
 
     An optimizer that was made before :func:`sgdph_fx.prepare` holds weights that are no longer there, or, after
-    ``inplace=True``, lacks the gains; it would train on without a word.
+    ``inplace=True``, lacks the gains; it would train on without a word. One that was made of plain parameters
+    in place of groups knows no second-order ones, and would train plain SGD.
+
+    Args:
+        model: The prepared model.
+        optimizer: Any optimizer of torch; that some parameter must be second-order holds for SGDPH alone.
 
     Raises:
         StaleOptimizerError: if it lacks one, or holds one that is not the model's; the message names them.
+        OptimizerError: if it is SGDPH, and no parameter has order 2 though some look channel-wise.
+
+    >>> from torch import nn
+    >>> from sgdph_fx import SGDPH, check_optimizer, prepare
+    >>> model, param_groups, _ = prepare(nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3)))
+    >>> check_optimizer(model, SGDPH(param_groups, lr=0.1))
     """
     held = {id(p) for group in optimizer.param_groups for p in group["params"]}
     own = {id(p): name for name, p in model.named_parameters()}
@@ -186,6 +157,12 @@ def check_optimizer(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
             f"This {type(optimizer).__name__} does not fit the model: it lacks {first_few(lacking) or 'none'} of its "
             f"trainable parameters, and holds {strangers} that are not the model's. Make the optimizer after "
             "`prepare`, from the `param_groups` that it returns."
+        )
+    orders = {group["order"] for group in optimizer.param_groups if "order" in group and group["params"]}
+    if orders == {1} and any(p.requires_grad and p.dim() == 1 for p in model.parameters()):
+        raise OptimizerError(
+            f"This {type(optimizer).__name__} has no parameter of order 2, so it trains plain SGD with momentum. Make "
+            "it from the `param_groups` that `prepare` returns, or from `sgdph_fx.param_groups(model)`."
         )
 
 
@@ -213,70 +190,3 @@ def _require_finite(model: nn.Module) -> None:
             f"Not finite: {first_few(bad)}. Such weights have no direction and gain, and cannot be trained "
             "from. Load a sound checkpoint, or initialise them anew."
         )
-
-
-def _require_exact_weights(model: nn.Module, plan: Plan) -> float:
-    """Check, before anything is changed, that each weight to decouple is computed back from its parts.
-
-    Returns:
-        The largest relative difference, max |W' - W| / max |W|, over all of them.
-
-    Raises:
-        RewriteError: if one differs by more than rounding.
-    """
-    worst = 0.0
-    for name, filters in plan.filters.items():
-        weight = model.get_parameter(name).detach()
-        if weight.is_meta or not weight.numel():
-            continue
-        difference = float((compose(*decompose(weight, filters), filters) - weight).abs().max())
-        difference /= max(float(weight.abs().max()), torch.finfo(weight.dtype).tiny)
-        if not difference <= 16 * torch.finfo(weight.dtype).eps:
-            raise RewriteError(
-                f"{name}: direction and gain give the weight back only to {difference:.1e} (relative). "
-                "Keep this convolution as it is with a rule 'keep'."
-            )
-        worst = max(worst, difference)
-    return worst
-
-
-def _outputs_of(model: nn.Module, run: Run) -> list[Tensor]:
-    """All floating tensors that ``run(model)`` returns in evaluation mode; ``model`` stays as it is."""
-    with untouched(model), mode(model, training=False), eagerly():
-        torch.manual_seed(0)  # undone on leaving: a model that draws random numbers draws the same twice
-        leaves = pytree.tree_leaves(run(model))
-    return [leaf.detach() for leaf in leaves if isinstance(leaf, Tensor) and leaf.is_floating_point()]
-
-
-def _require_equal_outputs(before: list[Tensor], prepared: nn.Module, run: Run) -> float:
-    """Check that a prepared model computes what it did before; if not, it is put back.
-
-    Args:
-        before: What :func:`outputs_of` gave for the plain model.
-        prepared: The prepared model.
-        run: Runs a model on the example inputs.
-
-    Returns:
-        The largest relative difference, max |y' - y| / max |y|, over all outputs.
-
-    Raises:
-        RewriteError: if one differs by more than rounding can explain.
-    """
-    after = _outputs_of(prepared, run)
-    worst = max([_relative(a, b) for a, b in zip(after, before, strict=True)], default=0.0)
-    tolerance = max([torch.finfo(b.dtype).eps ** 0.5 for b in before], default=0.0)
-    if not worst <= tolerance:
-        restore(prepared, inplace=True)
-        raise RewriteError(
-            f"The rewritten model's output differs by {worst:.1e} (relative), more than rounding explains: some "
-            "code reads a decoupled weight in another way than as `module.weight`. Keep such convolutions as they are "
-            "with a rule 'keep'. The model is as it was."
-        )
-    return worst
-
-
-def _relative(after: Tensor, before: Tensor) -> float:
-    if not before.numel() or after.is_meta:
-        return 0.0
-    difference = (after - before).abs().nan_to_num(0.0).max()
-    return float(difference / before.abs().nan_to_num(0.0).max().clamp_min(torch.finfo(before.dtype).tiny))

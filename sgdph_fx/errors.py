@@ -9,22 +9,28 @@
         * ``NonFiniteWeightError``     a parameter holds NaN or infinity
         * ``NothingToTrainError``      there is no trainable parameter
         * ``UncopyableModelError``     ``copy.deepcopy`` fails on it
+    * ``ModelChangedError``            running the model changed it, and it could not be put back
     * ``TraceError``                   the model could not be traced
     * ``PlanError``
         * ``PlanFormatError``          the JSON is no plan that this version reads
         * ``PlanMismatchError``        the plan was made for another model
     * ``RewriteError``                 the rewritten model does not compute the same
+    * ``CheckpointError``              a saved training cannot be written or read
     * ``AuditError``                   the Hessian cannot be audited on this batch
     * ``OptimizerError``
         * ``StaleOptimizerError``      it holds parameters that the model no longer has
         * ``NoCurvatureError``         the gradient carries no graph to differentiate again
+        * ``CaptureError``             a step cannot be captured as a CUDA graph
 
 Each message says what was found, where, why it matters, and what to do about it.
 """
 
 __all__ = [
     "AuditError",
+    "CaptureError",
+    "CheckpointError",
     "ConfigError",
+    "ModelChangedError",
     "ModelError",
     "NoCurvatureError",
     "NonFiniteWeightError",
@@ -44,8 +50,24 @@ __all__ = [
 ]
 
 
+def printable(text: str) -> str:
+    r"""``text`` with every character escaped that a terminal would obey or hide; line breaks stay.
+
+    Names come from people's models, and may hold escape codes, or marks that turn the direction of writing.
+
+    >>> print(printable("\x1b[31mred\u202e"))
+    \x1b[31mred\u202e
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
+
+
 class SgdphError(Exception):
     """The root: catch it to catch everything that sgdph-fx raises on purpose."""
+
+    def __str__(self) -> str:
+        return printable(super().__str__())
 
 
 class ConfigError(SgdphError, ValueError):
@@ -80,6 +102,10 @@ class UncopyableModelError(ModelError):
     """The model cannot be deep-copied, so only ``inplace=True`` can treat it."""
 
 
+class ModelChangedError(SgdphError, RuntimeError):
+    """Running the model changed it in a way that could not be undone; the message says what stayed changed."""
+
+
 class TraceError(SgdphError):
     """The model's operations could not be followed; the message names the source line where it stopped."""
 
@@ -100,6 +126,10 @@ class RewriteError(SgdphError):
     """The rewritten model does not compute what the original computes; the original has been left untouched."""
 
 
+class CheckpointError(SgdphError, ValueError):
+    """A saved training cannot be written or read, or does not fit the model; nothing has been changed."""
+
+
 class AuditError(SgdphError, ValueError):
     """The Hessian cannot be audited: the batch, the loss or the parameters are not fit for it."""
 
@@ -114,3 +144,7 @@ class StaleOptimizerError(OptimizerError):
 
 class NoCurvatureError(OptimizerError, RuntimeError):
     """The gradients carry no graph, so there is nothing to differentiate a second time."""
+
+
+class CaptureError(OptimizerError, RuntimeError):
+    """A training step cannot be captured as a CUDA graph; model and optimizer have been left as they were."""

@@ -2,20 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, Literal, NamedTuple, overload
 
+import torch
 from torch import nn
 
 from sgdph_fx.analysis import Analysis, decide
-from sgdph_fx.checks import Expectation, Subject, accept, require_preparable
+from sgdph_fx.analysis.standing import decide_as_it_stands
+from sgdph_fx.checks import Subject, accept, require_preparable
 from sgdph_fx.plan import Config, Plan
+from sgdph_fx.plan.assign import groups_of
 from sgdph_fx.plan.param_groups import ParamGroup, build_param_groups
+from sgdph_fx.plan.schemes import Scheme
+from sgdph_fx.plan.wording import counted
 from sgdph_fx.report import Report
 from sgdph_fx.report.graph_view import graph_view_of
-from sgdph_fx.trace import ExampleInputs, eagerly, read_model, untouched, without_collection
+from sgdph_fx.trace import (
+    ExampleInputs,
+    read_model,
+    undone_on_error,
+    untouched,
+    without_collection,
+)
+from sgdph_fx.transform import restore
+from sgdph_fx.transform.copying import copy_of
+from sgdph_fx.transform.decouple import decoupled_weights
+from sgdph_fx.transform.guard import one_at_a_time
+from sgdph_fx.transform.verification import Expectation
 
-__all__ = ["Prepared", "analyze", "param_groups", "prepare"]
+__all__ = ["Prepared", "analyze", "param_groups", "plan_as_it_stands", "prepare"]
 
 
 class Prepared(NamedTuple):
@@ -25,11 +43,30 @@ class Prepared(NamedTuple):
         model: The model, of your own class, in which bare convolutions have been decoupled.
         param_groups: Ordinary parameter groups for :class:`sgdph_fx.SGDPH`, or for any torch optimizer.
         report: What was decided and why; print it to read it.
+
+    >>> prepare(nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU()))
+    Prepared(
+        model=<Sequential: 1 of 1 convolution decoupled>,
+        param_groups=<3 groups: 2 of 3 parameters second-order>,
+        report=<print it to read it>,
+    )
     """
 
     model: nn.Module
     param_groups: list[ParamGroup]
     report: Report
+
+    def __repr__(self) -> str:
+        plan = self.report.plan
+        convolutions = f"{len(plan.decoupled)} of {counted(len(plan.convolutions), 'convolution')} decoupled"
+        orders = f"{len(plan.second_order)} of {counted(len(plan.parameters), 'parameter')} second-order"
+        return (
+            "Prepared(\n"
+            f"    model=<{type(self.model).__name__}: {convolutions}>,\n"
+            f"    param_groups=<{counted(len(self.param_groups), 'group')}: {orders}>,\n"
+            "    report=<print it to read it>,\n"
+            ")"
+        )
 
 
 def analyze(
@@ -37,23 +74,33 @@ def analyze(
 ) -> Plan:
     """Decide how each parameter of ``model`` is treated, and change nothing.
 
+    Only one thread at a time analyzes, prepares or audits; others wait. A model that another thread is training has to
+    be copied first: running it changes it, if only for a while.
+
     Args:
-        model: The model. Its parameters, buffers, modes, gradients and the state of the random number
-            generators are the same afterwards.
+        model: The model. All that a run or a change of mode may change in it is put back to the bit: parameters,
+            buffers, gradients, flags, hooks, attributes and the containers in them, and random number generators.
         example_inputs: A tensor, a tuple of positional arguments, a dict of keyword arguments, or a callable
-            that runs the model. With inputs, one real run in each mode is recorded, which works for
-            whatever runs in PyTorch; without inputs, torch.fx traces the model symbolically.
+            that runs the model. The model gets copies of the tensors. With inputs, one real run in each mode is
+            recorded, which works for whatever runs in PyTorch; without inputs, torch.fx traces the model symbolically.
         config: The policy, and rules for single names.
 
     Returns:
-        The plan.
+        The plan. For a model that is prepared already, it is the plan that fits it as it stands.
 
     Raises:
-        ModelError: if ``model`` is no module, is TorchScript, is sharded, or has a lazy layer without a shape.
+        ModelError: if ``model`` is no module, is TorchScript, is sharded, has a lazy layer without a shape, or has a
+            state that cannot be kept.
         TraceError: if it cannot be traced, or does not run on the inputs; the message names the line.
         ConfigError: if a rule matches nothing.
+        ModelChangedError: if the run changed something that could not be put back.
+
+    >>> plan = analyze(nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Conv2d(8, 4, 1)))
+    >>> [(row.name, row.verdict) for row in plan.convolutions]
+    [('0', 'normalized'), ('2', 'bare')]
     """
-    return _analyze(accept(model), example_inputs, config).plan
+    with _analysis(accept(model), example_inputs, config) as found:
+        return found.plan
 
 
 def prepare(
@@ -66,32 +113,78 @@ def prepare(
     """Make ``model`` ready for SGD-PH.
 
     Bare convolutions are rewritten into gain and direction, (8) of the paper; every parameter is given its
-    order. A model that is prepared already comes back with its groups.
+    order. Nothing is rewritten in a model that is prepared already: it comes back with its groups and its plan.
 
     Args:
         model: The model. ``DataParallel``, ``DistributedDataParallel`` and ``torch.compile`` are taken off, and
-            a hint says so.
-        example_inputs: As for :func:`analyze`.
+            a hint says so. It stays as it is, as :func:`analyze` says, unless ``inplace`` is true.
+        example_inputs: As for :func:`analyze`. With inputs, the outputs in evaluation mode are compared as well.
         config: The policy, and rules for single names.
-        inplace: Rewrite ``model`` itself. An optimizer made before does not know the new gains: make it after.
+        inplace: Rewrite ``model`` itself instead of a deep copy. An optimizer made before does not know the new gains:
+            make it after.
 
     Returns:
         The prepared model, its parameter groups, and the report.
 
     Raises:
         ModelError: as :func:`analyze`, and if a parameter is not finite, or none is trainable.
-        TraceError, ConfigError: as :func:`analyze`.
+        UncopyableModelError: if ``inplace`` is false and the model has no copy that stands by itself.
+        TraceError, ConfigError, ModelChangedError: as :func:`analyze`.
         RewriteError: if the rewritten weights, or with inputs the outputs, differ from the originals.
-        In every case the model is as it was.
+
+    After an error the model is as it was, except after a ``ModelChangedError``.
+
+    >>> net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(288, 2))
+    >>> model, groups, report = prepare(net, torch.zeros(1, 3, 8, 8))
+    >>> [(group["name"], group["param_names"]) for group in groups][:2]
+    [('first-order direction', ['0.direction']), ('second-order gain', ['0.gain'])]
     """
     subject = accept(model, inplace=inplace)
     require_preparable(subject.model)
-    analysis = _analyze(subject, example_inputs, config)
-    plan, graph_view = analysis.plan, graph_view_of(analysis.flows[0])
-    expected = Expectation.of(subject.model, plan, example_inputs)
-    prepared = plan.apply(subject.model, inplace=inplace)
-    check = expected.verify(prepared)
+    with one_at_a_time(subject.model), torch.inference_mode(False), without_collection():
+        with _analysis(subject, example_inputs, config) as found:
+            plan, graph_view = found.plan, graph_view_of(found.flows[0])
+        if decoupled_weights(subject.model):
+            prepared, check = subject.model if inplace else copy_of(subject.model), None
+        else:
+            expected = Expectation.of(subject.model, plan, example_inputs)
+            with undone_on_error(subject.model) if inplace else nullcontext():
+                prepared = plan.apply(subject.model, inplace=inplace)
+                check = expected.verify(prepared)
     return Prepared(prepared, build_param_groups(plan, prepared), Report(plan, check, graph_view))
+
+
+@overload
+def param_groups(
+    model: nn.Module | Prepared,
+    example_inputs: ExampleInputs | None = None,
+    *,
+    config: Config | None = None,
+    scheme: Literal["sgd-ph", "no-decay", "layer-decay"] = "sgd-ph",
+    **hyper: Any,
+) -> list[ParamGroup]: ...
+
+
+@overload
+def param_groups(
+    model: nn.Module | Prepared,
+    example_inputs: ExampleInputs | None = None,
+    *,
+    config: Config | None = None,
+    scheme: Literal["muon"],
+    **hyper: Any,
+) -> dict[str, list[ParamGroup]]: ...
+
+
+@overload
+def param_groups(
+    model: nn.Module | Prepared,
+    example_inputs: ExampleInputs | None = None,
+    *,
+    config: Config | None = None,
+    scheme: str | Scheme,
+    **hyper: Any,
+) -> list[ParamGroup] | dict[str, list[ParamGroup]]: ...
 
 
 def param_groups(
@@ -99,7 +192,9 @@ def param_groups(
     example_inputs: ExampleInputs | None = None,
     *,
     config: Config | None = None,
-) -> list[ParamGroup]:
+    scheme: str | Scheme = "sgd-ph",
+    **hyper: Any,
+) -> list[ParamGroup] | dict[str, list[ParamGroup]]:
     """The parameter groups of a model as it stands, prepared or not; nothing is rewritten.
 
     Args:
@@ -107,23 +202,56 @@ def param_groups(
             decoupled are first-order.
         example_inputs: As for :func:`analyze`.
         config: The policy, and rules for single names.
+        scheme: What the groups are for: ``"sgd-ph"``, ``"no-decay"``, ``"layer-decay"``, ``"muon"``, or a scheme
+            of your own; docs/schemes.md has them all.
+        hyper: The scheme's hyper-parameters, such as ``weight_decay``, and ``lr``, the rate that factors multiply.
 
     Returns:
-        Ordinary groups with ``params``, ``param_names``, ``order``, ``role``, ``name`` and ``index``.
+        A list of ordinary groups with ``params``, ``param_names``, ``name`` and ``index``, and for ``"sgd-ph"`` with
+        ``order`` and ``role``. For a scheme for two optimizers, a list for each of them by its name.
 
     Raises:
-        ModelError, TraceError, ConfigError: as :func:`analyze`.
+        ModelError, TraceError, ConfigError, ModelChangedError: as :func:`analyze`.
+        ConfigError: for a scheme or a hyper-parameter that does not exist.
+
+    >>> [group["name"] for group in param_groups(nn.Linear(4, 2))]
+    ['first-order weight', 'second-order bias']
     """
     if isinstance(model, Prepared):
-        return build_param_groups(model.report.plan, model.model)
+        return groups_of(model.report.plan, model.model, scheme, hyper)
     subject = accept(model)
-    return build_param_groups(
-        _analyze(subject, example_inputs, config).plan.without_rewriting(), subject.model
-    )
+    return groups_of(_as_it_stands(subject, example_inputs, config), subject.model, scheme, hyper)
 
 
-def _analyze(subject: Subject, example_inputs: ExampleInputs | None, config: Config | None) -> Analysis:
+def plan_as_it_stands(model: nn.Module, example_inputs: ExampleInputs | None) -> Plan:
+    """The plan of ``model`` with nothing rewritten that is not decoupled already.
+
+    Raises:
+        ModelError, TraceError, ModelChangedError: as :func:`analyze`.
+    """
+    return _as_it_stands(accept(model), example_inputs, None)
+
+
+def _as_it_stands(subject: Subject, example_inputs: ExampleInputs | None, config: Config | None) -> Plan:
+    with _analysis(subject, example_inputs, config) as found:
+        plan = found.plan
+    return plan if decoupled_weights(subject.model) else plan.without_rewriting()
+
+
+@contextmanager
+def _analysis(
+    subject: Subject, example_inputs: ExampleInputs | None, config: Config | None
+) -> Iterator[Analysis]:
+    """What is found out about the model, which is plain until the end of the block: so a plan names its weights."""
     model, config = subject.model, config or Config()
-    with without_collection(), untouched(model), eagerly():
+    standing = decoupled_weights(model)
+    with one_at_a_time(model), torch.inference_mode(False), untouched(model) if standing else nullcontext():
+        if standing:
+            restore(model, inplace=True)
         reading = read_model(model, example_inputs)
-        return decide(model, replace(reading, hints=(*subject.hints, *reading.hints)), config)
+        reading = replace(reading, hints=(*subject.hints, *reading.hints))
+        with without_collection():
+            if standing:
+                yield decide_as_it_stands(model, reading, config, standing)
+            else:
+                yield decide(model, reading, config)

@@ -10,33 +10,29 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision import ops
 
+from tests.forwards import (
+    After,
+    Written,
+    as_the_weight,
+    conv,
+    dense,
+    functional_frozen,
+    functional_norm,
+    gated,
+    pool_over_channels,
+    pool_over_space,
+    residual,
+    resize_over_channels,
+    shape_reader,
+    spatial_norm,
+    split,
+    to_tokens,
+    twice,
+    two_consumers,
+    with_position,
+)
+
 __all__ = ["CASES", "Case"]
-
-
-class After(nn.Module):
-    """conv → ``between`` → norm (or whatever ``end`` is): the shape of most questions."""
-
-    def __init__(self, between: Callable[[Tensor], Tensor] | nn.Module, end: nn.Module | None = None) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(3, 8, 3, padding=1)
-        self.between = between
-        self.end = nn.BatchNorm2d(8) if end is None else end
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.end(self.between(self.conv(x)))
-
-
-class Written(nn.Module):
-    """A forward written as a function of the module, with the submodules given by name."""
-
-    def __init__(self, forward: Callable[[nn.Module, Tensor], Tensor], **modules: nn.Module) -> None:
-        super().__init__()
-        self.written = forward
-        for name, module in modules.items():
-            self.add_module(name, module)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.written(self, x)
 
 
 @dataclass(frozen=True)
@@ -59,10 +55,6 @@ class Case:
         return self.bare if special is None else special
 
 
-def conv(channels: int = 8, **options: bool) -> nn.Conv2d:
-    return nn.Conv2d(3, channels, 3, padding=1, **options)
-
-
 NONE: frozenset[str] = frozenset()
 CONV = frozenset({"conv"})
 
@@ -76,79 +68,6 @@ def _passes(
 
 def _stops(name: str, between: Callable[[Tensor], Tensor] | nn.Module) -> Case:
     return Case(name, lambda: After(between), CONV)
-
-
-def _residual(m: nn.Module, x: Tensor) -> Tensor:
-    return m.norm(m.conv(x) + m.other(x))
-
-
-def _two_consumers(m: nn.Module, x: Tensor) -> Tensor:
-    y = m.conv(x)
-    return m.norm(y) + y
-
-
-def _dense(m: nn.Module, x: Tensor) -> Tensor:
-    y = m.conv(x)
-    return m.norm(torch.cat([x, y], 1))
-
-
-def _twice(m: nn.Module, x: Tensor) -> Tensor:
-    return m.norm(m.conv(x)) + torch.sigmoid(m.conv(x))
-
-
-def _split(m: nn.Module, x: Tensor) -> Tensor:
-    left, right = m.conv(x).chunk(2, 1)
-    return m.norm(left) + m.norm2(right)
-
-
-def _gated(m: nn.Module, x: Tensor) -> Tensor:
-    left, right = m.conv(x).chunk(2, 1)
-    return m.norm(left) * torch.sigmoid(right)
-
-
-def _shape_reader(m: nn.Module, x: Tensor) -> Tensor:
-    y = m.conv(x)
-    return m.norm(y).view(y.shape[0], -1)
-
-
-def _to_tokens(m: nn.Module, x: Tensor) -> Tensor:
-    return m.norm(m.conv(x).flatten(2).transpose(1, 2))
-
-
-def _with_position(m: nn.Module, x: Tensor) -> Tensor:
-    y = m.conv(x).flatten(2).transpose(1, 2)
-    return m.norm(y + torch.ones(1, y.shape[1], 8))
-
-
-def _pool_over_channels(m: nn.Module, x: Tensor) -> Tensor:
-    """Channels are last, where the pooling goes."""
-    return m.norm(F.max_pool2d(m.conv(x).permute(0, 2, 3, 1), 3, 1, 1))
-
-
-def _pool_over_space(m: nn.Module, x: Tensor) -> Tensor:
-    return m.norm(F.max_pool1d(m.conv(x).flatten(2), 2))
-
-
-def _resize_over_channels(m: nn.Module, x: Tensor) -> Tensor:
-    return m.norm(F.interpolate(m.conv(x).permute(0, 2, 3, 1), size=(8, 8)))
-
-
-def _functional_norm(m: nn.Module, x: Tensor) -> Tensor:
-    return F.batch_norm(m.conv(x), None, None, training=True)
-
-
-def _functional_frozen(m: nn.Module, x: Tensor) -> Tensor:
-    return F.batch_norm(m.conv(x), torch.zeros(8), torch.ones(8), training=False)
-
-
-def _as_the_weight(m: nn.Module, x: Tensor) -> Tensor:
-    """The convolution's output scales a norm; the norm does not normalize *it*."""
-    scale = m.conv(x).mean((0, 2, 3))
-    return F.batch_norm(x.repeat(1, 3, 1, 1)[:, :8], None, None, weight=scale, training=True)
-
-
-def _spatial_norm(m: nn.Module, x: Tensor) -> Tensor:
-    return F.layer_norm(m.conv(x), (8, 8))
 
 
 CASES: list[Case] = [
@@ -166,6 +85,9 @@ CASES: list[Case] = [
     _passes("average pool", nn.AvgPool2d(2)),
     _passes("adaptive average pool", nn.AdaptiveAvgPool2d(2)),
     _passes("zero pad", nn.ZeroPad2d(1)),
+    _passes("constant pad with 0", nn.ConstantPad2d(1, 0)),
+    _passes("constant pad with 0.0", nn.ConstantPad2d(1, 0.0)),
+    _passes("constant pad with -0.0", nn.ConstantPad2d((1, 0, 2, 0), -0.0)),
     _passes("pad function", lambda x: F.pad(x, (1, 1))),
     _passes("reflection pad", nn.ReflectionPad2d(1)),
     _passes("interpolate", lambda x: F.interpolate(x, scale_factor=2.0)),
@@ -183,6 +105,7 @@ CASES: list[Case] = [
     _stops("sigmoid function", torch.sigmoid),
     _stops("pad with ones", lambda x: F.pad(x, (1, 1), value=1.0)),
     _stops("constant pad", nn.ConstantPad2d(1, 0.5)),
+    _stops("constant pad with little", nn.ConstantPad2d(1, 1e-30)),
     _stops("plus a number", lambda x: x + 1),
     _stops("times itself", lambda x: x * x),
     _stops("local response norm", nn.LocalResponseNorm(2)),
@@ -203,55 +126,55 @@ CASES: list[Case] = [
         "layer norm of the map", lambda: After(nn.Identity(), nn.LayerNorm((8, 8, 8))), NONE, absorbing=CONV
     ),
     Case("layer norm of each channel's map", lambda: After(nn.Identity(), nn.LayerNorm((8, 8))), NONE),
-    Case("functional layer norm over space", lambda: Written(_spatial_norm, conv=conv()), NONE),
+    Case("functional layer norm over space", lambda: Written(spatial_norm, conv=conv()), NONE),
     Case(
         "residual",
-        lambda: Written(_residual, conv=conv(), other=conv(), norm=nn.BatchNorm2d(8)),
+        lambda: Written(residual, conv=conv(), other=conv(), norm=nn.BatchNorm2d(8)),
         frozenset({"conv", "other"}),
     ),
-    Case("two consumers", lambda: Written(_two_consumers, conv=conv(), norm=nn.BatchNorm2d(8)), CONV),
-    Case("concatenated", lambda: Written(_dense, conv=conv(), norm=nn.BatchNorm2d(11)), NONE, direct=CONV),
-    Case("called twice", lambda: Written(_twice, conv=conv(), norm=nn.BatchNorm2d(8)), CONV),
+    Case("two consumers", lambda: Written(two_consumers, conv=conv(), norm=nn.BatchNorm2d(8)), CONV),
+    Case("concatenated", lambda: Written(dense, conv=conv(), norm=nn.BatchNorm2d(11)), NONE, direct=CONV),
+    Case("called twice", lambda: Written(twice, conv=conv(), norm=nn.BatchNorm2d(8)), CONV),
     Case(
         "split, both halves normalized",
-        lambda: Written(_split, conv=conv(), norm=nn.BatchNorm2d(4), norm2=nn.BatchNorm2d(4)),
+        lambda: Written(split, conv=conv(), norm=nn.BatchNorm2d(4), norm2=nn.BatchNorm2d(4)),
         NONE,
         direct=CONV,
     ),
-    Case("split, one half gates", lambda: Written(_gated, conv=conv(), norm=nn.BatchNorm2d(4)), CONV),
+    Case("split, one half gates", lambda: Written(gated, conv=conv(), norm=nn.BatchNorm2d(4)), CONV),
     Case(
-        "reading a shape is no use", lambda: Written(_shape_reader, conv=conv(), norm=nn.BatchNorm2d(8)), NONE
+        "reading a shape is no use", lambda: Written(shape_reader, conv=conv(), norm=nn.BatchNorm2d(8)), NONE
     ),
     Case(
         "tokens into layer norm",
-        lambda: Written(_to_tokens, conv=conv(), norm=nn.LayerNorm(8)),
+        lambda: Written(to_tokens, conv=conv(), norm=nn.LayerNorm(8)),
         NONE,
         absorbing=CONV,
     ),
     Case(
         "tokens plus position into layer norm",
-        lambda: Written(_with_position, conv=conv(), norm=nn.LayerNorm(8)),
+        lambda: Written(with_position, conv=conv(), norm=nn.LayerNorm(8)),
         CONV,
     ),
     Case(
         "pooling over the channels",
-        lambda: Written(_pool_over_channels, conv=conv(), norm=nn.LayerNorm(8)),
+        lambda: Written(pool_over_channels, conv=conv(), norm=nn.LayerNorm(8)),
         CONV,
     ),
     Case(
         "pooling over flattened space",
-        lambda: Written(_pool_over_space, conv=conv(), norm=nn.BatchNorm1d(8)),
+        lambda: Written(pool_over_space, conv=conv(), norm=nn.BatchNorm1d(8)),
         NONE,
         direct=CONV,
     ),
     Case(
         "resizing over the channels",
-        lambda: Written(_resize_over_channels, conv=conv(), norm=nn.LayerNorm(8)),
+        lambda: Written(resize_over_channels, conv=conv(), norm=nn.LayerNorm(8)),
         CONV,
     ),
-    Case("functional norm", lambda: Written(_functional_norm, conv=conv()), NONE),
-    Case("functional norm that is frozen", lambda: Written(_functional_frozen, conv=conv()), CONV),
-    Case("a norm's weight, not its input", lambda: Written(_as_the_weight, conv=conv()), CONV),
+    Case("functional norm", lambda: Written(functional_norm, conv=conv()), NONE),
+    Case("functional norm that is frozen", lambda: Written(functional_frozen, conv=conv()), CONV),
+    Case("a norm's weight, not its input", lambda: Written(as_the_weight, conv=conv()), CONV),
     Case("the last operation", lambda: nn.Sequential(conv()), frozenset({"0"})),
     Case("nothing but a convolution", conv, frozenset({""})),
     Case(

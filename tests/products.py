@@ -9,7 +9,16 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-__all__ = ["LENGTH", "Operation", "activities", "loss_of", "product_by_torch"]
+__all__ = [
+    "LENGTH",
+    "Operation",
+    "activities",
+    "bent_sum",
+    "double_backward",
+    "inputs_of",
+    "loss_of",
+    "product_by_torch",
+]
 
 LENGTH = 6
 """Numbers of the due parameter."""
@@ -20,24 +29,40 @@ Operation: TypeAlias = "tuple[Callable[..., Any], list[tuple[int, ...]]]"
 
 def loss_of(p: Tensor, operation: Operation, active: tuple[bool, ...]) -> Tensor:
     """A number that bends in every input: each is a linear map of p, or a leaf of its own."""
-    function, shapes = operation
+    function, _ = operation
+    return bent_sum(function(*inputs_of(p, operation, active)))
+
+
+def inputs_of(p: Tensor, operation: Operation, active: tuple[bool, ...]) -> list[Tensor]:
+    """The inputs of an operation, of p's dtype."""
     generator = torch.Generator().manual_seed(0)
     inputs = []
-    for shape, made in zip(shapes, active, strict=True):
-        mix = torch.randn(*shape, LENGTH, dtype=torch.float64, generator=generator).to(p.device)
+    for shape, made in zip(operation[1], active, strict=True):
+        mix = torch.randn(*shape, LENGTH, dtype=torch.float64, generator=generator).to(p)
         inputs.append(mix @ p if made else mix.sum(-1).requires_grad_())
-    out = function(*inputs)
-    weights = torch.linspace(-1, 1.5, out.numel(), dtype=torch.float64, device=p.device).view(out.shape) + 0.1
+    return inputs
+
+
+def bent_sum(out: Tensor) -> Tensor:
+    """A number that bends in every number of ``out``."""
+    weights = torch.linspace(-1, 1.5, out.numel(), dtype=torch.float64).view(out.shape).to(out) + 0.1
     loss: Tensor = (weights * (out + 0.1 * out * out)).sum()
     return loss
 
 
 def product_by_torch(p: Tensor, v: Tensor, operation: Operation, active: tuple[bool, ...]) -> Tensor:
     """Hv of that loss, by torch's double backward."""
+    return double_backward(lambda: loss_of(p, operation, active), p, v)
+
+
+def double_backward(loss: Callable[[], Tensor], p: Tensor, v: Tensor) -> Tensor:
+    """Hv of any loss, by torch's double backward; zeros where the gradient does not depend on p."""
     with sdpa_kernel(SDPBackend.MATH):
-        (g,) = torch.autograd.grad(loss_of(p, operation, active), p, create_graph=True)
-    (column,) = torch.autograd.grad(g, p, v)
-    return column
+        (g,) = torch.autograd.grad(loss(), p, create_graph=True)
+    if not g.requires_grad:
+        return torch.zeros_like(p)
+    (column,) = torch.autograd.grad(g, p, v, allow_unused=True)
+    return torch.zeros_like(p) if column is None else column
 
 
 def activities(operation: Operation) -> list[tuple[bool, ...]]:

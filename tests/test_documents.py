@@ -29,7 +29,7 @@ def test_two_commands_set_everything_up_and_the_checks_run_the_second() -> None:
 
 
 def test_the_table_of_exit_codes_is_complete() -> None:
-    rows = re.findall(r"^\| (\d) \| (.*) \|$", section(CLI, "Exit codes"), re.MULTILINE)
+    rows = re.findall(r"^\| (\d+) \| (.*) \|$", section(CLI, "Exit codes"), re.MULTILINE)
     assert {int(code): meaning for code, meaning in rows} == EXIT_CODES
 
 

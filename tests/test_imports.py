@@ -1,15 +1,19 @@
 """The direction of imports and the order of ``__all__``, read from the source without running it."""
 
 import ast
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TypeGuard
 
 import pytest
 
+import sgdph_fx
+
 ROOT = Path(__file__).parents[1]
 
-# From the ground up: eleven floors, a line for each. A module imports from floors below its own, and from its own room.
+# From the ground up: twelve floors, a line for each. A module imports from floors below its own, and from its own room.
 # A room is a folder, or a module that stands by itself.
 FLOORS = (
     {"errors"},
@@ -19,15 +23,26 @@ FLOORS = (
     {"trace"},
     {"analysis"},
     {"report"},
-    {"checks"},
+    {"checks", "transform.verification"},
     {"pipeline"},
-    {"audits"},
+    {"audits", "plan.checkpoint"},
     {"cli"},
+    {"__main__"},
 )
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 # Neither side imports the other: the analysis and the optimizer meet in plain parameter groups.
 SIDES = (
-    {"rules", "trace", "analysis", "plan", "report", "checks", "pipeline", "transform"},
+    {
+        "rules",
+        "trace",
+        "analysis",
+        "plan",
+        "report",
+        "checks",
+        "pipeline",
+        "transform",
+        "transform.verification",
+    },
     {"curvature", "optim"},
 )
 
@@ -36,7 +51,7 @@ ONLY_USERS = {
     "networkx": {"analysis.flow"},
     "rich": {"report.terminal"},
     "click": {"cli"},
-    "safetensors": {"cli"},
+    "safetensors": {"plan.checkpoint", "cli"},
     "matplotlib": {"audits"},
 }
 
@@ -125,12 +140,31 @@ def test_a_dependency_stays_in_its_one_place(package: str) -> None:
     assert {u for u in users if not any(u == a or u.startswith(f"{a}.") for a in allowed)} == set()
 
 
-def test_the_package_only_hands_on_public_names() -> None:
+def test_the_package_only_hands_on_public_names_and_each_is_imported_from_its_home() -> None:
     body = ast.parse(SOURCES[""].read_text(encoding="utf-8")).body
-    docstring, *rest = body
-    assert isinstance(docstring, ast.Expr)
-    kinds = {type(node) for node in rest if not _assigns_all(node)}
-    assert kinds <= {ast.Import, ast.ImportFrom}
+    (typed,) = (node for node in body if isinstance(node, ast.If) and isinstance(node.test, ast.Name))
+    homes = {
+        alias.name: (node.module or "").removeprefix("sgdph_fx.")
+        for node in typed.body
+        if isinstance(node, ast.ImportFrom) and node.module != "sgdph_fx"
+        for alias in node.names
+    }
+    assert homes == sgdph_fx._HOMES
+    assert {*homes, "errors"} == {*sgdph_fx.__all__}
+
+
+@pytest.mark.parametrize("module", ["sgdph_fx", "sgdph_fx.plan.config", "sgdph_fx.cli.main"])
+def test_what_a_shell_completes_needs_no_torch(module: str) -> None:
+    heavy = "{'torch', 'numpy', 'rich', 'networkx', 'safetensors'} & {*sys.modules}"
+    script = f"import sys, {module}; print(sorted({heavy}))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
+def test_the_analysis_needs_no_torchvision() -> None:
+    script = "import sys, sgdph_fx.pipeline; print({'torchvision', 'torch._dynamo'} & {*sys.modules})"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"
 
 
 @pytest.mark.parametrize("name", MODULES)

@@ -70,7 +70,7 @@ def test_the_wheel_runs_outside_the_checkout(wheel: Path, tmp_path: Path) -> Non
     run(*install, folder=elsewhere)
     where = "import sgdph_fx.cli.main as m; print(m.__file__)"
     assert run("-c", where, folder=elsewhere, PYTHONPATH=str(target)).strip().startswith(str(target))
-    version = run("-m", "sgdph_fx.cli.main", "--version", folder=elsewhere, PYTHONPATH=str(target))
+    version = run("-m", "sgdph_fx", "--version", folder=elsewhere, PYTHONPATH=str(target))
     assert version == "sgdph-convert, version 0.1.0\n"
     assert (target / "bin" / "sgdph-convert").is_file()
 

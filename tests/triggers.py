@@ -23,6 +23,11 @@ from sgdph_fx import (
     prepare,
     register_norm,
 )
+from tests.curvature.triggers import CURVATURE
+from tests.model_triggers import MODEL_TRIGGERS
+from tests.optim.checkpoint_triggers import OF_CHECKPOINTS
+from tests.optim.triggers import OF_THE_OPTIMIZER
+from tests.plan.triggers import PLAN_TRIGGERS
 
 __all__ = ["TRIGGERS"]
 
@@ -110,7 +115,7 @@ def distributed() -> nn.Module:
 
 def once() -> None:
     p = parameter()
-    second_order(p, parameter()).backward(Once.apply(p).sum())
+    second_order(p, parameter(), without_curvature="raise").backward(Once.apply(p).sum())
 
 
 def step_without_graph() -> None:
@@ -163,6 +168,7 @@ def plot_without_matplotlib() -> None:
 
 
 TRIGGERS: tuple[Callable[[], Any], ...] = (
+    *MODEL_TRIGGERS,
     lambda: register_norm(int, statistics="batch"),  # type: ignore[arg-type]
     lambda: analyze(net(), config=Config(rules={"nowhere": "keep"})),
     lambda: Config("loose"),  # type: ignore[arg-type]
@@ -222,4 +228,8 @@ TRIGGERS: tuple[Callable[[], Any], ...] = (
     lambda: cross_entropy_of(nn.Linear(2, 2), loss=lambda out, y: Once.apply(out).exp().sum()),
     lambda: cross_entropy_of(nn.Linear(2, 2), loss=lambda out, y: 0 * out.sum()).plot(),
     plot_without_matplotlib,
+    *CURVATURE,
+    *PLAN_TRIGGERS,
+    *OF_THE_OPTIMIZER,
+    *OF_CHECKPOINTS,
 )

@@ -15,7 +15,7 @@ import torch
 from rich.progress import track
 from torch import nn
 
-from experiments.files import write_text
+from sgdph_fx.report.files import write_text
 
 __all__ = ["CHOICE", "LARGE", "MOST", "choose"]
 

@@ -18,9 +18,9 @@ from benchmarks.step.memory import peak_megabytes
 from benchmarks.step.plot import figure
 from benchmarks.step.table import Row, markdown
 from benchmarks.step.workload import batch_of, trainer
-from experiments.files import replacing, write_text
 from experiments.networks import NETWORKS
 from experiments.progress import make_progress
+from sgdph_fx.report.files import replacing, write_text
 
 __all__ = ["main"]
 

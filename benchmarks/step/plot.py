@@ -10,8 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from benchmarks.step.table import Row, read_rows
-from experiments.files import replacing
 from experiments.reports.plots import COLOURS
+from sgdph_fx.report.files import replacing
 
 __all__ = ["figure"]
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from experiments.files import replacing
+from sgdph_fx.report.files import replacing
 
 __all__ = ["Checkpoint"]
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from torch import fx, nn
 
-from sgdph_fx.analysis.weight_provenance import filters_preserved, parameter_behind
+from sgdph_fx.analysis.filter_tracking import filters_preserved
+from sgdph_fx.analysis.weight_provenance import Provenance, provenance
 from sgdph_fx.plan.entries import ConvolutionEntry, Verdict
 from sgdph_fx.rules.calls import argument_reader, operation_name
 from sgdph_fx.rules.kinds import Conv
@@ -124,7 +125,11 @@ def _obstacle(module: nn.Module, rule: Conv) -> str:
         return "it normalizes its weight itself, so a gain on that would change nothing"
     if module._parameters.get(rule.weight) is None:
         return "its weight is computed by a reparameterization, which is left as it is"
-    return ""
+    return _no_second_derivative(rule)
+
+
+def _no_second_derivative(rule: Conv) -> str:
+    return "" if rule.twice_differentiable else "it has no second derivative, so a gain would get no Hessian"
 
 
 def _frozen(weight: nn.Parameter | None) -> str:
@@ -132,29 +137,45 @@ def _frozen(weight: nn.Parameter | None) -> str:
     return "" if trains else "its weight is frozen, so it is left as it is"
 
 
-def functional_candidate(node: fx.Node, rule: Conv, names: Names) -> ConvolutionCandidate | None:
-    """None for a fixed kernel (a buffer, or one that is computed): it is no convolution of ours."""
-    arg = argument_reader(node)
-    weight = arg(*OPERANDS[operation_name(node)].weight, None)
-    source = parameter_behind(weight)
-    if source is None or str(source.target) not in names.parameters:
+def functional_candidate(
+    node: fx.Node, rule: Conv, modules: Mapping[str, nn.Module], names: Names
+) -> ConvolutionCandidate | None:
+    """What a call of a convolution function uses; None for a fixed kernel, in which nothing is trained."""
+    weight = argument_reader(node)(*OPERANDS[operation_name(node)].weight, None)
+    scope = node.meta.get("scope") or ""
+    made = provenance(weight, scope, modules)
+    if made is None:
         return None
-    parameter = names.parameters[str(source.target)]
-    groups = arg(6, "groups", 1)
-    groups = groups if isinstance(groups, int) else 1
-    filters = Filters(rule.transposed, groups)
-    seen = filters_preserved(weight, source, parameter.shape, filters)
-    obstacle = _frozen(parameter) or ("" if seen else _OTHER_FILTERS)
+    parameter = names.parameters.get(made.name)
+    filters = Filters(rule.transposed, _groups(node))
+    shape = tuple(weight.meta.get("shape", ()) if parameter is None else parameter.shape)
+    obstacle = made.obstacle or _no_second_derivative(rule) or _frozen(parameter)
+    if not obstacle and not filters_preserved(weight, made, shape, filters, modules):
+        obstacle = _OTHER_FILTERS
     return ConvolutionCandidate(
-        name=str(source.target).removesuffix("weight").removesuffix(".") or str(source.target),
+        name=_functional_name(made, dotted(scope, operation_name(node)), modules),
         kind=operation_name(node),
-        weight=names.first[id(parameter)],
-        shape=tuple(parameter.shape),
-        out_channels=_outputs(parameter.shape, rule, groups),
-        transposed=rule.transposed,
-        groups=groups,
+        weight=made.name if parameter is None else names.first[id(parameter)],
+        shape=shape,
+        out_channels=_outputs(shape, rule, filters.groups),
+        transposed=filters.transposed,
+        groups=filters.groups,
         obstacle=obstacle,
     )
+
+
+def _groups(node: fx.Node) -> int:
+    groups = argument_reader(node)(*OPERANDS[operation_name(node)].groups, 1)
+    return groups if isinstance(groups, int) else 1
+
+
+def _functional_name(made: Provenance, otherwise: str, modules: Mapping[str, nn.Module]) -> str:
+    """The path of the weight without ``.weight``; without a weight, the function's name in the module that calls it."""
+    if made.name:
+        return made.name.removesuffix("weight").removesuffix(".") or made.name
+    while otherwise in modules:
+        otherwise += "_"
+    return otherwise
 
 
 def _outputs(shape: Sequence[int], rule: Conv, groups: int) -> int:

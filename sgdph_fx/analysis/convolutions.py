@@ -1,12 +1,13 @@
-"""Traces → a row for each convolution: all its calls, in training and evaluation, make one verdict."""
+"""Traces → an entry for each convolution: all its calls, in training and evaluation, make one verdict."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from torch import fx, nn
 
+from sgdph_fx.analysis.absorbed_biases import absorbed_biases
 from sgdph_fx.analysis.conv_candidates import (
     ConvolutionCandidate,
     Names,
@@ -15,9 +16,12 @@ from sgdph_fx.analysis.conv_candidates import (
     names_of,
 )
 from sgdph_fx.analysis.flow import Flow, walk
+from sgdph_fx.analysis.sharing import Decision, decided_together
 from sgdph_fx.analysis.verdicts import Judgement, judge, name_of
-from sgdph_fx.plan.entries import ConvolutionEntry, Hint, Policy
+from sgdph_fx.plan.entries import Hint, Policy
+from sgdph_fx.rules.calls import argument_reader, operation_name
 from sgdph_fx.rules.kinds import Conv
+from sgdph_fx.rules.operations import OPERANDS
 from sgdph_fx.transform.filters import dotted
 
 __all__ = ["convolution_entries"]
@@ -34,10 +38,26 @@ class _Call:
     bias: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class _Registered:
+    """The convolutions that are modules: by their own name, and by their weight's."""
+
+    by_name: dict[str, ConvolutionCandidate]
+    by_weight: dict[str, list[ConvolutionCandidate]]
+
+    @classmethod
+    def of(cls, candidates: Iterable[ConvolutionCandidate]) -> _Registered:
+        found = cls({}, {})
+        for candidate in candidates:
+            found.by_name[candidate.name] = candidate
+            found.by_weight.setdefault(candidate.weight, []).append(candidate)
+        return found
+
+
 def convolution_entries(
     model: nn.Module, flows: Sequence[Flow], policy: Policy
-) -> tuple[tuple[ConvolutionEntry, ...], tuple[Hint, ...]]:
-    """The rows of all convolutions of ``model``, in the order of ``named_modules()``, and hints.
+) -> tuple[tuple[Decision, ...], tuple[Hint, ...]]:
+    """The entries of all convolutions of ``model``, in the order of ``named_modules()``, and hints.
 
     Args:
         model: The model.
@@ -46,44 +66,60 @@ def convolution_entries(
         policy: When a convolution counts as normalized.
     """
     names = names_of(model)
-    registered = {c.name: c for c in module_candidates(flows[0].modules, names)}
-    calls: dict[str, list[_Call]] = {name: [] for name in registered}
+    registered = _Registered.of(module_candidates(flows[0].modules, names))
+    calls: dict[str, list[_Call]] = {name: [] for name in registered.by_name}
     for flow in flows:
         for call in _calls(flow, names, policy, registered):
             calls.setdefault(call.candidate.name, []).append(call)
-    order = _in_module_order(flows[0].modules, calls)
     used = _uses(flows)
     decided = [
-        _decide(name, calls[name]) if calls[name] else _uncalled(registered[name], used) for name in order
+        _decide(name, calls[name]) if calls[name] else _uncalled(registered.by_name[name], used)
+        for name in _in_module_order(flows[0].modules, calls)
     ]
-    entries = _share([entry for entry, _ in decided])
-    return tuple(entries), tuple(hint for _, hints in decided for hint in hints)
+    entries = decided_together([decision for decision, _ in decided])
+    hints = (hint for _, found in decided for hint in found)
+    every_call = (call for found in calls.values() for call in found if call.training)
+    biases = absorbed_biases(flows[0], ((call.bias, call.judgement) for call in every_call))
+    return tuple(entries), (*hints, *biases)
 
 
-def _calls(
-    flow: Flow, names: Names, policy: Policy, registered: Mapping[str, ConvolutionCandidate]
-) -> Iterator[_Call]:
+def _calls(flow: Flow, names: Names, policy: Policy, registered: _Registered) -> Iterator[_Call]:
     for _, attributes in flow.graph.nodes(data=True):
         node, rule = attributes["node"], attributes["rule"]
-        if not isinstance(rule, Conv):
-            continue
-        candidate = (
-            registered[str(node.target)]
-            if node.op == "call_module"
-            else functional_candidate(node, rule, names)
-        )
-        if candidate is not None:
-            judgement = judge(flow, walk(flow, node), policy)
-            yield _Call(candidate, node.meta.get("source"), judgement, flow.training, _bias(flow, node, rule))
+        if isinstance(rule, Conv):
+            candidate = _candidate(flow, node, rule, names, registered)
+            if candidate is not None:
+                judgement = judge(flow, walk(flow, node), policy)
+                bias = _bias(flow, node, rule, names)
+                yield _Call(candidate, node.meta.get("source"), judgement, flow.training, bias)
 
 
-def _bias(flow: Flow, node: fx.Node, rule: Conv) -> str | None:
-    if node.op != "call_module":
-        return None
-    bias = flow.modules[str(node.target)]._parameters.get(rule.bias)
-    if bias is None or not bias.requires_grad:
-        return None
-    return dotted(str(node.target), rule.bias)
+def _candidate(
+    flow: Flow, node: fx.Node, rule: Conv, names: Names, registered: _Registered
+) -> ConvolutionCandidate | None:
+    if node.op == "call_module":
+        return registered.by_name[str(node.target)]
+    called = functional_candidate(node, rule, flow.modules, names)
+    owners = [] if called is None else registered.by_weight.get(called.weight, [])
+    if called is None or not owners:
+        return called
+    # A convolution module whose forward is its own, or whose weight another module convolves by.
+    module = next((owner for owner in owners if owner.name == node.meta.get("scope")), owners[0])
+    same = (module.transposed, module.groups) == (called.transposed, called.groups)
+    obstacle = module.obstacle or called.obstacle
+    return replace(module if same else called, name=module.name, obstacle=obstacle)
+
+
+def _bias(flow: Flow, node: fx.Node, rule: Conv, names: Names) -> str | None:
+    """The trainable parameter that a call adds to each output channel."""
+    if node.op == "call_module":
+        name = dotted(str(node.target), rule.bias)
+    else:
+        operand = OPERANDS[operation_name(node)].bias
+        bias = None if operand is None else argument_reader(node)(*operand, None)
+        name = str(bias.target) if isinstance(bias, fx.Node) and bias.op == "get_attr" else ""
+    parameter = names.parameters.get(name)
+    return name if parameter is not None and parameter.requires_grad else None
 
 
 def _in_module_order(modules: Mapping[str, nn.Module], calls: dict[str, list[_Call]]) -> list[str]:
@@ -97,37 +133,52 @@ def _in_module_order(modules: Mapping[str, nn.Module], calls: dict[str, list[_Ca
     return sorted(calls, key=place)
 
 
-def _uses(flows: Sequence[Flow]) -> dict[str, str]:
-    """The operation that uses each parameter which the trace shows by itself, and not inside its module."""
-    reads = (attributes["node"] for flow in flows for _, attributes in flow.graph.nodes(data=True))
-    return {str(node.target): name_of(user) for node in reads if node.op == "get_attr" for user in node.users}
+def _uses(flows: Sequence[Flow]) -> dict[str, tuple[str, str]]:
+    """By its owner's path, a parameter that the trace shows outside of its module, and the operation that uses it."""
+    found: dict[str, tuple[str, str]] = {}
+    for flow in flows:
+        for _, attributes in flow.graph.nodes(data=True):
+            node = attributes["node"]
+            if node.op != "get_attr" or str(node.target).endswith("bias"):
+                continue
+            for user in node.users:
+                _note(found, str(node.target), name_of(user))
+    return found
+
+
+def _note(found: dict[str, tuple[str, str]], name: str, user: str) -> None:
+    """Write a use down for each module that the parameter lies in; the first one stays."""
+    owner = name
+    while owner:
+        owner = owner.rpartition(".")[0]
+        found.setdefault(owner, (name, user))
 
 
 def _uncalled(
-    candidate: ConvolutionCandidate, uses: Mapping[str, str]
-) -> tuple[ConvolutionEntry, list[Hint]]:
-    """A convolution module of which no call as a convolution was seen."""
-    inside = dotted(candidate.name, "")
-    used = next((n for n in uses if n.startswith(inside) and not n.endswith("bias")), None)
-    if used is None:
+    candidate: ConvolutionCandidate, uses: Mapping[str, tuple[str, str]]
+) -> tuple[Decision, list[Hint]]:
+    """The decision on a convolution module that the traces never call."""
+    if candidate.name not in uses:
         reason = "bare: never called, so no gradient ever reaches it; left as it is"
         hint = Hint("never-called", candidate.name, "neither training nor evaluation calls this convolution")
     else:
-        what = (
-            f"its {used.removeprefix(inside)} goes into {uses[used]}, and on to no convolution that is seen"
-        )
+        name, user = uses[candidate.name]
+        own = name.removeprefix(f"{candidate.name}.")
+        what = f"its {own} goes into {user}, and on to no convolution that is seen"
         reason = f"bare: {what}; {candidate.obstacle or 'left as it is'}"
         hint = Hint("used-otherwise", candidate.name, what)
-    return candidate.decided("bare", reason, decouple=False), [hint]
+    entry = candidate.decided("bare", reason, decouple=False)
+    return Decision(entry, candidate.obstacle, trained=False), [hint]
 
 
-def _decide(name: str, calls: Sequence[_Call]) -> tuple[ConvolutionEntry, list[Hint]]:
+def _decide(name: str, calls: Sequence[_Call]) -> tuple[Decision, list[Hint]]:
     training = [c for c in calls if c.training]
     evaluation = [c for c in calls if not c.training]
     chosen = training or evaluation
     call = next((c for c in chosen if c.judgement.verdict == "bare"), chosen[0])
     judgement = call.judgement
-    bare, obstacle = judgement.verdict == "bare", call.candidate.obstacle
+    bare = judgement.verdict == "bare"
+    obstacle = next((c.candidate.obstacle for c in chosen if c.candidate.obstacle), "")
     entry = call.candidate.decided(
         judgement.verdict,
         _reason(call, chosen) + (f"; {obstacle}" if bare and obstacle else ""),
@@ -136,7 +187,7 @@ def _decide(name: str, calls: Sequence[_Call]) -> tuple[ConvolutionEntry, list[H
         via=judgement.via,
         source=call.source,
     )
-    return entry, [*_mode_hints(name, call, training, evaluation), *_bias_hints(call, training)]
+    return Decision(entry, obstacle, trained=bool(training)), _mode_hints(name, call, training, evaluation)
 
 
 def _reason(call: _Call, calls: Sequence[_Call]) -> str:
@@ -157,28 +208,3 @@ def _mode_hints(name: str, call: _Call, training: Sequence[_Call], evaluation: S
         return []
     message = f"{call.judgement.verdict} in training, which counts, but not in evaluation ({other.judgement.reason})"
     return [Hint("train-eval-difference", name, message)]
-
-
-def _bias_hints(call: _Call, training: Sequence[_Call]) -> list[Hint]:
-    if call.bias is None or not training or not all(c.judgement.absorbs_bias for c in training):
-        return []
-    message = (
-        f"{call.judgement.norm} subtracts the mean, and with it this bias: it changes nothing, and its Hessian is "
-        "rounding noise, which makes for the largest step of all; build the convolution with bias=False"
-    )
-    return [Hint("absorbed-bias", call.bias, message)]
-
-
-def _share(entries: Sequence[ConvolutionEntry]) -> list[ConvolutionEntry]:
-    """Convolutions that share a weight share a verdict: bare, if one of them is."""
-    decoupled = {entry.weight: entry for entry in reversed(entries) if entry.decouple}
-    result = []
-    for entry in entries:
-        leader = decoupled.get(entry.weight)
-        if leader is not None and entry.verdict == "normalized":
-            reason = (
-                f"bare: shares its weight with {leader.name}, whose {leader.reason.removeprefix('bare: ')}"
-            )
-            entry = replace(entry, verdict="bare", norm=None, via=leader.via, reason=reason)
-        result.append(entry if leader is None else replace(entry, decouple=True))
-    return result

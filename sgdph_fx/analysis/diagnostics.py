@@ -1,4 +1,4 @@
-"""Flow + rows → hints about what is not wrong, but can spoil a training run."""
+"""Flow + entries → hints about what is not an error but can spoil a training run."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def diagnose(
     Args:
         model: The model, unprepared.
         flow: Its flow in training mode, or in evaluation if that is all there is.
-        convolutions: The plan's rows.
-        parameters: The plan's rows.
+        convolutions: The plan's entries.
+        parameters: The plan's entries.
     """
     return (
         *_classifier_bias(flow, parameters),
@@ -40,12 +40,14 @@ def diagnose(
 
 
 def _classifier_bias(flow: Flow, parameters: Sequence[ParameterEntry]) -> Iterator[Hint]:
-    second = {row.name for row in parameters if row.order == 2}
+    second = [entry.name for entry in parameters if entry.order == 2]
+    # `variant="authors"`, the default, steps the last one by SGD.
+    at_risk = {*second[:-1]}
     for name, attributes in flow.graph.nodes(data=True):
         node = attributes["node"]
         if node.op == "call_module" and isinstance(attributes["rule"], Linear) and _is_last(flow, name):
             bias = dotted(str(node.target), "bias")
-            if bias in second:
+            if bias in at_risk:
                 message = "under cross-entropy its Hessian's rows sum to zero, which is all that the ones probe sees"
                 yield Hint("classifier-bias", bias, message)
 
@@ -79,7 +81,7 @@ def _without_affine(flow: Flow) -> Iterator[Hint]:
 
 
 def _frozen_norms(flow: Flow, convolutions: Sequence[ConvolutionEntry]) -> Iterator[Hint]:
-    decoupled = {row.name for row in convolutions if row.decouple}
+    decoupled = {entry.name for entry in convolutions if entry.decouple}
     frozen = {path for path, rule in _norms(flow).items() if rule.statistics == "frozen"}
     idle: dict[str, None] = {}
     for _, attributes in flow.graph.nodes(data=True):
@@ -100,24 +102,24 @@ def _frozen_norms(flow: Flow, convolutions: Sequence[ConvolutionEntry]) -> Itera
 
 def _zero_filters(model: nn.Module, convolutions: Sequence[ConvolutionEntry]) -> Iterator[Hint]:
     named = dict(model.named_parameters())
-    for row in convolutions:
-        weight = named.get(row.weight)
-        if not row.decouple or weight is None or weight.is_meta or _surely_no_zero_filter(weight, row):
+    for entry in convolutions:
+        weight = named.get(entry.weight)
+        if not entry.decouple or weight is None or weight.is_meta or _surely_no_zero_filter(weight, entry):
             continue
-        _, gain = decompose(weight.detach(), Filters(row.transposed, row.groups))
+        _, gain = decompose(weight.detach(), Filters(entry.transposed, entry.groups))
         zeros = int((gain == 0).sum())
         if zeros:
-            which = "all" if zeros == row.out_channels else f"{zeros} of"
-            yield Hint("zero-filter", row.name, f"{which} {row.out_channels} output filters are zero")
+            which = "all" if zeros == entry.out_channels else f"{zeros} of"
+            yield Hint("zero-filter", entry.name, f"{which} {entry.out_channels} output filters are zero")
 
 
-def _surely_no_zero_filter(weight: nn.Parameter, row: ConvolutionEntry) -> bool:
-    """By one number of each filter: reading all of them would take longer than all the rest of the analysis."""
-    return not row.transposed and bool((weight.detach().flatten(1)[:, :1] != 0).all())
+def _surely_no_zero_filter(weight: nn.Parameter, entry: ConvolutionEntry) -> bool:
+    """Looks at one number of each filter; reading all of them would take longer than the rest of the analysis."""
+    return not entry.transposed and bool((weight.detach().flatten(1)[:, :1] != 0).all())
 
 
 def _never_reached(model: nn.Module, flow: Flow, parameters: Sequence[ParameterEntry]) -> Iterator[Hint]:
-    planned = {row.name for row in parameters}
+    planned = {entry.name for entry in parameters}
     reached = set(_reached(flow))
     missing = [
         name

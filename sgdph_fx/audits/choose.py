@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from sgdph_fx.audits.judge import Audited
 from sgdph_fx.errors import AuditError
-from sgdph_fx.pipeline import Prepared, analyze
+from sgdph_fx.pipeline import Prepared, plan_as_it_stands
 from sgdph_fx.plan.param_groups import build_param_groups
 from sgdph_fx.plan.plan import Plan
 
@@ -30,7 +30,7 @@ def planned(prepared_or_model: Prepared | nn.Module, inputs: Any) -> tuple[nn.Mo
     if isinstance(prepared_or_model, Prepared):
         return prepared_or_model.model, prepared_or_model.report.plan
     example = tuple(inputs) if isinstance(inputs, list) else inputs
-    return prepared_or_model, analyze(prepared_or_model, example).without_rewriting()
+    return prepared_or_model, plan_as_it_stands(prepared_or_model, example)
 
 
 def second_order(model: nn.Module, plan: Plan) -> list[Found]:
@@ -68,5 +68,5 @@ def _require_fit(name: str, parameter: nn.Parameter) -> None:
 def drawn(total: int, count: int | None, generator: torch.Generator) -> Tensor:
     """All of so many places, or ``count`` of them at random; int64, rising."""
     if count is None or count >= total:
-        return torch.arange(total)
-    return torch.randperm(total, generator=generator)[:count].sort().values
+        return torch.arange(total, device="cpu")
+    return torch.randperm(total, generator=generator, device="cpu")[:count].sort().values

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from statistics import median
 
-from sgdph_fx.audits.entries import AuditRow, Findings
+from sgdph_fx.audits.entries import AuditRow, Empty, Findings
 from sgdph_fx.report.summary import percent
 from sgdph_fx.report.tables import NONE, Document, Table
 
@@ -14,10 +14,33 @@ __all__ = ["document"]
 COLUMNS = ("name", "role", "shape", "measured", "off-diagonal", "ones", "one-draw", "average", "empty", "why")
 
 
+TERMS = {
+    "measured": "how many numbers of the parameter were looked at, one Hessian-vector product for each",
+    "off-diagonal": "norm of the block's part off the diagonal, over that of the diagonal; 0 if the block is diagonal",
+    "ones": "error of the probe ones, whose estimate is the row sums, over the norm of the diagonal",
+    "one-draw": "the same of one Rademacher draw, as a root mean square over the draws",
+    "average": "the same of the average of all draws",
+}
+EMPTY: Mapping[Empty, str] = {
+    "flat": "the loss does not change with the parameter",
+    "linear": "the loss changes with it, but its Hessian is zero",
+    "shift": "the loss does not bend when all its numbers move alike, so the row sums are zero and the diagonal is not",
+    "unused": "the loss does not depend on it",
+}
+
+
 def document(audit: Findings) -> Document:
     """Headline, and one row for each parameter. Shares and errors are relative, ``-`` where nothing is there."""
     table = Table("Second-order parameters", COLUMNS, tuple(map(_row, audit.rows)))
-    return Document(tuple(_headline(audit)), (table,), whole="audit.to_markdown()")
+    return Document(tuple(_headline(audit)), (table,), tuple(_terms(audit)), whole="audit.to_markdown()")
+
+
+def _terms(audit: Findings) -> Iterator[str]:
+    """What the columns hold, and what each word in them means."""
+    for column, meaning in TERMS.items():
+        yield f"{column}: {meaning}."
+    for kind in dict.fromkeys(row.empty for row in audit.empty if row.empty is not None):
+        yield f"empty, {kind}: {EMPTY[kind]}."
 
 
 def _headline(audit: Findings) -> Iterator[str]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from sgdph_fx.audits.document import document
 from sgdph_fx.audits.entries import Findings
 from sgdph_fx.errors import AuditError
+from sgdph_fx.report.files import replacing
 from sgdph_fx.report.shown import Shown
 from sgdph_fx.report.tables import Document
 
@@ -21,7 +22,7 @@ __all__ = ["Audit"]
 VERSION = 1
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Audit(Findings, Shown):
     """How diagonal the Hessian of each second-order parameter is, and how far each probe is off, on one batch.
 
@@ -51,7 +52,8 @@ class Audit(Findings, Shown):
         """Draw shares and errors by parameter, and each estimate against the true diagonal.
 
         Args:
-            file: Where to save the plot, in the format of its suffix; None saves nothing.
+            file: Where to save the plot, in the format of its suffix, PNG without one; None saves nothing. A file
+                that is there is replaced when the new one is complete.
 
         Raises:
             AuditError: if matplotlib is not installed, or no parameter has a diagonal to compare with.
@@ -64,7 +66,8 @@ class Audit(Findings, Shown):
             ) from error
         fig = figure(self)
         if file is not None:
-            fig.savefig(file, dpi=100)
+            with replacing(file) as part:
+                fig.savefig(part, format=Path(file).suffix.removeprefix(".") or "png", dpi=100)
         return fig
 
     def _document(self) -> Document:

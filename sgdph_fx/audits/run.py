@@ -70,7 +70,7 @@ def audit(
     inputs, targets = _pair(batch)
     model, plan = planned(prepared_or_model, inputs)
     found = second_order(model, plan)
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator("cpu").manual_seed(seed)
     chosen = [found[k] for k in drawn(len(found), sample, generator).tolist()]
     places = [drawn(one.parameter.numel(), channels, generator) for one in chosen]
     with untouched(model), twice_differentiable():
@@ -151,9 +151,11 @@ class _Measure:
         steepest = next(f for f in found if f.what.name == max(sizes, key=sizes.__getitem__))
         seen = [float(block.peak.max()) for block in blocks.values()]
         if steepest.what.name not in blocks:
-            extra = self._block(steepest, torch.zeros(1, dtype=torch.int64), 1, lambda products: None)
+            extra = self._block(
+                steepest, torch.zeros(1, dtype=torch.int64, device="cpu"), 1, lambda products: None
+            )
             seen.append(float(extra.draws.abs().max()))
-        middle = float(torch.tensor(list(sizes.values())).median())
+        middle = float(torch.tensor(list(sizes.values()), device="cpu").median())
         return Scale(middle, max(seen), torch.finfo(steepest.parameter.dtype).eps)
 
     def _block(self, found: Found, places: Tensor, draws: int, done: Callable[[int], None]) -> Block:

@@ -2,7 +2,13 @@
 
 from sgdph_fx.curvature.blocks import Block, chunk_for, measure_block
 from sgdph_fx.curvature.forward_over_reverse import Coverage, backward_with_product, coverage, product_only
-from sgdph_fx.curvature.hvp import block_product, differentiable_gradient, missing_derivatives_explained
+from sgdph_fx.curvature.gauss_newton import gauss_newton_diagonal
+from sgdph_fx.curvature.hvp import (
+    block_product,
+    differentiable_gradient,
+    missing_derivatives_explained,
+    product_by_double_backward,
+)
 from sgdph_fx.curvature.probes import PROBES, Probe, ProbeName, Product, generator_at
 
 __all__ = [
@@ -17,8 +23,10 @@ __all__ = [
     "chunk_for",
     "coverage",
     "differentiable_gradient",
+    "gauss_newton_diagonal",
     "generator_at",
     "measure_block",
     "missing_derivatives_explained",
+    "product_by_double_backward",
     "product_only",
 ]

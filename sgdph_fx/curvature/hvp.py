@@ -11,8 +11,10 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from sgdph_fx.curvature.autograd_graph import nodes
+from sgdph_fx.curvature.autograd_graph import leaves, nodes
+from sgdph_fx.curvature.custom_functions import leaves_grads_alone, watched
 from sgdph_fx.curvature.probes import Product
+from sgdph_fx.curvature.reentrant import OpenCheckpoints, reentrant_checkpoints
 from sgdph_fx.errors import NoCurvatureError
 
 __all__ = [
@@ -20,9 +22,12 @@ __all__ = [
     "differentiable_gradient",
     "missing_derivatives_explained",
     "no_second_derivative",
+    "product_by_double_backward",
 ]
 
 # How torch words, in several places, that an operation has a first derivative and no second one.
+# What a plain backward pass fails with as well.
+MISUSED = ("backward through the graph a second time", "modified by an inplace operation")
 ONCE_ONLY = (
     "is not implemented",
     "once_differentiable",
@@ -41,17 +46,27 @@ def differentiable_gradient(loss: Tensor, parameter: Tensor) -> Tensor | None:
 
     Returns:
         The gradient, of the parameter's shape, dtype and device; None where the loss does not depend on the
-        parameter, or the parameter requires no gradient. ``parameter.grad`` is not touched. Where the loss is
-        linear in everything that the gradient could depend on, the gradient is a constant without a graph.
+        parameter, or the parameter requires no gradient. ``parameter.grad`` is not touched.
 
     Raises:
-        NoCurvatureError: if an operation on the way refuses to be differentiated with a graph.
+        NoCurvatureError: if an operation on the way refuses to be differentiated with a graph, or drops it.
+
+    Example:
+        >>> p = torch.tensor([2.0], requires_grad=True)
+        >>> differentiable_gradient((p**3).sum(), p).tolist()
+        [12.0]
     """
     if not parameter.requires_grad:
         return None
-    with missing_derivatives_explained():
-        (gradient,) = torch.autograd.grad(loss, parameter, create_graph=True, allow_unused=True)
+    among = list(nodes(loss))
+    with missing_derivatives_explained(), watched(among), leaves_grads_alone([*leaves(loss)], among):
+        (gradient,) = torch.autograd.grad(loss, parameter, _seed(loss), create_graph=True, allow_unused=True)
     return gradient
+
+
+def _seed(loss: Tensor) -> Tensor:
+    """∂L/∂L = 1 with a graph, so that every gradient carries one: a function that drops it gives itself away."""
+    return torch.ones_like(loss, requires_grad=True)
 
 
 def block_product(gradient: Tensor, parameter: Tensor) -> Product:
@@ -67,10 +82,14 @@ def block_product(gradient: Tensor, parameter: Tensor) -> Product:
 
     Raises:
         NoCurvatureError: at once or in a call, if an operation on the way has no second derivative.
+
+    Example:
+        >>> p = torch.tensor([2.0], requires_grad=True)
+        >>> product = block_product(differentiable_gradient((p**3).sum(), p), p)
+        >>> product(torch.ones(1)).tolist()
+        [12.0]
     """
-    # autograd walks around such a function when asked for one input, and would return a part of the product.
-    if any(type(node).__name__ == "Error" for node in nodes(gradient)):
-        raise no_second_derivative("a custom function is marked with @once_differentiable")
+    _require_no_dead_end(gradient)
 
     def product(v: Tensor) -> Tensor:
         if not gradient.requires_grad:
@@ -84,20 +103,83 @@ def block_product(gradient: Tensor, parameter: Tensor) -> Product:
     return product
 
 
+def _require_no_dead_end(gradient: Tensor) -> None:
+    """Refuse a graph with an operation that only raises an error: autograd walks around it when asked for one input.
+
+    The product would come out as the part that goes by other ways.
+    """
+    for node in nodes(gradient):
+        if type(node).__name__ == "Error":
+            try:
+                node(*(torch.zeros(()) for _ in node._input_metadata))  # type: ignore[operator]
+            except RuntimeError as error:
+                raise no_second_derivative(str(error).strip().splitlines()[0]) from error
+
+
 @contextmanager
-def missing_derivatives_explained() -> Iterator[None]:
-    """BackwardNode torch's complaints that an operation has no second derivative into one that says what to do.
+def product_by_double_backward(loss: Tensor, parameter: Tensor) -> Iterator[Product | None]:
+    """v ↦ Hv by torch's own double backward, for whatever it can differentiate twice, reentrant checkpoints included.
+
+    Args:
+        loss: One number with its graph, which is kept.
+        parameter: A leaf p of any shape.
+
+    Yields:
+        The function, which may be called many times inside; None where the loss does not depend on p.
 
     Raises:
-        NoCurvatureError: in place of any of them.
+        NoCurvatureError: if an operation on the way has no second derivative. No ``.grad`` has been written.
+
+    Example:
+        >>> p = torch.tensor([2.0], requires_grad=True)
+        >>> with product_by_double_backward((p**3).sum(), p) as product:
+        ...     product(torch.ones(1)).tolist()
+        [12.0]
+    """
+    checkpoints = reentrant_checkpoints(loss)
+    if not checkpoints or not parameter.requires_grad:
+        gradient = differentiable_gradient(loss, parameter)
+        yield None if gradient is None else block_product(gradient, parameter)
+        return
+    among = list(nodes(loss))
+    with OpenCheckpoints(checkpoints, parameter) as opened:
+        with missing_derivatives_explained(), watched(among), leaves_grads_alone([*leaves(loss)], among):
+            gradient = opened.gradient(loss, _seed(loss), create_graph=True)
+
+        def product(v: Tensor) -> Tensor:
+            assert gradient is not None
+            with missing_derivatives_explained():
+                column = opened.gradient(gradient, v, create_graph=False)
+            return torch.zeros_like(parameter, requires_grad=False) if column is None else column.detach()
+
+        yield None if gradient is None else product
+
+
+@contextmanager
+def missing_derivatives_explained() -> Iterator[None]:
+    """Turn what torch says where it cannot differentiate a gradient into an error that says what to do.
+
+    Errors that a plain backward pass has as well pass through: memory that is used up, and graphs that are.
+
+    Raises:
+        NoCurvatureError: in place of any other of torch's.
     """
     try:
         yield
+    except (NoCurvatureError, torch.OutOfMemoryError):
+        raise
     except RuntimeError as error:
         text = str(error)
-        if not any(mark in text for mark in ONCE_ONLY):
+        if any(mark in text for mark in MISUSED):
             raise
-        raise no_second_derivative(text.splitlines()[0]) from error
+        said = next(iter(text.strip().splitlines()), type(error).__name__)
+        if any(mark in text for mark in ONCE_ONLY):
+            raise no_second_derivative(said) from error
+        raise NoCurvatureError(
+            "Torch cannot differentiate the gradient of this loss once more by the parameter whose Hessian is due. It "
+            f"says: {said} Put the parameters below that operation into a group with order=1, or write the operation "
+            "in another way."
+        ) from error
 
 
 def no_second_derivative(found: str) -> NoCurvatureError:

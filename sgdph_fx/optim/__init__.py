@@ -1,6 +1,8 @@
 """SGDPH: the arithmetic as pure functions, the Optimizer class around them."""
 
+from sgdph_fx.optim.attached_loss import LightningMixin, TrainerMixin, attach
+from sgdph_fx.optim.captured_step import CapturedStep
 from sgdph_fx.optim.compiled import compile_between_refreshes
 from sgdph_fx.optim.sgdph import SGDPH
 
-__all__ = ["SGDPH", "compile_between_refreshes"]
+__all__ = ["SGDPH", "CapturedStep", "LightningMixin", "TrainerMixin", "attach", "compile_between_refreshes"]

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from typing import Any
 
 from torch.optim.optimizer import Optimizer, ParamsT
 
+from sgdph_fx.errors import NoCurvatureError
 from sgdph_fx.optim.all_reduce import ProcessGroup
+from sgdph_fx.optim.device_step import DeviceNumbers
 from sgdph_fx.optim.hessian_estimate import HessianEstimate
-from sgdph_fx.optim.nonfinite import COUNTERS, Skipped
-from sgdph_fx.optim.validation import check_group, check_hyperparameters, check_is_group, check_saved_groups
+from sgdph_fx.optim.hyperparameters import ABSENT_MEANS, check_hyperparameters
+from sgdph_fx.optim.layout import Layout
+from sgdph_fx.optim.loss_checks import Addresses
+from sgdph_fx.optim.nonfinite import Skipped
+from sgdph_fx.optim.saved_state import ALIKE, loadable
+from sgdph_fx.optim.scaling import LossScale
+from sgdph_fx.optim.unowned import Unowned
+from sgdph_fx.optim.validation import check_params
 
 __all__ = ["OptimizerBase"]
-
-_ALIKE = ("step", *COUNTERS)
 
 
 class OptimizerBase(Optimizer):
@@ -24,67 +31,93 @@ class OptimizerBase(Optimizer):
         defaults: The hyper-parameters of groups that do not give their own.
 
     Raises:
-        OptimizerError: for a hyper-parameter out of range, a sparse or complex parameter, or an ``index``
+        OptimizerError: for a hyper-parameter out of range, a parameter that cannot be stepped, or an ``index``
             that gives no order.
     """
 
     def __init__(self, params: ParamsT, defaults: dict[str, Any]) -> None:
-        self._pending: HessianEstimate | None = None
-        self._skipped = Skipped()
-        defaults = {**defaults, "order": 1, **dict.fromkeys(_ALIKE, 0)}
+        self._begin_anew()
+        self._is_complete = False
+        defaults = {**defaults, "order": 1, **dict.fromkeys(ALIKE, 0)}
+        check_params(params)
         check_hyperparameters(defaults, defaults, type(self).__name__)
         super().__init__(params, defaults)
+        self._is_complete = True
 
-    def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Add a group; its second-order parameters join the Hessian cycle, which then takes more steps.
-
-        Raises:
-            OptimizerError: as the constructor; the optimizer is left as it was.
-        """
-        number = len(self.param_groups)
-        check_is_group(param_group, number)
-        common = self.param_groups[0] if number else self.defaults
-        values = {**self.defaults, **param_group, **{key: common[key] for key in _ALIKE}}
-        check_hyperparameters(values, common, f"param_groups[{number}]")
-        super().add_param_group(values)
-        try:
-            check_group(values, number, self.param_groups[:-1])
-        except BaseException:
-            del self.param_groups[-1]
-            raise
+    def _begin_anew(self) -> None:
+        """Forget what belongs to one process and one step, and is in no state."""
+        self._pending: HessianEstimate | None = None
+        self._skipped = Skipped()
+        self._loss_scale = LossScale()
+        self._unowned = Unowned()
+        self._addresses = Addresses()
+        self._numbers: DeviceNumbers | None = None
+        self._missing: NoCurvatureError | None = None
+        self._kept_layout: Layout | None = None
+        self._places: tuple[int, set[tuple[int, int]]] = 0, set()
 
     def zero_grad(self, set_to_none: bool = True) -> None:
-        """Reset the gradients, and drop the Hessian that :meth:`backward` found along with them."""
+        """Reset the gradients, and drop the Hessian that :meth:`backward` found along with them.
+
+        Args:
+            set_to_none: Whether gradients become None, or zeros.
+        """
         super().zero_grad(set_to_none)
         self._pending = None
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load what :meth:`state_dict` gave; training goes on where it was, in the middle of a cycle too.
 
+        Where both have the parameters' names, these decide which state is whose, whatever the order. Keys that
+        an earlier version did not have are filled with their defaults.
+
+        Args:
+            state_dict: What :meth:`state_dict` gave; it is copied, not changed.
+
         Raises:
-            OptimizerError: if it is another optimizer's, or was saved with other orders or another variant.
+            OptimizerError: if it is another optimizer's, was saved for other parameters, with other orders or
+                another variant, or holds what no training can have left. Nothing has been loaded then.
         """
-        check_saved_groups(state_dict["param_groups"], self.param_groups)
-        super().load_state_dict(state_dict)
+        for before in self._optimizer_load_state_dict_pre_hooks.values():
+            state_dict = dict(state_dict)
+            state_dict = before(self, state_dict) or state_dict
+        state, groups = loadable(state_dict, self.param_groups)
+        # Not by super(): torch looks each tensor's parameter up in lists, which takes quadratic time.
+        self.__setstate__({"state": defaultdict(dict, state), "param_groups": groups})
+        for after in self._optimizer_load_state_dict_post_hooks.values():
+            after(self)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
-        # States of before there were counters have none.
-        for group in self.param_groups:
-            for key in COUNTERS:
-                group.setdefault(key, 0)
-        self._pending = None
-        self._skipped = Skipped()
+        self._begin_anew()
         self._process_group: ProcessGroup = getattr(self, "_process_group", None)
+        self._is_complete = True
+        for group in self.param_groups:
+            for key, value in {**ABSENT_MEANS, **dict.fromkeys(ALIKE, 0)}.items():
+                group.setdefault(key, value)
 
     def state_dict(self) -> dict[str, Any]:
-        """As any optimizer's: plain data, which ``torch.load(weights_only=True)`` reads."""
-        self._skipped.settle(self.param_groups, wait=True)
+        """As any optimizer's: plain data, which ``torch.load(weights_only=True)`` reads.
+
+        Returns:
+            ``state`` and ``param_groups``, as :class:`sgdph_fx.SGDPH` describes them.
+        """
+        self._settle()
         return super().state_dict()
+
+    def _settle(self) -> None:
+        """Bring the groups' counts up to date; the host waits for the device where it has not done so yet."""
+        self._skipped.settle(self.param_groups, wait=True)
+        if self._numbers is not None:
+            skipped, spoiled = self._numbers.write_into(self.param_groups)
+            if skipped:
+                self._skipped.tell("steps_skipped")
+            if spoiled:
+                self._skipped.tell("refreshes_skipped")
 
     @property
     def steps_skipped(self) -> int:
-        """How many steps were skipped because their loss was not finite."""
+        """How many steps were skipped because their loss or a gradient was not finite."""
         return self._count("steps_skipped")
 
     @property
@@ -92,8 +125,13 @@ class OptimizerBase(Optimizer):
         """How many Hessians were left out because they were not finite."""
         return self._count("refreshes_skipped")
 
+    @property
+    def curvature_missed(self) -> int:
+        """How many refreshes had no product, because an operation has no second derivative."""
+        return self._count("curvature_missed")
+
     def _count(self, key: str) -> int:
-        self._skipped.settle(self.param_groups, wait=True)
+        self._settle()
         count: int = self.param_groups[0][key]
         return count
 
@@ -101,3 +139,10 @@ class OptimizerBase(Optimizer):
     def _steps_taken(self) -> int:
         steps: int = self.param_groups[0]["step"]
         return steps
+
+    def _layout(self) -> Layout:
+        """The index over the groups, made anew where somebody has put other tensors into them."""
+        kept = self._kept_layout
+        if kept is None or not kept.fits(self.param_groups):
+            kept = self._kept_layout = Layout.of(self.param_groups)
+        return kept

@@ -2,78 +2,146 @@
 
 from __future__ import annotations
 
-from collections.abc import MutableMapping, Sequence
-from typing import Any, TypeAlias
+from collections.abc import Iterable, Mapping, MutableMapping, Sequence
+from itertools import repeat
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
 from torch.optim.sgd import sgd
 
-from sgdph_fx.curvature.probes import PROBES
+from sgdph_fx.optim.estimators import averages_signed
 from sgdph_fx.optim.hessian_estimate import HessianEstimate
-from sgdph_fx.optim.nonfinite import Flag
 from sgdph_fx.optim.schedule import Schedule
 from sgdph_fx.optim.shards import is_sharded, local, piece
 from sgdph_fx.optim.update import Coefficients, descend, refresh
 from sgdph_fx.optim.variants import VARIANTS
 
-__all__ = ["apply_step", "init_state", "is_state_initialization", "update_hessian_average"]
+__all__ = [
+    "LACKS_CURVATURE",
+    "Group",
+    "Partition",
+    "State",
+    "apply_step",
+    "average_of",
+    "init_state",
+    "is_state_initialization",
+    "lacks_curvature",
+    "partition",
+    "rectified",
+    "takes_newton_steps",
+    "update_hessian_average",
+]
+
+LACKS_CURVATURE = "lacks_curvature"
+"""Key in the state of a parameter below an operation without a second derivative."""
 
 Group: TypeAlias = dict[str, Any]
 State: TypeAlias = MutableMapping[Tensor, dict[str, Any]]
 
 
-def update_hessian_average(pending: HessianEstimate, groups: Sequence[Group], state: State) -> Flag | None:
+def update_hessian_average(
+    found: HessianEstimate, group: Group, state: State, allowed: Tensor | None = None
+) -> Tensor | None:
     """Refresh M^H of the due parameter; where its loss did not use it, or it is not finite, leave it.
 
+    Args:
+        found: What the step's losses brought.
+        group: The group of ``found.parameter``.
+        state: Of all parameters.
+        allowed: One bool on the device: whether to refresh at all. None for yes.
+
     Returns:
-        Whether it was finite; None where there is nothing to take in.
+        Whether it was finite, one bool on the device; None where there is nothing to average.
     """
-    parameter, hessian = pending.parameter, pending.hessian
-    if parameter is None or hessian is None:
+    parameter = found.parameter
+    estimate = None if parameter is None else _estimate(found, parameter)
+    if parameter is None or estimate is None:
         return None
-    group = next(g for g in groups if any(p is parameter for p in g["params"]))
     variant = VARIANTS[group["variant"]]
-    if not PROBES[group["probe"]].averaged_signed:
-        hessian = variant.rectify(hessian, group["eps"])
-    average = _average(parameter, group, state)
-    own = piece(hessian, parameter)
-    return Flag(refresh(average, own, alpha=group["hessian_momentum"], variant=variant))
+    if not averages_signed(group["probe"]):
+        estimate = variant.rectify(estimate, group["eps"])
+    average, alpha = average_of(parameter, group, state), group["hessian_momentum"]
+    return refresh(average, estimate, alpha=alpha, variant=variant, allowed=allowed)
+
+
+def _estimate(found: HessianEstimate, parameter: Tensor) -> Tensor | None:
+    """This rank's numbers of what is to be averaged."""
+    if found.by_gradient:
+        return None if parameter.grad is None else local(parameter.grad).abs()
+    return None if found.hessian is None else piece(found.hessian, parameter)
+
+
+class Partition(NamedTuple):
+    """The parameters of a group that have a gradient.
+
+    Args:
+        newton: Those that take Newton-type steps, by how many Hessian cycles they have missed.
+        plain: The others.
+    """
+
+    newton: Mapping[int, list[Tensor]]
+    plain: list[Tensor]
+
+
+def partition(group: Group, state: State, schedule: Schedule) -> Partition:
+    """Tell who takes which step."""
+    newton: dict[int, list[Tensor]] = {}
+    plain = []
+    missed = group.get("cycles_missed") or repeat(0)
+    for parameter, joined_late in zip(group["params"], missed, strict=False):
+        if parameter.grad is None:
+            continue
+        if takes_newton_steps(parameter, group, state, schedule):
+            newton.setdefault(joined_late, []).append(parameter)
+        else:
+            plain.append(parameter)
+    return Partition(newton, plain)
 
 
 def apply_step(group: Group, state: State, schedule: Schedule, t: int) -> None:
     """Take step t with every parameter of the group that has a gradient."""
-    present = [p for p in group["params"] if p.grad is not None]
-    newton = [p for p in present if group["order"] == 2 and p is not schedule.first_order]
-    plain = [p for p in present if group["order"] == 1 or p is schedule.first_order]
-    if newton:
-        _descend(newton, group, state, schedule.cycles_begun(t), _rectified(newton, group, state))
+    newton, plain = partition(group, state, schedule)
+    for joined_late, params in newton.items():
+        begun = schedule.cycles_begun(t, group["cycle_start"], group["cycles_before"]) - joined_late
+        _descend(params, group, state, begun, rectified(params, group, state))
     if plain and VARIANTS[group["variant"]].decay_first_order_gradient:
         _torch_sgd(plain, group, state)
     elif plain:
         _descend(plain, group, state, 1, None)
 
 
-def is_state_initialization(groups: Sequence[Group], state: State) -> bool:
-    """Whether it is the first step, and all lr and gradients are zero.
+def takes_newton_steps(parameter: Tensor, group: Group, state: State, schedule: Schedule) -> bool:
+    """Whether the parameter is second-order, has a Hessian, and is not the one that the variant leaves out."""
+    if group["order"] != 2 or parameter is schedule.first_order:
+        return False
+    return group["without_curvature"] != "first-order" or not lacks_curvature(parameter, state)
 
-    So ``torch.distributed.checkpoint`` has a fresh optimizer make its state, to see what there is to load.
+
+def lacks_curvature(parameter: Tensor, state: State) -> bool:
+    """Whether a product with the parameter's Hessian was tried, and an operation has no second derivative."""
+    return parameter in state and bool(state[parameter].get(LACKS_CURVATURE))
+
+
+def is_state_initialization(groups: Sequence[Group], state: State) -> bool:
+    """Whether this is the first step, and all lr and gradients are zero.
+
+    ``torch.distributed.checkpoint`` takes such a step to make a fresh optimizer's state, and see what it can load.
     """
     if state or any(float(group["lr"]) != 0 for group in groups):
         return False
     return not any(bool(g.any()) for group in groups for g in _grads(group["params"]))
 
 
-def init_state(group: Group, state: State, schedule: Schedule) -> None:
-    """Make the state that a step would make, and take none."""
-    for parameter in group["params"]:
-        if parameter.grad is None:
-            continue
-        if group["order"] == 2 and parameter is not schedule.first_order:
-            _average(parameter, group, state)
+def init_state(group: Group, state: State, schedule: Schedule, params: Iterable[Tensor]) -> None:
+    """Make the state that a step of these parameters of the group would make, where it is not there yet."""
+    for parameter in params:
+        if takes_newton_steps(parameter, group, state, schedule):
+            average_of(parameter, group, state)
         elif group["momentum"] == 0 and VARIANTS[group["variant"]].decay_first_order_gradient:
             continue
-        state[parameter]["momentum_buffer"] = torch.zeros_like(parameter, requires_grad=False)
+        if state[parameter].get("momentum_buffer") is None:
+            state[parameter]["momentum_buffer"] = torch.zeros_like(parameter, requires_grad=False)
 
 
 def _descend(
@@ -125,19 +193,20 @@ def _keep(momenta: Sequence[Tensor | None], params: list[Tensor], state: State) 
             state[parameter]["momentum_buffer"] = momentum
 
 
-def _rectified(params: list[Tensor], group: Group, state: State) -> list[Tensor]:
+def rectified(params: list[Tensor], group: Group, state: State) -> list[Tensor]:
     """M^H of each; where signed estimates are averaged, (4) of the average."""
-    averages = [_average(p, group, state) for p in params]
-    if not PROBES[group["probe"]].averaged_signed:
+    averages = [average_of(p, group, state) for p in params]
+    if not averages_signed(group["probe"]):
         return averages
     variant = VARIANTS[group["variant"]]
     return [variant.rectify(average, group["eps"]) for average in averages]
 
 
-def _average(parameter: Tensor, group: Group, state: State) -> Tensor:
+def average_of(parameter: Tensor, group: Group, state: State) -> Tensor:
+    """M^H of the parameter, this rank's part of it; made if it is not there yet."""
     own = state[parameter]
     if "hessian_average" not in own:
-        signed = PROBES[group["probe"]].averaged_signed
+        signed = averages_signed(group["probe"])
         start = 0.0 if signed else VARIANTS[group["variant"]].initial_average(group["eps"])
         own["hessian_average"] = torch.full_like(parameter, start, requires_grad=False)
     return local(own["hessian_average"])

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from sgdph_fx.curvature.forward_over_reverse import backward_with_product, product_only
-from sgdph_fx.curvature.hvp import block_product, differentiable_gradient
-from sgdph_fx.curvature.probes import PROBES, Probe, generator_at
+from sgdph_fx.curvature.hvp import block_product, product_by_double_backward
+from sgdph_fx.curvature.probes import Probe, generator_at
 from sgdph_fx.errors import NoCurvatureError
 from sgdph_fx.optim.isolated_forward import isolated_loss
+from sgdph_fx.optim.loss_checks import check_loss
 from sgdph_fx.optim.nonfinite import Flag
 from sgdph_fx.optim.shards import whole
-from sgdph_fx.optim.validation import check_loss, name_of
 
-__all__ = ["HessianEstimate", "HessianRequest", "from_gradient", "from_loss", "release_graphs"]
+__all__ = ["HessianEstimate", "HessianRequest", "from_gradient", "from_loss"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -27,56 +28,85 @@ class HessianEstimate:
     """What the losses of one step have brought.
 
     Args:
-        parameter: The parameter that was due; None where the step needs no product.
+        parameter: The parameter that was due; None where the step refreshes no average.
         hessian: diag(H) of its block by the probe, of its shape, dtype and device, without graph; None where
-            the loss does not use the parameter.
+            the loss does not use the parameter, or no product was taken.
         finite: Whether each loss was finite.
+        factors: What the losses were multiplied by last, see :func:`sgdph_fx.optim.scaling.multipliers`.
+        by_gradient: Whether \\|g\\| is to stand in for the Hessian at the step.
+        missing: Why there is no product, if an operation has no second derivative.
     """
 
     parameter: Tensor | None
-    hessian: Tensor | None
+    hessian: Tensor | None = None
     finite: tuple[Flag, ...] = ()
+    factors: tuple[Tensor, ...] = ()
+    by_gradient: bool = False
+    missing: NoCurvatureError | None = None
 
     @property
     def is_finite(self) -> bool:
         """Whether all losses were; the host waits for their forward passes, and no longer."""
         return all(self.finite)
 
+    def allows(self, gradients_finite: Tensor) -> Tensor:
+        """Whether losses and gradients are finite, as one bool on the device."""
+        for flag in self.finite:
+            if flag.on_device is not None:  # else the host has read it, and there would be no step
+                gradients_finite = gradients_finite & flag.on_device
+        return gradients_finite
+
     def accumulate(self, other: HessianEstimate | None) -> HessianEstimate:
-        """The sum over two micro-batches, to whose losses it is linear."""
+        """The sum over two micro-batches; the Hessian is linear in their losses."""
         if other is None:
             return self
+        same = other.parameter is self.parameter
         hessian = self.hessian
-        if other.parameter is self.parameter and other.hessian is not None:
+        if same and other.hessian is not None:
             hessian = other.hessian if hessian is None else hessian + other.hessian
-        return HessianEstimate(self.parameter, hessian, self.finite + other.finite)
+        return HessianEstimate(
+            self.parameter,
+            hessian,
+            self.finite + other.finite,
+            self.factors + other.factors,
+            self.by_gradient or (same and other.by_gradient),
+            self.missing or (other.missing if same else None),
+        )
 
     def unscale(self, scale: Tensor | None) -> HessianEstimate:
         """That of a loss that was multiplied by ``scale``, one number."""
         if scale is None or self.hessian is None:
             return self
         hessian = self.hessian / scale.to(self.hessian.device, non_blocking=True)
-        return HessianEstimate(self.parameter, hessian.to(self.hessian.dtype), self.finite)
+        return replace(self, hessian=hessian.to(self.hessian.dtype))
 
 
 @dataclass(frozen=True, slots=True)
 class HessianRequest:
-    """The parameter whose Hessian a step refreshes, its name, and how it is probed there."""
+    """The parameter whose average a step refreshes, and how its Hessian is to be found.
+
+    Args:
+        parameter: The parameter that is due.
+        name: Its name in the optimizer.
+        probe: The probe; None where the gradient stands in, and no product is taken.
+        seed: Decides a random probe's draws, together with the step.
+        t: The step, counted from 1.
+        required: Whether a missing second derivative is an error.
+        module: What knows a sharded parameter whole.
+    """
 
     parameter: Tensor
     name: str
-    probe: Probe
-    generator: torch.Generator
-    module: nn.Module | None
+    probe: Probe | None
+    seed: int
+    t: int
+    required: bool
+    module: nn.Module | None = None
 
-    @classmethod
-    def for_step(
-        cls, parameter: Tensor, groups: Sequence[Mapping[str, Any]], t: int, module: nn.Module | None = None
-    ) -> HessianRequest:
-        """As the group of the parameter says, at step t; ``module`` is what knows a sharded one whole."""
-        group = next(g for g in groups if any(p is parameter for p in g["params"]))
-        name = name_of(parameter, groups)
-        return cls(parameter, name, PROBES[group["probe"]], generator_at(group["seed"], t), module)
+    @property
+    def generator(self) -> torch.Generator:
+        """The source of the step's draws."""
+        return generator_at(self.seed, self.t)
 
     def leaf(self) -> AbstractContextManager[Tensor]:
         """The parameter as a loss was just computed with it; within, its graph may be differentiated."""
@@ -84,33 +114,82 @@ class HessianRequest:
 
 
 def from_loss(
-    loss: Tensor, due: HessianRequest | None, hessian_loss: Callable[[], Tensor] | None = None
+    loss: Tensor,
+    due: HessianRequest | None,
+    hessian_loss: Callable[[], Tensor] | None = None,
+    *,
+    retain_graph: bool = False,
+    to_host: bool = True,
 ) -> HessianEstimate:
-    """``loss.backward()``, and the due Hessian: beside it, or of ``hessian_loss`` after it."""
-    finite = (Flag(torch.isfinite(loss.detach()).all()),)
-    if due is None or not due.parameter.requires_grad:
-        loss.backward()  # type: ignore[no-untyped-call]
-        return HessianEstimate(None if due is None else due.parameter, None, finite)
-    if hessian_loss is None:
+    """``loss.backward()``, and the due Hessian: beside it, or of ``hessian_loss`` after it.
+
+    Args:
+        loss: The loss.
+        due: What the step refreshes.
+        hessian_loss: Computes the loss that the Hessian is of, where that is another.
+        retain_graph: Whether the graph of ``loss`` is kept.
+        to_host: Whether the host is going to ask whether the loss is finite.
+
+    Raises:
+        NoCurvatureError: if an operation has no second derivative and ``due.required``; no gradient has been
+            written, unless it is ``hessian_loss`` that fails.
+    """
+
+    def backward() -> None:
+        loss.backward(retain_graph=retain_graph)  # type: ignore[no-untyped-call]
+
+    finite = (Flag(torch.isfinite(loss.detach()).all(), to_host=to_host),)
+    found = HessianEstimate(None if due is None else due.parameter, finite=finite)
+    if due is None or due.probe is None or not due.parameter.requires_grad:
+        backward()
+        return replace(found, by_gradient=due is not None and due.probe is None)
+    if hessian_loss is not None:
+        backward()
+        other = check_loss(isolated_loss(hessian_loss, loss.device))
+        return _product_of(lambda leaf, due: _without_gradients(other, leaf, due), due, found)
+    found = _product_of(lambda leaf, due: _beside_backward(loss, leaf, due, retain_graph), due, found)
+    if found.missing is not None:
+        _backward_after(found.missing, backward)
+    return found
+
+
+def _backward_after(missing: NoCurvatureError, backward: Callable[[], None]) -> None:
+    """The gradients, where the attempt at a product has failed; most fail before they use the graph up."""
+    try:
+        backward()
+    except RuntimeError as error:
+        if "backward through the graph a second time" not in str(error):
+            raise
+        raise missing from error
+
+
+Finding = Callable[[Tensor, HessianRequest], "Tensor | None"]
+
+
+def _product_of(find: Finding, due: HessianRequest, found: HessianEstimate) -> HessianEstimate:
+    try:
         with due.leaf() as leaf:
-            return HessianEstimate(due.parameter, _beside_backward(loss, leaf, due), finite)
-    loss.backward()  # type: ignore[no-untyped-call]
-    other = check_loss(isolated_loss(hessian_loss, loss.device))
-    with due.leaf() as leaf:
-        return HessianEstimate(due.parameter, _without_gradients(other, leaf, due), finite)
+            return replace(found, hessian=find(leaf, due))
+    except NoCurvatureError as error:
+        if due.required:
+            raise
+        return replace(found, missing=error)
 
 
-def _beside_backward(loss: Tensor, leaf: Tensor, due: HessianRequest) -> Tensor | None:
-    if due.probe.single:
-        return _by_one_product(backward_with_product, loss, leaf, due)
+def _beside_backward(loss: Tensor, leaf: Tensor, due: HessianRequest, retain_graph: bool) -> Tensor | None:
+    if _probe(due).single:
+        product = partial(backward_with_product, retain_graph=retain_graph)
+        return _by_one_product(product, loss, leaf, due)
     found = _by_products(loss, leaf, due)
-    loss.backward()  # type: ignore[no-untyped-call]
+    loss.backward(retain_graph=retain_graph)  # type: ignore[no-untyped-call]
     return found
 
 
 def _without_gradients(loss: Tensor, leaf: Tensor, due: HessianRequest) -> Tensor | None:
     return (
-        _by_one_product(product_only, loss, leaf, due) if due.probe.single else _by_products(loss, leaf, due)
+        _by_one_product(product_only, loss, leaf, due)
+        if _probe(due).single
+        else _by_products(loss, leaf, due)
     )
 
 
@@ -120,46 +199,45 @@ def _by_one_product(
     leaf: Tensor,
     due: HessianRequest,
 ) -> Tensor | None:
-    v = next(due.probe.vectors(leaf, due.generator))
+    v = next(_probe(due).vectors(leaf, due.generator))
     column = product(loss, leaf, v)
-    return None if column is None else due.probe.read(v, column)
+    return None if column is None else _probe(due).read(v, column)
 
 
 def _by_products(loss: Tensor, leaf: Tensor, due: HessianRequest) -> Tensor | None:
-    gradient = differentiable_gradient(loss, leaf)
-    return None if gradient is None else _estimate(gradient, leaf, due)
+    with product_by_double_backward(loss, leaf) as product:
+        return None if product is None else _probe(due).estimate(product, leaf, due.generator)
 
 
 def _estimate(gradient: Tensor, leaf: Tensor, due: HessianRequest) -> Tensor:
-    return due.probe.estimate(block_product(gradient, leaf), leaf, due.generator)
+    return _probe(due).estimate(block_product(gradient, leaf), leaf, due.generator)
 
 
-def from_gradient(due: HessianRequest, groups: Sequence[Mapping[str, Any]]) -> HessianEstimate:
+def _probe(due: HessianRequest) -> Probe:
+    assert due.probe is not None, "a request without a probe takes no product"
+    return due.probe
+
+
+def from_gradient(due: HessianRequest, gradients: Any) -> HessianEstimate:
     """Differentiate the due ``parameter.grad``, which ``loss.backward(create_graph=True)`` left with its graph.
 
-    The loss itself is out of sight: it counts as finite if that gradient is.
+    Args:
+        due: What is asked for.
+        gradients: All gradients that the optimizer holds.
 
     Raises:
-        NoCurvatureError: if no gradient of the groups carries a graph.
+        NoCurvatureError: if none of them carries a graph, or an operation has no second derivative and
+            ``due.required``.
     """
-    parameter = due.parameter
-    gradient = parameter.grad
-    if gradient is None or not parameter.requires_grad:
-        return HessianEstimate(parameter, None)
+    found = HessianEstimate(due.parameter, by_gradient=due.probe is None)
+    gradient = due.parameter.grad
+    if gradient is None or due.probe is None or not due.parameter.requires_grad:
+        return found
     # A constant gradient has no graph of its own even then: its Hessian is zero, and not missing.
-    if not any(p.grad is not None and p.grad.requires_grad for group in groups for p in group["params"]):
+    if not any(g.requires_grad for g in gradients):
         raise NoCurvatureError(
-            f"The Hessian of parameter {due.name} is due at this step, but the gradients "
+            f"The Hessian of parameter {due.name!r} is due at this step, but the gradients "
             "carry no graph to differentiate again, so nothing has been changed. Either call "
             "`optimizer.backward(loss)` in place of `loss.backward()`, or `loss.backward(create_graph=True)`."
         )
-    finite = (Flag(torch.isfinite(gradient.detach()).all()),)
-    return HessianEstimate(parameter, _estimate(gradient, parameter, due), finite)
-
-
-def release_graphs(groups: Sequence[Mapping[str, Any]]) -> None:
-    """Take the graphs off all gradients: p → p.grad → graph → p is a circle that no collector sees."""
-    for group in groups:
-        for parameter in group["params"]:
-            if parameter.grad is not None and parameter.grad.requires_grad:
-                parameter.grad = parameter.grad.detach()
+    return _product_of(lambda leaf, due: _estimate(gradient, leaf, due), due, found)

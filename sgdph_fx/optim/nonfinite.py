@@ -1,23 +1,25 @@
-"""What must not be written because it is not finite: seen without keeping a device waiting, counted, told once."""
+"""What must not be written because it is not finite: found without keeping a device waiting, counted, told once."""
 
 from __future__ import annotations
 
-import warnings
+import math
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 
-__all__ = ["COUNTERS", "Flag", "Skipped"]
+from sgdph_fx.optim.wording import warn
 
-COUNTERS = ("steps_skipped", "refreshes_skipped")
+__all__ = ["COUNTERS", "Flag", "Skipped", "are_finite", "finite_on_device"]
+
+COUNTERS = ("steps_skipped", "refreshes_skipped", "curvature_missed")
 """Keys of each group, alike in all groups."""
 
 _TOLD = {
     "steps_skipped": (
-        "The loss is not finite, so this step has been skipped: no parameter, no average and no count of steps "
-        "has changed. More of them are counted in `optimizer.steps_skipped`, and not told again. Lower the "
+        "{} is not finite, so this step has been skipped: no parameter and no average has "
+        "changed. More of them are counted in `optimizer.steps_skipped`, and not told again. Lower the "
         "learning rate, or look for the batch that does it."
     ),
     "refreshes_skipped": (
@@ -30,21 +32,44 @@ _TOLD = {
 Groups: TypeAlias = Sequence[dict[str, Any]]
 
 
+def are_finite(tensors: Sequence[Tensor]) -> bool:
+    """Whether all numbers are finite; for tensors on the CPU, whose numbers the host can read at once.
+
+    A sum is finite only if its terms are, and is several times faster than a look at each; where it is not, it may
+    have overflowed, so each number is looked at.
+    """
+    return all(
+        math.isfinite(abs(t.sum().item())) or bool(torch.isfinite(t).all()) for t in tensors if t.numel()
+    )
+
+
+def finite_on_device(tensors: Sequence[Tensor]) -> Tensor:
+    """Whether all numbers are finite, as one bool on the tensors' device; the host does not wait."""
+    largest = torch.nn.utils.get_total_norm(tensors, math.inf)
+    return torch.isfinite(largest)
+
+
 class Flag:
     """A truth found on a device, which the host reads when it needs it.
 
     Args:
-        value: One bool on any device. The copy to the host starts at once, so that reading it waits for what
+        value: One bool on any device.
+        to_host: Whether the host is going to read it. The copy starts at once then, so reading it waits for what
             came before it on the device's stream, and for nothing that was queued after it.
     """
 
-    def __init__(self, value: Tensor) -> None:
+    def __init__(self, value: Tensor, *, to_host: bool = True) -> None:
         self._event: torch.cuda.Event | None = None
-        self._host = value
-        if value.is_cuda:
-            self._host = torch.empty((), dtype=torch.bool, pin_memory=True)
-            self._host.copy_(value, non_blocking=True)
+        self._held = value
+        if value.is_cuda and to_host:  # what is on the host is all that is kept: no memory of the device
+            self._held = torch.empty((), dtype=torch.bool, pin_memory=True)
+            self._held.copy_(value, non_blocking=True)
             self._event = torch.cuda.current_stream(value.device).record_event()
+
+    @property
+    def on_device(self) -> Tensor | None:
+        """The bool where it was found; None once it is on its way to the host."""
+        return self._held if self._event is None else None
 
     @property
     def is_known(self) -> bool:
@@ -54,7 +79,7 @@ class Flag:
     def __bool__(self) -> bool:
         if self._event is not None:
             self._event.synchronize()
-        return bool(self._host)
+        return bool(self._held)
 
 
 class Skipped:
@@ -62,26 +87,32 @@ class Skipped:
 
     def __init__(self) -> None:
         self._told: set[str] = set()
-        self._refreshed: list[Flag] = []
+        self._watched: list[tuple[str, Flag]] = []
 
-    def step(self, groups: Groups) -> None:
-        """A step has been skipped."""
-        self._count("steps_skipped", groups)
+    def step(self, groups: Groups, culprit: str) -> None:
+        """A step has been skipped because ``culprit`` is not finite."""
+        self.count("steps_skipped", groups, _TOLD["steps_skipped"].format(culprit))
 
-    def watch(self, refreshed: Flag | None) -> None:
-        """A Hessian has been taken in, if it was finite."""
-        if refreshed is not None:
-            self._refreshed.append(refreshed)
+    def watch(self, key: str, good: Tensor | None) -> None:
+        """Count under ``key`` if ``good``, one bool on a device, turns out to be false."""
+        if good is not None:
+            self._watched.append((key, Flag(good)))
 
     def settle(self, groups: Groups, *, wait: bool) -> None:
-        """Count those refreshes whose fate is known; ``wait`` for the others too."""
-        while self._refreshed and (wait or self._refreshed[0].is_known):
-            if not self._refreshed.pop(0):
-                self._count("refreshes_skipped", groups)
+        """Count what is known by now; ``wait`` for the rest too."""
+        while self._watched and (wait or self._watched[0][1].is_known):
+            key, good = self._watched.pop(0)
+            if not good:
+                self.count(key, groups)
 
-    def _count(self, key: str, groups: Groups) -> None:
+    def count(self, key: str, groups: Groups, told: str = "") -> None:
+        """Add one to the counter ``key``, and warn of the first."""
         for group in groups:
             group[key] += 1
+        self.tell(key, told)
+
+    def tell(self, key: str, told: str = "") -> None:
+        """Warn of the first of a kind; what was counted elsewhere has been counted."""
         if key not in self._told:
             self._told.add(key)
-            warnings.warn(_TOLD[key], RuntimeWarning, stacklevel=2)
+            warn(told or _TOLD[key].format("A gradient"))

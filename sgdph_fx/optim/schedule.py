@@ -18,8 +18,8 @@ class Schedule:
     Args:
         cycle: The M second-order parameters in registration order: sorted by their group's ``index``, then
             those of groups without one, in the order of the groups.
-        interval: k: a Hessian is refreshed at every k-th step, so that a cycle takes k M steps.
-        first_order: The one that keeps its place in the cycle and yet takes plain momentum steps, if any.
+        interval: k: a Hessian is refreshed at every k-th step, so a cycle takes k M steps.
+        first_order: The one that keeps its place in the cycle but takes plain momentum steps, if any.
     """
 
     cycle: tuple[Tensor, ...]
@@ -45,16 +45,21 @@ class Schedule:
         return cls(cycle, cycle[-1] if last_is_first_order and cycle else None, interval)
 
     def due(self, t: int) -> Tensor | None:
-        """The parameter whose Hessian step t refreshes, t counted from 1; None where no product is needed."""
+        """The parameter whose Hessian step t refreshes, t counted from 1; None where no parameter is due."""
         turn, wait = divmod(t - 1, self.interval)
         if wait or not self.cycle:
             return None
         parameter = self.cycle[turn % len(self.cycle)]
         return None if parameter is self.first_order else parameter
 
-    def cycles_begun(self, t: int) -> int:
-        """n = ⌊t / (k M)⌋ + 1, the exponent in the authors' correction of a zero start, alike for all layers.
+    def cycles_begun(self, t: int, start: int = 0, before: int = 0) -> int:
+        """n = ⌊t / (k M)⌋ + 1, the exponent in the authors' correction of a zero start.
 
         The authors have k = 1. With k > 1 a cycle still refreshes each average once, and n counts the cycles.
+
+        Args:
+            t: The step, counted from 1.
+            start: The step after which the cycle last changed its length M, because parameters joined.
+            before: How many cycles had been completed by then.
         """
-        return t // (self.interval * len(self.cycle)) + 1
+        return before + (t - start) // (self.interval * len(self.cycle)) + 1

@@ -9,27 +9,17 @@ import torch
 from torch import Tensor, nn
 from torch.optim.optimizer import ParamsT
 
-from sgdph_fx.curvature.probes import ProbeName
-from sgdph_fx.optim.all_reduce import ProcessGroup, all_reduce_hessian
-from sgdph_fx.optim.base import OptimizerBase
-from sgdph_fx.optim.group_step import apply_step, init_state, is_state_initialization, update_hessian_average
-from sgdph_fx.optim.hessian_estimate import (
-    HessianEstimate,
-    HessianRequest,
-    from_gradient,
-    from_loss,
-    release_graphs,
-)
-from sgdph_fx.optim.scaling import loss_scale
-from sgdph_fx.optim.schedule import Schedule
-from sgdph_fx.optim.shards import is_sharded, local
-from sgdph_fx.optim.validation import check_loss, check_reached, refuse_sparse_gradients
-from sgdph_fx.optim.variants import VARIANTS, VariantName
+from sgdph_fx.optim.all_reduce import ProcessGroup
+from sgdph_fx.optim.estimators import FallbackName, ProbeName
+from sgdph_fx.optim.finding import refuse_repeated_draws
+from sgdph_fx.optim.loss_checks import check_loss, refuse_inference_mode
+from sgdph_fx.optim.stepping import Stepping
+from sgdph_fx.optim.variants import VariantName
 
 __all__ = ["SGDPH"]
 
 
-class SGDPH(OptimizerBase):
+class SGDPH(Stepping):
     r"""SGD with Partial Hessian, Algorithm 1 of Sun, Yong and Zhang, arXiv:2403.02681.
 
     Groups with ``order`` 2, the channel-wise parameters, take Newton-type steps; groups with ``order`` 1,
@@ -44,13 +34,13 @@ class SGDPH(OptimizerBase):
 
     where (4) and (5) run for **one** second-order parameter, in turn and in registration order (section
     3.3), and :math:`v` is the vector of ones (3). A cycle takes M steps, M the number of second-order
-    parameters; with ``hessian_interval=k`` it takes k M, and the steps between are plain SGD's in price.
+    parameters; with ``hessian_interval=k`` it takes k M, and the steps between cost what plain SGD's do.
 
-    So it is printed, and ``variant="paper"`` does it. The code that made the paper's tables does something
-    else, ``variant="authors"``: :mod:`sgdph_fx.optim.variants` lists the differences, and the few places
-    where ours differs from the authors' code.
+    These are the printed equations, and ``variant="paper"`` follows them. The code that made the paper's tables
+    differs, and ``variant="authors"`` follows it: :mod:`sgdph_fx.optim.variants` lists the differences, and the
+    few places where ours differs from the authors' code.
 
-    Two ways to call it give equal results, the first for less: tangents pass only what lies above the due
+    You can call it in two ways with equal results. The first costs less: tangents pass only what lies above the due
     parameter (:mod:`sgdph_fx.curvature.forward_over_reverse`), and no graph of a gradient is made::
 
         optimizer.backward(loss)                    loss.backward(create_graph=True)
@@ -58,10 +48,11 @@ class SGDPH(OptimizerBase):
 
     Args:
         params: Parameters, named parameters, or groups: dicts with ``params``, any argument below but
-            ``variant``, ``order`` (1 or 2; 1 if absent), and ``index`` (ints: the places of ``params`` in
-            the registration order of the whole model, in which Hessians are refreshed; groups without it
-            come last, in their order). Other keys (``role``, ``name``) are carried along. Dense real leaves
-            of any shape, dtype and device. The dicts are copied, not changed.
+            ``variant``, ``hessian_interval`` and ``capturable``, ``order`` (1 or 2; 1 if absent), and ``index``
+            (ints: the places of ``params`` in the registration order of the whole model, in which Hessians are
+            refreshed; groups without it come last, in their order). Other keys (``role``, ``name``) are carried
+            along. Dense leaves of any shape, dtype and device, real ones where the order is 2. The dicts are
+            copied, not changed.
         lr: τ, the step size; a number or a tensor of one number.
         second_order_lr: τ_SO, on top of τ for second-order parameters. The paper's: 1e-3.
         momentum: β, of the gradient. The paper's: 0.9. In [0, 1), for the paper's variant in (0, 1].
@@ -71,29 +62,50 @@ class SGDPH(OptimizerBase):
         variant: ``"authors"`` or ``"paper"``, one for all groups.
         probe: How diag(H) is read. ``"ones"``: (3), the block's row sums. ``"rademacher"``: z∘(Hz), z random
             signs, at the same price; M^H then averages it with its sign, and (4) is taken of the average
-            instead. ``"exact"``: one product for each number of the parameter.
+            instead. ``"exact"``: one product for each number of the parameter. ``"gradient"``: no product at all,
+            \|g\| of the due parameter in place of \|Hv\|, at SGD's price; it is a normalized step, not curvature.
         hessian_interval: k, one for all groups: a Hessian is refreshed at steps 1, k + 1, 2k + 1, ...
         max_preconditioner: The most that the factor on M^G in D may be, everything in it; 1 keeps
             second-order steps within SGD's, also where H is nothing but rounding. None for no bound.
+        without_curvature: What becomes of a parameter below an operation that has no second derivative.
+            ``"first-order"``: it takes SGD's steps, as if its order were 1. ``"gradient"``: \|g\| stands in for
+            \|Hv\|. ``"raise"``: :class:`NoCurvatureError`. The first such parameter warns by name, all are counted.
         seed: Decides the signs z together with the step's number, alike on all processes.
         maximize: Climb instead of descend.
         foreach: torch's multi-tensor calls, or a plain loop with the same bits; None lets torch choose.
+        capturable: Whether a step may be captured in a CUDA graph: the host reads nothing, counts are kept on the
+            device and brought up to date by :meth:`state_dict`, ``lr`` may be a tensor on the device. A step that is
+            skipped has used up its turn in the cycle. :class:`sgdph_fx.CapturedStep` sees to all this.
         process_group: The processes over which gradients are averaged, and the Hessian with them, by one small
             all-reduce at each step. None for all, if ``torch.distributed`` is initialized; a group of one for
             a process that trains by itself beside others. Neither saved nor copied.
 
-    A step whose loss is not finite is skipped; a Hessian that is not finite is left out, and the step taken.
-    In one process neither waits for a device to finish its backward pass; with several, each step awaits their
-    all-reduce. Both are counted, and the first of each is told.
+    A step whose loss or gradients are not finite is skipped; a Hessian that is not finite is left out, and the step
+    taken. Both are counted; the first of each kind warns. A step without any gradient does nothing and counts as none.
 
     :meth:`state_dict` holds all of its state: for each parameter ``momentum_buffer`` (M^G), for
-    second-order ones ``hessian_average`` (M^H), and in each group, alike in all, ``step``, the number of
-    steps taken, ``steps_skipped`` and ``refreshes_skipped``. What :meth:`backward` found is no state: like
-    ``.grad``, it lives until :meth:`step` or :meth:`zero_grad`.
+    second-order ones ``hessian_average`` (M^H), and ``lacks_curvature`` where that is so; in each group, alike in all,
+    ``step``, the number of steps taken, ``steps_skipped``, ``refreshes_skipped`` and ``curvature_missed``. What
+    :meth:`backward` found is no state: like ``.grad``, it lives until :meth:`step` or :meth:`zero_grad`.
 
     Raises:
-        OptimizerError: for a hyper-parameter out of range, a sparse or complex parameter, or an ``index``
+        OptimizerError: for a hyper-parameter out of range, a parameter that cannot be stepped, or an ``index``
             that gives no order.
+
+    >>> import torch
+    >>> from torch import nn
+    >>> net = nn.Sequential(nn.Linear(4, 8), nn.LayerNorm(8), nn.Linear(8, 1))
+    >>> groups = [
+    ...     {"params": [net[1].weight, net[1].bias, net[0].bias], "order": 2},
+    ...     {"params": [net[0].weight, net[2].weight, net[2].bias], "order": 1},
+    ... ]
+    >>> optimizer = SGDPH(groups, lr=0.1)
+    >>> for _ in range(3):
+    ...     optimizer.zero_grad()
+    ...     optimizer.backward(net(torch.randn(16, 4)).square().mean())
+    ...     optimizer.step()
+    >>> optimizer.statistics()["step"]
+    3
     """
 
     # The convention by which training scripts know to call `loss.backward(create_graph=True)`.
@@ -113,9 +125,11 @@ class SGDPH(OptimizerBase):
         probe: ProbeName = "ones",
         hessian_interval: int = 1,
         max_preconditioner: float | None = None,
+        without_curvature: FallbackName = "first-order",
         seed: int = 0,
         maximize: bool = False,
         foreach: bool | None = None,
+        capturable: bool = False,
         process_group: ProcessGroup = None,
     ) -> None:
         self._process_group = process_group
@@ -130,16 +144,13 @@ class SGDPH(OptimizerBase):
             "probe": probe,
             "hessian_interval": hessian_interval,
             "max_preconditioner": max_preconditioner,
+            "without_curvature": without_curvature,
             "seed": seed,
             "maximize": maximize,
             "foreach": foreach,
+            "capturable": capturable,
         }
         super().__init__(params, defaults)
-
-    @property
-    def due(self) -> Tensor | None:
-        """The parameter whose Hessian the next step refreshes; None where that step needs no product."""
-        return self._schedule().due(self._steps_taken + 1)
 
     def backward(
         self,
@@ -147,13 +158,14 @@ class SGDPH(OptimizerBase):
         *,
         hessian_loss: Callable[[], Tensor] | None = None,
         module: nn.Module | None = None,
+        retain_graph: bool = False,
     ) -> None:
         """Add the gradients of ``loss`` to ``.grad`` as ``loss.backward()`` does, and find the due Hessian.
 
-        Call it several times before :meth:`step` to sum over micro-batches: the Hessian is summed like the
-        gradients. The graph of ``loss`` is freed and no ``.grad`` carries one; they are ``loss.backward()``'s
-        to the bit, and every hook runs as in it. A hook that changes a gradient on its way is not differentiated:
-        for that call ``loss.backward(create_graph=True)``.
+        Call it several times before :meth:`step` to sum over micro-batches or losses: the Hessian is summed like
+        the gradients. No ``.grad`` carries a graph; they are ``loss.backward()``'s to the bit, and every hook runs
+        as in it. A hook that changes a gradient on its way is not differentiated: for that call
+        ``loss.backward(create_graph=True)``.
 
         Args:
             loss: One real number with its graph, of any dtype and device.
@@ -161,23 +173,25 @@ class SGDPH(OptimizerBase):
                 called where a Hessian is due, and the Hessian is that of its loss. Modules that it calls keep
                 their buffers, and random numbers are drawn as if it had not been called.
             module: What computed the loss; needed for parameters that ``fully_shard`` has cut into pieces.
+            retain_graph: Keep the graph, for another loss that shares it; otherwise it is freed.
 
         Raises:
             StaleOptimizerError: if the loss reaches none of the optimizer's parameters.
-            NoCurvatureError: if an operation on the way to the due parameter has no second derivative.
-            OptimizerError: if ``loss`` is not one real number that requires a gradient.
+            NoCurvatureError: if an operation on the way to the due parameter has no second derivative, and
+                ``without_curvature="raise"``.
+            OptimizerError: if ``loss`` is not one real number that requires a gradient, its graph has been used
+                up, or ``torch.inference_mode()`` is on.
 
-        On any of these, no gradient has been written, unless it is ``hessian_loss`` that fails.
+        On any of these, no gradient has been written, unless it is ``hessian_loss`` that fails, or the graph was used.
         """
+        refuse_inference_mode("backward()")
         check_loss(loss)
-        params = [p for group in self.param_groups for p in group["params"]]
-        if not any(is_sharded(p) for p in params):
-            check_reached(loss, self.param_groups)
-            # A sum goes on only as long as the gradients that it belongs to.
-            if all(p.grad is None for p in params):
-                self._pending = None
-        found = from_loss(loss, self._due_at(self._steps_taken + 1, module), hessian_loss)
-        self._pending = found.accumulate(self._pending)
+        due = self._request(self._steps_taken + 1, module)
+        if self.param_groups[0]["capturable"]:
+            refuse_repeated_draws(due)
+        if not self._layout().is_sharded:  # else the graph knows the gathered parameters, not their pieces
+            self._unowned.check(loss, self._layout(), thoroughly=due is not None and due.probe is not None)
+        self._find(loss, due, hessian_loss, retain_graph=retain_graph)
 
     @overload
     def step(self, closure: None = None) -> None: ...
@@ -193,60 +207,23 @@ class SGDPH(OptimizerBase):
             closure: Computes the loss, calls :meth:`backward` (or ``loss.backward(create_graph=True)``), and
                 returns the loss.
 
-        A first step with all lr and all gradients zero makes the state and counts as none:
-        ``torch.distributed.checkpoint`` takes it before it loads.
+        Without any gradient nothing happens, and the due parameter keeps its turn. A first step with all lr and all
+        gradients zero makes the state and counts as none: ``torch.distributed.checkpoint`` takes it before it loads.
 
         Returns:
             What the closure returned; None without one.
 
         Raises:
             NoCurvatureError: if a Hessian is due, and neither :meth:`backward` was called nor a graph kept.
-            OptimizerError: if a gradient is sparse.
+            OptimizerError: if a gradient is sparse or still scaled by a ``GradScaler``, a tensor that the Hessian
+                needs was changed, or ``torch.inference_mode()`` is on.
 
-        On either of these, nothing has been written.
+        On any of these, nothing has been written.
         """
+        refuse_inference_mode("step()")
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        refuse_sparse_gradients(self.param_groups)
-        self._skipped.settle(self.param_groups, wait=True)
-        t, schedule = self._steps_taken + 1, self._schedule()
-        if self._pending is None and is_state_initialization(self.param_groups, self.state):
-            for group in self.param_groups:
-                init_state(group, self.state, schedule)
-            return loss
-        found = self._found(t)
-        self._pending = None
-        release_graphs(self.param_groups)
-        if not found.is_finite:
-            self._skipped.step(self.param_groups)
-            return loss
-        self._skipped.watch(update_hessian_average(found, self.param_groups, self.state))
-        for group in self.param_groups:
-            apply_step(group, self.state, schedule, t)
-            group["step"] = t
-        self._skipped.settle(self.param_groups, wait=False)
+        self._take_step()
         return loss
-
-    def _schedule(self) -> Schedule:
-        # Made anew each time: wrappers put other tensors into the groups.
-        last_is_first_order = VARIANTS[self.defaults["variant"]].last_is_first_order
-        interval = self.param_groups[0]["hessian_interval"]
-        return Schedule.of(self.param_groups, last_is_first_order=last_is_first_order, interval=interval)
-
-    def _due_at(self, t: int, module: nn.Module | None = None) -> HessianRequest | None:
-        due = self._schedule().due(t)
-        return None if due is None else HessianRequest.for_step(due, self.param_groups, t, module)
-
-    def _found(self, t: int) -> HessianEstimate:
-        device = local(self.param_groups[0]["params"][0]).device
-        return all_reduce_hessian(self._found_here(t).unscale(loss_scale()), device, self._process_group)
-
-    def _found_here(self, t: int) -> HessianEstimate:
-        due, pending = self._due_at(t), self._pending
-        if due is None:
-            return HessianEstimate(None, None) if pending is None else pending
-        if pending is None or pending.parameter is not due.parameter:
-            return from_gradient(due, self.param_groups)
-        return pending

@@ -65,7 +65,7 @@ def whole(parameter: Tensor, name: str, module: nn.Module | None) -> Iterator[Te
         return
     if module is None:
         raise OptimizerError(
-            f"The Hessian of parameter {name} is due, which `fully_shard` has cut into pieces, and only its "
+            f"The Hessian of parameter {name!r} is due, which `fully_shard` has cut into pieces, and only its "
             "module knows it whole. Call `optimizer.backward(loss, module=model)`."
         )
     shards: list[Any] = [m for m in module.modules() if hasattr(m, "set_reshard_after_backward")]
@@ -81,16 +81,16 @@ def whole(parameter: Tensor, name: str, module: nn.Module | None) -> Iterator[Te
 
 
 def _gathered(name: str, module: nn.Module) -> Tensor:
-    found = dict(module.named_parameters()).get(name.strip("'"))
+    found = dict(module.named_parameters()).get(name)
     if found is None:
         raise OptimizerError(
-            f"The Hessian of parameter {name} is due, and the module has no parameter of that name. Build the "
+            f"The Hessian of parameter {name!r} is due, and the module has no parameter of that name. Build the "
             "optimizer from the sharded module's named parameters: `SGDPH(model.named_parameters(), ...)`, or "
             "groups with `param_names`, as `sgdph_fx.param_groups` makes them."
         )
     if is_sharded(found):
         raise OptimizerError(
-            f"The Hessian of parameter {name} is due, which stays cut into pieces during the forward pass. Only "
+            f"The Hessian of parameter {name!r} is due, which stays cut into pieces during the forward pass. Only "
             "`fully_shard` is known here, no tensor parallelism: put the parameter into a group with order=1."
         )
     return found

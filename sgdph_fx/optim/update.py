@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import repeat
-from typing import Any, cast
+from typing import Any, TypeAlias, cast
 
 import torch
 from torch import Tensor
@@ -17,7 +17,13 @@ from torch.utils._foreach_utils import _group_tensors_by_device_and_dtype
 
 from sgdph_fx.optim.variants import Variant
 
-__all__ = ["Coefficients", "descend", "refresh"]
+__all__ = ["Coefficients", "Number", "Rates", "descend", "refresh"]
+
+Number: TypeAlias = Any
+"""A number that the host knows, or a tensor of one number."""
+
+Rates: TypeAlias = "tuple[Tensor, Tensor]"
+"""τ and τ_SO on the device."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,18 +45,28 @@ class Coefficients:
     keep: float
     take: float
     first: float
-    scale: float
+    scale: Number
     damping: float
-    floor: float
+    floor: Number
     weight_decay: float
-    lr: float
+    lr: Number
     maximize: bool
 
     @classmethod
-    def of(cls, group: dict[str, Any], variant: Variant, cycles_begun: int) -> Coefficients:
-        """Those of one group at a step in the given Hessian cycle."""
+    def of(
+        cls, group: dict[str, Any], variant: Variant, cycles_begun: Any, rates: Rates | None = None
+    ) -> Coefficients:
+        """Those of one group at a step in the given Hessian cycle.
+
+        Args:
+            group: The group.
+            variant: Its reading of the algorithm.
+            cycles_begun: n, a number or a tensor of one number.
+            rates: τ and τ_SO, where they are tensors on the device; else they are the group's.
+        """
         keep, take, first = variant.gradient_weights(group["momentum"])
-        scale = group["second_order_lr"] * variant.correction(group["hessian_momentum"], cycles_begun)
+        lr, second_order_lr = rates or (float(group["lr"]), group["second_order_lr"])
+        scale = second_order_lr * variant.correction(group["hessian_momentum"], cycles_begun)
         cap = group["max_preconditioner"]
         return cls(
             keep=keep,
@@ -60,12 +76,14 @@ class Coefficients:
             damping=variant.damping(group["eps"]),
             floor=0.0 if cap is None else scale / cap,
             weight_decay=group["weight_decay"],
-            lr=float(group["lr"]),
+            lr=lr,
             maximize=group["maximize"],
         )
 
 
-def refresh(average: Tensor, hessian: Tensor, *, alpha: float, variant: Variant) -> Tensor:
+def refresh(
+    average: Tensor, hessian: Tensor, *, alpha: float, variant: Variant, allowed: Tensor | None = None
+) -> Tensor:
     """Take a new Hessian diagonal, rectified by (4) unless that is left for later, into M^H in place: (5).
 
     Returns:
@@ -73,7 +91,8 @@ def refresh(average: Tensor, hessian: Tensor, *, alpha: float, variant: Variant)
     """
     old, new = variant.hessian_weights(alpha)
     finite = torch.isfinite(hessian).all()
-    average.copy_(torch.where(finite, average.mul(old).add_(hessian, alpha=new), average))
+    taken = finite if allowed is None else finite & allowed
+    average.copy_(torch.where(taken, average.mul(old).add_(hessian, alpha=new), average))
     return finite
 
 

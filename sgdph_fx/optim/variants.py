@@ -31,7 +31,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor
@@ -63,7 +63,7 @@ class Variant:
     rectify: Callable[[Tensor, float], Tensor]
     initial_average: Callable[[float], float]
     damping: Callable[[float], float]
-    correction: Callable[[float, int], float]
+    correction: Callable[[float, Any], Any]
     decay_first_order_gradient: bool
     last_is_first_order: bool
     open_interval_at: Literal[0, 1]

@@ -11,7 +11,7 @@ from sgdph_fx.plan.plan import Plan
 
 __all__ = ["Change", "plan_changes"]
 
-Row = TypeVar("Row", ConvolutionEntry, ParameterEntry)
+Entry = TypeVar("Entry", ConvolutionEntry, ParameterEntry)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +40,8 @@ def plan_changes(before: Plan, after: Plan) -> tuple[Change, ...]:
     """
     return (
         *_whole(before, after),
-        *_rows("convolution", before.convolutions, after.convolutions, _convolution),
-        *_rows("parameter", before.parameters, after.parameters, _parameter),
+        *_entries("convolution", before.convolutions, after.convolutions, _convolution),
+        *_entries("parameter", before.parameters, after.parameters, _parameter),
         *_frozen(before, after),
     )
 
@@ -53,28 +53,29 @@ def _whole(before: Plan, after: Plan) -> Iterator[Change]:
         yield Change("policy", "", before.policy, after.policy)
 
 
-def _rows(
+def _entries(
     what: Literal["convolution", "parameter"],
-    before: Sequence[Row],
-    after: Sequence[Row],
-    treatment: Callable[[Row], str],
+    before: Sequence[Entry],
+    after: Sequence[Entry],
+    treatment: Callable[[Entry], str],
 ) -> Iterator[Change]:
-    old: Mapping[str, Row] = {row.name: row for row in before}
-    new: Mapping[str, Row] = {row.name: row for row in after}
+    old: Mapping[str, Entry] = {entry.name: entry for entry in before}
+    new: Mapping[str, Entry] = {entry.name: entry for entry in after}
     for name in dict.fromkeys([*old, *new]):
-        then, now = (treatment(rows[name]) if name in rows else "absent" for rows in (old, new))
+        then, now = (treatment(entries[name]) if name in entries else "absent" for entries in (old, new))
         if then != now:
             yield Change(what, name, then, now, (new if name in new else old)[name].reason)
 
 
-def _convolution(row: ConvolutionEntry) -> str:
-    norm = f" by {row.norm}" if row.norm else ""
-    return f"{row.verdict}{norm}, {'decoupled' if row.decouple else 'kept'}"
+def _convolution(entry: ConvolutionEntry) -> str:
+    norm = f" by {entry.norm}" if entry.norm else ""
+    return f"{entry.verdict}{norm}, {'decoupled' if entry.decouple else 'kept'}"
 
 
-def _parameter(row: ParameterEntry) -> str:
-    order = "second-order" if row.order == 2 else "first-order"
-    return f"{order} {row.role} of shape {'x'.join(map(str, row.shape)) or 'scalar'}"
+def _parameter(entry: ParameterEntry) -> str:
+    order = "second-order" if entry.order == 2 else "first-order"
+    options = "".join(f", {name}={value}" for name, value in sorted(entry.options.items()))
+    return f"{order} {entry.role} of shape {'x'.join(map(str, entry.shape)) or 'scalar'}{options}"
 
 
 def _frozen(before: Plan, after: Plan) -> Iterator[Change]:

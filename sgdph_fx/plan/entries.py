@@ -1,31 +1,80 @@
-"""The rows of a plan: one for each convolution, each parameter, each hint."""
+"""The entries of a plan: one for each convolution, each parameter, each hint."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
-__all__ = ["Action", "ConvolutionEntry", "Hint", "ParameterEntry", "Policy", "Role", "Verdict", "Way"]
+__all__ = [
+    "RESERVED_OPTIONS",
+    "Action",
+    "ConvolutionEntry",
+    "Hint",
+    "Kind",
+    "Option",
+    "ParameterEntry",
+    "Place",
+    "Policy",
+    "Role",
+    "Verdict",
+    "Way",
+]
 
 Policy = Literal["direct", "see-through", "absorbing"]
 Action = Literal["keep", "decouple", "first-order", "second-order"]
+
+# A value of an option of a parameter group, as JSON can hold it.
+Option = bool | int | float | str | tuple[float, ...] | None
+
+# What a parameter group says about itself; an option of this name would hide it.
+RESERVED_OPTIONS = ("params", "param_names", "order", "role", "name", "index")
 
 Verdict = Literal["bare", "normalized"]
 Way = Literal["symbolic", "recorded"]
 Role = Literal[
     "norm.weight", "norm.bias", "gain", "direction", "bias", "layer_scale", "activation", "weight", "other"
 ]
+# What a parameter is, more finely than its role; docs/schemes.md explains each.
+Kind = Literal[
+    "convolution",
+    "linear",
+    "attention-qkv",
+    "recurrent",
+    "router",
+    "experts",
+    "head",
+    "embedding",
+    "tied-embedding",
+    "position",
+    "token",
+    "direction",
+    "gain",
+    "norm-scale",
+    "norm-shift",
+    "bias",
+    "layer-scale",
+    "slope",
+    "temperature",
+    "state-space",
+    "other",
+    "",
+]
+# Whether a weight is next to the model's input or output; empty in between.
+Place = Literal["first", "last", ""]
 
 
 @dataclass(frozen=True, slots=True)
 class ConvolutionEntry:
-    """What was decided about one convolution, and why.
+    """What was decided about one convolution, or about one linear layer that a rule decouples, and why.
 
     Args:
-        name: Path of the module; of a functional convolution, that of its weight without ``.weight``.
+        name: Path of the module; of a functional convolution, that of its weight without ``.weight``, or of the
+            function where no parameter is its weight.
         kind: The module's class, or the function's name.
         weight: Name of its weight, under the first name that ``named_parameters()`` gives it, so
-            that convolutions which share one parameter name the same weight.
+            that convolutions which share one parameter name the same weight. If the weight is computed, the
+            parameter behind it, or empty.
         shape: Shape of the weight.
         out_channels: Number of output filters, which is the number of gains.
         transposed: Whether output channels are dimension 1 of the weight.
@@ -64,6 +113,12 @@ class ParameterEntry:
         role: What it is.
         module: Class of the module that owns it.
         reason: A sentence that says why it has this order.
+        options: Options of the parameter group that it goes to, by a rule of yours.
+        kind: What it is, more finely than its role; empty in a plan of an earlier release.
+        place: ``"first"`` for what belongs to a layer next to the input, ``"last"`` for one next to the output.
+        fan_in: Of a weight, how many numbers each output is a sum of.
+        fan_out: Of a weight, how many outputs each input goes to.
+        layer: Its layer, counted from the input; None where no operation that was seen reads it.
     """
 
     name: str
@@ -72,6 +127,12 @@ class ParameterEntry:
     role: Role
     module: str
     reason: str
+    options: Mapping[str, Option] = field(default_factory=dict, hash=False)
+    kind: Kind = ""
+    place: Place = ""
+    fan_in: int | None = None
+    fan_out: int | None = None
+    layer: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

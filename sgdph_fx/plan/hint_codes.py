@@ -8,18 +8,25 @@ __all__ = ["HINTS"]
 
 HINTS: Mapping[str, str] = {
     "absorbed-bias": (
-        "A batch norm subtracts this bias again: it changes nothing, and its Hessian is rounding noise, which makes "
-        "for the largest step of all. Build the convolution with `bias=False`."
+        "The norm that follows subtracts this bias again: it changes nothing, and its Hessian is rounding noise, which "
+        "makes for the largest step of all. Build the convolution with `bias=False`."
+    ),
+    "already-prepared": (
+        "The model came with convolutions that are decoupled already. They stay as they are, and the plan fits them. "
+        "To decide anew, prepare `restore(model)`."
     ),
     "classifier-bias": (
-        "The bias of the last linear layer: under cross-entropy the rows of its Hessian sum to zero, so the probe of "
+        "The bias of a last linear layer: under cross-entropy the rows of its Hessian sum to zero, so the probe of "
         'ones sees no curvature at all. `variant="authors"` steps the last channel-wise parameter by SGD for this '
-        'reason; with another variant, or where that bias is not the last, use `probe="rademacher"` or a rule '
-        "`first-order`."
+        'reason, but this bias is not the last one. Use `probe="rademacher"` or a rule `first-order`.'
     ),
     "frozen-norm": (
         "Norms that are frozen normalize nothing, and the convolutions before them are not decoupled: nothing in that "
         "part of the model gets Hessian treatment. Thaw the norm, or the convolution's weight, if it should."
+    ),
+    "late-parameters": (
+        "The model makes parameters when it runs for the first time, so they are in no group and would never be "
+        "trained. Run it once on an input, then prepare it."
     ),
     "never-called": "Neither mode calls this convolution, so no gradient reaches it, and it is left as it is.",
     "never-reached": (

@@ -8,20 +8,35 @@ kept beside the code, and applied to a fresh instance of the same model without 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any, get_args
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from itertools import islice
+from typing import Any
 
 from torch import Tensor, nn
 
 from sgdph_fx.errors import PlanFormatError, PlanMismatchError
-from sgdph_fx.plan.entries import ConvolutionEntry, Hint, ParameterEntry, Policy, Role, Verdict, Way
+from sgdph_fx.plan.consistency import contradictions
+from sgdph_fx.plan.entries import ConvolutionEntry, Hint, Kind, ParameterEntry, Policy, Way
+from sgdph_fx.plan.fitting import misfits, parts_of
+from sgdph_fx.plan.state_dicts import plain_state_dict
+from sgdph_fx.plan.typed import FormatProblem, typed
 from sgdph_fx.transform.decouple import decouple
-from sgdph_fx.transform.filters import Filters, compose, decoupled_names, dotted
+from sgdph_fx.transform.filters import Filters
 
 __all__ = ["Plan"]
 
 VERSION = 1
+_LISTS = ("convolutions", "parameters", "hints")
+# Keys of parameters that earlier releases did not write, with the value that leaves them out.
+_ADDED: Mapping[str, object] = {
+    "options": {},
+    "kind": "",
+    "place": "",
+    "fan_in": None,
+    "fan_out": None,
+    "layer": None,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +47,8 @@ class Plan:
         model: Qualified name of the model's class.
         policy: The policy that it was decided under.
         way: How the model was read: ``"symbolic"`` tracing or a ``"recorded"`` run.
-        convolutions: A row for each convolution, in the order of ``named_modules()``.
-        parameters: A row for each trainable parameter of the prepared model, in the order of its
+        convolutions: An entry for each convolution, in the order of ``named_modules()``.
+        parameters: An entry for each trainable parameter of the prepared model, in the order of its
             ``named_parameters()``; this is the order in which Hessians are refreshed.
         frozen: Names of the parameters that require no gradient; they are in no group.
         hints: What is not wrong, but worth knowing.
@@ -64,28 +79,50 @@ class Plan:
 
     def to_json(self) -> str:
         """The plan as indented JSON text, stable from run to run, fit for review."""
-        return json.dumps({"version": VERSION, **asdict(self)}, indent=2, ensure_ascii=False) + "\n"
+        data: dict[str, object] = {"version": VERSION}
+        for part in fields(self):
+            value = getattr(self, part.name)
+            data[part.name] = list(map(_record, value)) if part.name in _LISTS else value
+        return json.dumps(data, indent=2, ensure_ascii=False) + "\n"
 
     @classmethod
     def from_json(cls, text: str) -> Plan:
         """Read what :meth:`to_json` wrote.
 
+        Every value is checked before there is a plan: its type, its range, and that the entries agree with each
+        other. Plans of earlier releases lack keys that were added later, and load.
+
+        Args:
+            text: The JSON text.
+
         Raises:
-            PlanFormatError: if the text is no JSON, no plan, or of another version.
+            PlanFormatError: if the text is no JSON, no plan, of another version, or contradicts itself; the
+                message says where.
+
+        Example:
+            >>> from sgdph_fx import analyze
+            >>> plan = analyze(nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU()))
+            >>> Plan.from_json(plan.to_json()) == plan
+            True
         """
-        try:
-            data = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise PlanFormatError(f"This is no plan: not valid JSON ({error}).") from error
-        if not isinstance(data, dict) or data.pop("version", None) != VERSION:
+        data = _loaded(text)
+        if isinstance(data, dict) and "plan" in data and "headline" in data:
+            raise PlanFormatError(
+                "This is a report, not a plan; its plan is under the key 'plan': read that part, or use the "
+                "`plan.json` beside it."
+            )
+        version = data.pop("version", None) if isinstance(data, dict) else None
+        if version != VERSION or isinstance(version, bool):
             raise PlanFormatError(
                 f"This is no plan of version {VERSION}, the one that this sgdph-fx reads; make it again "
                 "with `analyze(model).to_json()` or `sgdph-convert --output`."
             )
         try:
-            return _plan_from_dict(data)
-        except (TypeError, KeyError, ValueError) as error:
+            plan: Plan = typed(data, cls, "")
+        except FormatProblem as error:
             raise PlanFormatError(f"This plan is damaged: {error}. Make it again.") from error
+        require_consistent(plan)
+        return plan
 
     def apply(self, model: nn.Module, inplace: bool = False) -> nn.Module:
         """Rewrite ``model`` as planned, without tracing it.
@@ -98,10 +135,17 @@ class Plan:
             The prepared model, of the same class as ``model``.
 
         Raises:
-            PlanMismatchError: if the model's class, or the names, shapes or trainability of its parameters, are
-                not those of the plan; the message lists the differences, and the model is left as it was.
+            PlanFormatError: if the plan contradicts itself, which one that was read or analyzed does not.
+            PlanMismatchError: if the names, shapes or trainability of the model's parameters, or the filters of
+                its convolutions, are not those of the plan; the message lists the differences.
+            ModelError: as :func:`sgdph_fx.prepare`. In every case the model is left as it was.
         """
-        differences = list(_differences(self, model))
+        require_consistent(self)
+        if not isinstance(model, nn.Module):
+            raise PlanMismatchError(
+                f"A plan is applied to a torch.nn.Module; this is {type(model).__name__}."
+            )
+        differences = list(misfits(self, model))
         if differences:
             raise PlanMismatchError(
                 f"This plan was made for another model than this {type(model).__name__}: "
@@ -113,7 +157,7 @@ class Plan:
     @property
     def filters(self) -> dict[str, Filters]:
         """How the filters lie in each weight that is decoupled, by its name."""
-        return {row.weight: Filters(row.transposed, row.groups) for row in self.decoupled}
+        return {entry.weight: Filters(entry.transposed, entry.groups) for entry in self.decoupled}
 
     def restore_state_dict(self, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """A checkpoint of the prepared model as one of the plain model.
@@ -123,87 +167,61 @@ class Plan:
 
         Returns:
             The same tensors in the same order, but with each direction and gain made one weight again.
+
+        Raises:
+            PlanMismatchError: if it lacks a direction or a gain, or a shape is not the planned one.
         """
-        filters = self.filters
-        # A weight that convolutions share has a key for each of them.
-        every_name = filters | {dotted(row.name, "weight"): filters[row.weight] for row in self.decoupled}
-        weights, gains = _parts(every_name)
-        plain: dict[str, Tensor] = {}
-        for key, value in state_dict.items():
-            if key in weights:
-                weight = weights[key]
-                plain[weight] = compose(value, state_dict[decoupled_names(weight)[1]], every_name[weight])
-            elif key not in gains:
-                plain[key] = value
-        return plain
+        return plain_state_dict(self, state_dict)
 
     def without_rewriting(self) -> Plan:
         """The plan for the model as it stands: each weight that would be decoupled is first-order instead."""
-        weights, gains = _parts(self.filters)
+        weights, gains = parts_of(self.filters)
         parameters = tuple(
-            replace(row, name=weights[row.name], role="weight", reason="first-order: not decoupled")
-            if row.name in weights
-            else row
-            for row in self.parameters
-            if row.name not in gains
+            _as_weight(entry, weights[entry.name]) if entry.name in weights else entry
+            for entry in self.parameters
+            if entry.name not in gains
         )
-        convolutions = tuple(replace(row, decouple=False) for row in self.convolutions)
+        convolutions = tuple(replace(entry, decouple=False) for entry in self.convolutions)
         return replace(self, convolutions=convolutions, parameters=parameters)
 
 
-def _differences(plan: Plan, model: nn.Module) -> Iterator[str]:
-    """What tells ``model`` from the one that the plan was made for; nothing if it fits."""
-    decoupled = plan.filters
-    weights, gains = _parts(decoupled)
-    trainable = {
-        weights.get(row.name, row.name): row.shape for row in plan.parameters if row.name not in gains
-    }
-    found = dict(model.named_parameters())
-    for name, shape in trainable.items():
-        if name not in found:
-            yield f"{name} is missing{' (is the model prepared already?)' if name in decoupled else ''}"
-        elif tuple(found[name].shape) != shape:
-            yield f"{name} has shape {tuple(found[name].shape)}, planned {shape}"
-        elif not found[name].requires_grad:
-            yield f"{name} is frozen, but was trainable"
-    for name, parameter in found.items():
-        if name in trainable:
-            continue
-        if name not in plan.frozen:
-            yield f"{name} is not in the plan"
-        elif parameter.requires_grad:
-            yield f"{name} is trainable, but was frozen"
-    yield from (f"{name} is missing" for name in plan.frozen if name not in found)
+def _as_weight(entry: ParameterEntry, name: str) -> ParameterEntry:
+    """The entry of a direction as that of the weight that it would replace."""
+    kind: Kind = "head" if entry.place == "last" else "linear" if len(entry.shape) == 2 else "convolution"
+    reason = "first-order: not decoupled"
+    return replace(entry, name=name, role="weight", reason=reason, kind=kind if entry.kind else "")
 
 
-def _parts(weights: Iterable[str]) -> tuple[dict[str, str], set[str]]:
-    """The weight that each direction stands for, and the names of the gains."""
-    names = {weight: decoupled_names(weight) for weight in weights}
-    return {direction: weight for weight, (direction, _) in names.items()}, {
-        gain for _, gain in names.values()
-    }
+def _record(entry: ConvolutionEntry | ParameterEntry | Hint) -> dict[str, object]:
+    """An entry as JSON's object; its values are plain already, so that none is copied."""
+    values = {part.name: getattr(entry, part.name) for part in fields(entry)}
+    if not isinstance(entry, ParameterEntry):
+        return values
+    return {name: value for name, value in values.items() if name not in _ADDED or value != _ADDED[name]}
 
 
-def _plan_from_dict(data: dict[str, Any]) -> Plan:
-    convolutions = tuple(
-        ConvolutionEntry(**{**row, "shape": tuple(row["shape"]), "via": tuple(row["via"])})
-        for row in data.pop("convolutions")
-    )
-    parameters = tuple(
-        ParameterEntry(**{**row, "shape": tuple(row["shape"])}) for row in data.pop("parameters")
-    )
-    hints = tuple(Hint(**row) for row in data.pop("hints"))
-    frozen = tuple(data.pop("frozen"))
-    _require(data["policy"], Policy, "policy")
-    for convolution in convolutions:
-        _require(convolution.verdict, Verdict, f"verdict of {convolution.name}")
-    for parameter in parameters:
-        _require(parameter.role, Role, f"role of {parameter.name}")
-        if parameter.order not in (1, 2):
-            raise ValueError(f"order of {parameter.name} is {parameter.order!r}, neither 1 nor 2")
-    return Plan(convolutions=convolutions, parameters=parameters, hints=hints, frozen=frozen, **data)
+def require_consistent(plan: Plan) -> None:
+    """Refuse a plan whose entries contradict each other.
+
+    Raises:
+        PlanFormatError: with what contradicts what.
+    """
+    found = list(islice(contradictions(plan), 3))
+    if found:
+        raise PlanFormatError(f"This plan contradicts itself: {'; '.join(found)}. Make it again.")
 
 
-def _require(value: Any, allowed: Any, what: str) -> None:
-    if value not in get_args(allowed):
-        raise ValueError(f"{what} is {value!r}, none of {', '.join(map(repr, get_args(allowed)))}")
+def _loaded(text: str) -> Any:
+    """The JSON value in ``text``, whatever the text is."""
+    if not isinstance(text, str):
+        raise PlanFormatError(
+            f"A plan is read from its JSON text; this is {type(text).__name__}. Pass `path.read_text()`."
+        )
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:  # too deep, or a number of too many digits
+        raise PlanFormatError(f"This is no plan: not valid JSON ({_short(error)}).") from error
+
+
+def _short(error: Exception) -> str:
+    return "nested too deep" if isinstance(error, RecursionError) else str(error).partition(";")[0]

@@ -1,8 +1,8 @@
-"""Flow graph → the model's graph as data: its parts, what flows between them, and the way from each convolution.
+"""Flow graph → the model's graph as data: its parts, the links between them, and where each convolution's output goes.
 
-Modules that the rules know are single parts. Of all other operations those are parts that stand on the way of a
-convolution's output; the rest are put together where they follow each other. Each part stands in a module, so that a
-page can fold the graph_view by the model's own hierarchy.
+A module that the rules know is one part. An operation that a convolution's output passes is a part of its own; other
+operations that follow each other are merged. Each part belongs to a module, so a page can fold the graph by the model's
+own hierarchy.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ Kind = Literal["convolution", "norm", "module", "operation", "parameter", "input
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One node of the graph_view.
+    """One node of the graph view.
 
     Args:
         kind: What it is.
-        label: Class of the module, name of the operation, or how many operations it stands for.
-        path: Path of the module or name of the parameter; empty for what has none.
-        scope: Path of the module in which it stands; empty for the model itself.
-        source: ``file.py:line`` of the call, where known.
-        shape: Shape of the result, of a recorded run.
+        label: Class of the module, name of the operation, or how many operations were merged.
+        path: Path of the module or name of the parameter; empty if it has none.
+        scope: Path of the module that contains it; empty for the model itself.
+        source: ``file.py:line`` of the call, if known.
+        shape: Shape of the result, if a run was recorded.
     """
 
     kind: Kind
@@ -51,10 +51,10 @@ class GraphView:
 
     Args:
         parts: The nodes, in the order in which they run.
-        edges: Which part's result goes into which part, as places in ``parts``.
-        routes: For each call of a convolution, by its place in ``parts``, the places that its output passes
-            and those where its paths end; that call itself is not among them.
-        modules: Class of each module that holds parts, by path; the model itself has the empty path.
+        edges: Pairs of places in ``parts``: the result of the first goes into the second.
+        routes: For each call of a convolution, by its place in ``parts``, the places of the parts that its output
+            passes and of those where its paths end, without the call itself.
+        modules: Class of each module that contains parts, by path; the model itself has the empty path.
     """
 
     parts: tuple[Part, ...]
@@ -64,7 +64,7 @@ class GraphView:
 
 
 def graph_view_of(flow: Flow) -> GraphView:
-    """The graph view of what ``flow`` shows."""
+    """The graph view of a flow graph."""
     drawn = _drawn(flow)
     place = {node.name: position for position, node in enumerate(drawn)}
     successors = [{place[user] for user in flow.graph[node.name] if user in place} for node in drawn]
@@ -93,9 +93,9 @@ def graph_view_of(flow: Flow) -> GraphView:
 
 
 def _drawn(flow: Flow) -> list[fx.Node]:
-    """What leads from an input or a parameter to a module or the output.
+    """The nodes between an input or a parameter and a module or the output.
 
-    Not the arithmetic of shapes and constants, not buffers, nor a result that nobody uses.
+    Left out are the arithmetic of shapes and constants, buffers, and results that nothing uses.
     """
     nodes: list[fx.Node] = [attributes["node"] for _, attributes in flow.graph.nodes(data=True)]
     leading: set[str] = set()
@@ -126,7 +126,7 @@ def _is_conv(flow: Flow, node: fx.Node) -> bool:
 
 
 def _route(flow: Flow, start: fx.Node) -> set[str]:
-    """Names of the nodes from a convolution to where its paths end, these included."""
+    """Names of the nodes between a convolution and the ends of its paths, with those ends."""
     ends = {ending.node.name for ending in walk(flow, start)}
     seen: set[str] = set()
     queue = deque([start.name])
@@ -144,7 +144,7 @@ def _reaches_norm(flow: Flow, route: set[str]) -> bool:
 
 
 def _parts(flow: Flow, nodes: Sequence[fx.Node]) -> list[Part]:
-    """A part for each node; what happens before the model, to make its inputs, is input."""
+    """A part for each node. Operations that make the model's inputs, before it is called, are inputs."""
     parts: list[Part] = []
     inputs: set[str] = set()
     for node in nodes:
@@ -181,12 +181,12 @@ def _module_kind(flow: Flow, node: fx.Node) -> Kind:
 
 
 def _kind(part: Part) -> str | None:
-    """What a part may be put together with: operations of the same module."""
+    """What a part may be merged with: operations of the same module."""
     return part.scope if part.kind == "operation" else None
 
 
 def _with_one_input(groups: Sequence[int], parts: Sequence[Part]) -> list[int]:
-    """All inputs in one group: nothing comes before any of them, so that no cycle can close."""
+    """All inputs in one group. Nothing comes before an input, so this closes no cycle."""
     first = next((groups[place] for place, part in enumerate(parts) if part.kind == "input"), None)
     return [
         first if first is not None and part.kind == "input" else group
@@ -204,7 +204,7 @@ def _together(parts: Sequence[Part]) -> Part:
 
 
 def _holders(parts: Sequence[Part], modules: Mapping[str, nn.Module]) -> list[str]:
-    """The modules in which parts stand, and those in which these stand."""
+    """The modules that contain parts, and all modules around them."""
     paths = {""}
     for scope in {part.scope for part in parts}:
         names = scope.split(".")

@@ -18,11 +18,12 @@ def markdown(document: Document) -> str:
     """Headline, then a section with a table for each of the document's tables."""
     headline = "\n".join(f"- {_escape(sentence)}" for sentence in document.headline)
     sections = ("\n".join(_lines(table)) for table in document.tables)
-    return "\n\n".join(["# SGD with Partial Hessian", headline, *sections]) + "\n"
+    notes = ["\n".join(f"- {_escape(note)}" for note in document.notes)] if document.notes else []
+    return "\n\n".join(["# SGD with Partial Hessian", headline, *sections, *notes]) + "\n"
 
 
 def _lines(table: Table) -> Iterator[str]:
-    title = f"{table.title} ({len(table.rows):,})"
+    title = table.heading
     is_long = len(table.rows) > LONG
     yield f"<details><summary>{title}</summary>" if is_long else f"## {title}"
     yield ""

@@ -14,11 +14,13 @@ GAP = "  "
 def plain(document: Document) -> str:
     """Text that ``grep`` and ``awk`` can read: all columns but the last are single aligned words."""
     blocks = ["\n".join(document.headline), *("\n".join(_lines(table)) for table in document.tables)]
+    if document.notes:
+        blocks.append("\n".join(document.notes))
     return "\n\n".join(blocks) + "\n"
 
 
 def _lines(table: Table) -> Iterator[str]:
-    yield f"{table.title} ({len(table.rows):,})"
+    yield table.heading
     rows = (table.columns, *table.rows)
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:

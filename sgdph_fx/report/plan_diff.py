@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 
 from sgdph_fx.plan.diff import Change
+from sgdph_fx.plan.wording import counted
 from sgdph_fx.report import markdown, plain
 from sgdph_fx.report.tables import NONE, Document, Table
 
@@ -32,8 +33,11 @@ def as_json(found: Sequence[Change]) -> str:
 
 
 def _document(found: Sequence[Change]) -> Document:
-    if not found:
-        return Document(("Nothing is treated otherwise.",), ())
-    number = f"{len(found):,} difference{'' if len(found) == 1 else 's'}"
-    rows = tuple(tuple(getattr(change, column) or NONE for column in COLUMNS) for change in found)
-    return Document((f"{number} in what is treated how.",), (Table("Differences", COLUMNS, rows),))
+    """The name of the class is told apart: it decides nothing."""
+    treated = [change for change in found if change.what != "model"]
+    named = tuple(f"Its class was {c.before} and is {c.after}." for c in found if c.what == "model")
+    if not treated:
+        return Document(("Nothing is treated otherwise.", *named), ())
+    rows = tuple(tuple(getattr(change, column) or NONE for column in COLUMNS) for change in treated)
+    number = counted(len(treated), "difference")
+    return Document((f"{number} in what is treated how.", *named), (Table("Differences", COLUMNS, rows),))

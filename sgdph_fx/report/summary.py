@@ -10,7 +10,7 @@ from sgdph_fx.plan.entries import ParameterEntry
 from sgdph_fx.plan.plan import Plan
 from sgdph_fx.plan.wording import counted
 
-__all__ = ["Check", "Summary", "headline", "percent", "summarize"]
+__all__ = ["Check", "Summary", "facts", "headline", "percent", "summarize"]
 
 WAYS = {
     "symbolic": "traced symbolically, without running it",
@@ -25,6 +25,10 @@ class Check:
     Args:
         what: What was compared with what: ``"outputs before and after"``.
         max_relative_difference: The largest difference found, relative to the size of the original.
+
+    Example:
+        >>> Check("outputs in evaluation mode", 3.2e-7).max_relative_difference
+        3.2e-07
     """
 
     what: str
@@ -45,6 +49,13 @@ class Summary:
         numbers: Number of trainable numbers, in all those tensors.
         second_order_numbers: How many of them get Hessian treatment.
         frozen: Number of parameters that require no gradient.
+
+    Example:
+        >>> from torch import nn
+        >>> from sgdph_fx import analyze
+        >>> counts = summarize(analyze(nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8))))
+        >>> counts.numbers, counts.second_order_numbers  # 8·3·3·3 weights, and three times 8
+        (240, 24)
     """
 
     convolutions: int
@@ -73,6 +84,16 @@ def summarize(plan: Plan) -> Summary:
         numbers=_numbers(plan.parameters),
         second_order_numbers=_numbers(plan.second_order),
         frozen=len(plan.frozen),
+    )
+
+
+def facts(summary: Summary) -> tuple[tuple[str, str], ...]:
+    """The counts that stand at the head of the page, each a value and what it counts."""
+    return (
+        (f"{summary.decoupled:,} of {summary.convolutions:,}", "convolutions decoupled"),
+        (f"{summary.second_order_parameters:,} of {summary.parameters:,}", "parameters second-order"),
+        (percent(summary.second_order_share), "of all trainable numbers"),
+        (f"{summary.second_order_parameters:,}", "steps in a Hessian cycle"),
     )
 
 

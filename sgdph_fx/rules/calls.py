@@ -1,15 +1,16 @@
-"""How calls of functions and methods are read: their names, their arguments, what they use of them.
+"""Read calls of functions and methods: their names, their arguments, and which operands' numbers they use.
 
 ``F.relu``, ``torch.relu``, ``x.relu()`` and ``x.relu_()`` are one operation under one name.
 """
 
 from __future__ import annotations
 
+import sys
 import types
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from torch import fx
-from torchvision import ops
 
 from sgdph_fx.rules.layout import Argument
 
@@ -19,8 +20,11 @@ __all__ = [
     "SEVERAL_RESULTS",
     "WRAPPED",
     "argument_reader",
+    "data_operands",
     "is_in_place",
+    "numbers_read",
     "operation_name",
+    "wrapped_functions",
 ]
 
 # Reading these of a tensor, or making another of its shape, does not use its numbers.
@@ -63,7 +67,7 @@ METADATA = frozenset(
     ]
 )
 
-# These read the shape or the type of their second operand, and nothing else of it.
+# These read only the shape or the type of their second operand.
 LIKE_ANOTHER = frozenset(["expand_as", "reshape_as", "type_as", "view_as"])
 
 # These return a tuple, so that an index into their result picks a tensor and not a part of one.
@@ -80,6 +84,11 @@ SEVERAL_RESULTS = frozenset(
     ]
 )
 
+# Arguments that may be given one by one instead of as a tuple.
+_VARIADIC = ("dims", "shape")
+
+_SCALARS = (int, float, type(None))
+
 _ALIASES = {
     "iadd": "add",
     "radd": "add",
@@ -93,12 +102,18 @@ _ALIASES = {
     "divide": "div",
 }
 
-# Python functions whose inside is not to be looked at: the tracer writes each as one node.
-WRAPPED: dict[Any, str] = {
-    ops.stochastic_depth: "stochastic_depth",
-    ops.drop_block2d: "drop_block2d",
-    ops.drop_block3d: "drop_block3d",
+# Python functions that are not looked into, by qualified name, so that their packages need no import.
+WRAPPED = {
+    "torchvision.ops.stochastic_depth.stochastic_depth": "stochastic_depth",
+    "torchvision.ops.drop_block.drop_block2d": "drop_block2d",
+    "torchvision.ops.drop_block.drop_block3d": "drop_block3d",
 }
+
+
+def wrapped_functions() -> tuple[Callable[..., Any], ...]:
+    """Those of :data:`WRAPPED` that are imported, for the tracer to write as one node each."""
+    places = (name.rpartition(".") for name in WRAPPED)
+    return tuple(getattr(sys.modules[module], name) for module, _, name in places if module in sys.modules)
 
 
 def operation_name(node: fx.Node) -> str:
@@ -106,8 +121,8 @@ def operation_name(node: fx.Node) -> str:
     target = node.target
     if isinstance(target, str):
         return _canonical(target)
-    if target in WRAPPED:
-        return WRAPPED[target]
+    if (full := f"{getattr(target, '__module__', '')}.{getattr(target, '__qualname__', '')}") in WRAPPED:
+        return WRAPPED[full]
     if target is getattr:
         return str(node.args[1])
     name = getattr(target, "__name__", "")
@@ -126,11 +141,30 @@ def argument_reader(node: fx.Node) -> Argument:
     """Reads the arguments of a function or method call by position or name."""
 
     def arg(position: int, name: str, default: Any) -> Any:
-        if name == "dims" and len(node.args) > 2:
+        if position == 1 and name in _VARIADIC and len(node.args) > 2:
             return node.args[1:]  # x.permute(0, 2, 1) for x.permute((0, 2, 1))
         return node.args[position] if position < len(node.args) else node.kwargs.get(name, default)
 
     return arg
+
+
+def numbers_read(node: fx.Node) -> Sequence[fx.Node]:
+    """The operands whose numbers an operation uses, and not only their shape."""
+    if node.op not in ("call_function", "call_method"):
+        return node.all_input_nodes
+    name = operation_name(node)
+    if name in METADATA:
+        return ()
+    return data_operands(node) if name in LIKE_ANOTHER else node.all_input_nodes
+
+
+def data_operands(node: fx.Node) -> tuple[fx.Node, ...]:
+    """The first operand that is not a scalar; of a list, the tensors in it."""
+    operands = (*node.args, *node.kwargs.values())
+    first = next((a for a in operands if not isinstance(a, _SCALARS)), None)
+    if isinstance(first, list | tuple):
+        return tuple(a for a in first if isinstance(a, fx.Node))
+    return (first,) if isinstance(first, fx.Node) else ()
 
 
 def _canonical(name: str) -> str:

@@ -1,26 +1,37 @@
 """What each module *is*: a table, looked up through the class's ancestors, so that subclasses are found.
 
-A module that stands here is read as one operation; what it does inside does not matter. A module of
-``torch.nn`` that does not stand here mixes channels; any other is looked into.
+A module in the table is read as one operation, whatever it does inside. A module of ``torch.nn`` that is not in it
+mixes channels; any other module is looked into.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import nn
-from torchvision import ops
-from torchvision.models.convnext import LayerNorm2d
 
-from sgdph_fx.rules import layout
+from sgdph_fx.rules import moves, reshapes
 from sgdph_fx.rules.kinds import Conv, Linear, Mixing, Norm, Rule, Transparent
-from sgdph_fx.rules.named import NAMED
+from sgdph_fx.rules.named import NAMED, REVIEWED, norm_by_class_name, qualified_name
+from sgdph_fx.rules.own_forward import shows_its_convolution
 
-__all__ = ["MODULES", "is_leaf", "rule_of"]
+__all__ = ["MODULES", "computes_as_known", "is_leaf", "rule_of"]
 
-_RESHAPE = Transparent(layout.somewhere, shape_only=True)
-_POOL = {dims: Transparent(layout.over_last(dims)) for dims in (1, 2, 3)}
+# What a class is may depend on how one of its modules was built.
+Row = Rule | Callable[[nn.Module], Rule]
 
-MODULES: dict[type[nn.Module], Rule] = {
+_POOL = {dims: Transparent(moves.over_last(dims)) for dims in (1, 2, 3)}
+_PAD = Transparent(moves.pad)
+_RECURRENT = Linear(("weight_*",), ("bias_*",))
+
+
+def _constant_pad(module: nn.Module) -> Rule:
+    """Zeros stay zeros under a gain; another constant does not."""
+    return _PAD if getattr(module, "value", None) == 0 else Mixing()
+
+
+MODULES: dict[type[nn.Module], Row] = {
     nn.Conv1d: Conv(1),
     nn.Conv2d: Conv(2),
     nn.Conv3d: Conv(3),
@@ -37,8 +48,6 @@ MODULES: dict[type[nn.Module], Rule] = {
     nn.GroupNorm: Norm("group"),
     nn.LayerNorm: Norm("layer"),
     nn.RMSNorm: Norm("rms"),
-    ops.FrozenBatchNorm2d: Norm("frozen"),
-    LayerNorm2d: Norm("layer", channels_first=True),
     # Local response normalization divides by a sum over neighbouring channels: it has no statistics of its own.
     nn.LocalResponseNorm: Mixing(),
     nn.CrossMapLRN2d: Mixing(),
@@ -47,11 +56,13 @@ MODULES: dict[type[nn.Module], Rule] = {
     nn.MultiheadAttention: Linear(
         weights=("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight"),
         biases=("in_proj_bias",),
+        tokens=("bias_k", "bias_v"),
     ),
+    nn.RNNBase: _RECURRENT,
+    nn.RNNCellBase: _RECURRENT,
     nn.Identity: Transparent(shape_only=True),
-    nn.Flatten: Transparent(layout.flatten, shape_only=True),
-    nn.Unflatten: _RESHAPE,
-    ops.Permute: Transparent(layout.permute, shape_only=True),
+    nn.Flatten: Transparent(reshapes.flatten, shape_only=True),
+    nn.Unflatten: Transparent(reshapes.unflatten, shape_only=True),
     nn.ReLU: Transparent(),
     nn.LeakyReLU: Transparent(),
     nn.RReLU: Transparent(),
@@ -60,21 +71,21 @@ MODULES: dict[type[nn.Module], Rule] = {
     nn.Dropout1d: Transparent(),
     nn.Dropout2d: Transparent(),
     nn.Dropout3d: Transparent(),
-    ops.StochasticDepth: Transparent(),
-    ops.DropBlock2d: Transparent(),
-    ops.DropBlock3d: Transparent(),
-    nn.ZeroPad1d: Transparent(),
-    nn.ZeroPad2d: Transparent(),
-    nn.ZeroPad3d: Transparent(),
-    nn.ReflectionPad1d: Transparent(),
-    nn.ReflectionPad2d: Transparent(),
-    nn.ReflectionPad3d: Transparent(),
-    nn.ReplicationPad1d: Transparent(),
-    nn.ReplicationPad2d: Transparent(),
-    nn.ReplicationPad3d: Transparent(),
-    nn.CircularPad1d: Transparent(),
-    nn.CircularPad2d: Transparent(),
-    nn.CircularPad3d: Transparent(),
+    nn.ConstantPad1d: _constant_pad,
+    nn.ConstantPad2d: _constant_pad,
+    nn.ConstantPad3d: _constant_pad,
+    nn.ZeroPad1d: _PAD,
+    nn.ZeroPad2d: _PAD,
+    nn.ZeroPad3d: _PAD,
+    nn.ReflectionPad1d: _PAD,
+    nn.ReflectionPad2d: _PAD,
+    nn.ReflectionPad3d: _PAD,
+    nn.ReplicationPad1d: _PAD,
+    nn.ReplicationPad2d: _PAD,
+    nn.ReplicationPad3d: _PAD,
+    nn.CircularPad1d: _PAD,
+    nn.CircularPad2d: _PAD,
+    nn.CircularPad3d: _PAD,
     nn.MaxPool1d: _POOL[1],
     nn.MaxPool2d: _POOL[2],
     nn.MaxPool3d: _POOL[3],
@@ -92,41 +103,60 @@ MODULES: dict[type[nn.Module], Rule] = {
     nn.AdaptiveAvgPool1d: _POOL[1],
     nn.AdaptiveAvgPool2d: _POOL[2],
     nn.AdaptiveAvgPool3d: _POOL[3],
-    nn.Upsample: Transparent(layout.resize),
-    nn.ChannelShuffle: Transparent(shape_only=True),
-    nn.PixelUnshuffle: Transparent(shape_only=True),
+    nn.Upsample: Transparent(moves.resize),
+    nn.ChannelShuffle: Transparent(reshapes.channel_shuffle, shape_only=True),
+    nn.PixelUnshuffle: Transparent(reshapes.pixel_unshuffle, shape_only=True),
 }
 
-# Only these of torch.nn are looked into; in the others nothing is to be found that a table does not say.
+# Of torch.nn, only these are looked into; the tables say all there is to know about the others.
 _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 
 
 def rule_of(module: nn.Module) -> Rule | None:
     """What ``module`` is, or None if it has to be looked into.
 
-    >>> rule_of(nn.Conv2d(3, 8, 3))
-    Conv(dims=2, transposed=False, weight='weight', bias='bias', gain=None, standardized=False)
+    >>> rule_of(nn.Conv2d(3, 8, 3)) # doctest: +ELLIPSIS
+    Conv(dims=2, transposed=False, weight='weight', bias='bias', gain=None, standardized=False, ...)
     >>> rule_of(nn.Sequential()) is None
     True
     """
-    for ancestor in type(module).__mro__:
-        if ancestor in MODULES:
-            return MODULES[ancestor]
-        if (name := f"{ancestor.__module__}.{ancestor.__qualname__}") in NAMED:
-            return NAMED[name]
+    row = _row_of(type(module))
+    if row is not None:
+        return row if isinstance(row, Rule) else row(module)
     if isinstance(module, torch.jit.ScriptModule):
         return Mixing()  # it cannot be looked into
-    of_torch = type(module).__module__.startswith("torch.nn.modules")
-    return Mixing() if of_torch and not isinstance(module, _CONTAINERS) else None
+    if type(module).__module__.startswith("torch.nn.modules"):
+        return None if isinstance(module, _CONTAINERS) else Mixing()
+    return norm_by_class_name(module)
+
+
+def _known_ancestor(kind: type[nn.Module]) -> type[nn.Module] | None:
+    return next((a for a in kind.__mro__ if a in MODULES or qualified_name(a) in NAMED), None)
+
+
+def _row_of(kind: type[nn.Module]) -> Row | None:
+    ancestor = _known_ancestor(kind)
+    if ancestor is None:
+        return None
+    return MODULES[ancestor] if ancestor in MODULES else NAMED[qualified_name(ancestor)]
+
+
+def computes_as_known(module: nn.Module) -> bool:
+    """Whether ``module`` computes what its row says, and not by an unknown ``forward`` of its own."""
+    ancestor = _known_ancestor(type(module))
+    own = type(module).forward
+    return ancestor is not None and (own is ancestor.forward or own.__module__.startswith(REVIEWED))
 
 
 def is_leaf(module: nn.Module) -> bool:
     """Whether ``module`` is read as one operation.
 
-    A convolution that owns further modules (detectron2's carries its norm and its activation) is looked
-    into: its own ``F.conv2d`` call shows, and so does what it does next.
+    A convolution that owns further modules (detectron2's carries its norm and its activation) or has a ``forward``
+    of its own is looked into: its own ``F.conv2d`` call shows, what makes its weight, and what it does next.
     """
     rule = rule_of(module)
     if rule is None or not isinstance(rule, Conv):
         return rule is not None
-    return all(name == "parametrizations" for name, _ in module.named_children())
+    if any(name != "parametrizations" for name, _ in module.named_children()):
+        return False
+    return computes_as_known(module) or not shows_its_convolution(module)

@@ -1,7 +1,7 @@
 """What each function and method *is*: a table by name.
 
-One row for each operation, however it is spelled: see :mod:`sgdph_fx.rules.calls`. What does not stand here
-mixes channels.
+One row for each operation, however it is spelled: see :mod:`sgdph_fx.rules.calls`. An operation
+that is not in the table mixes channels.
 """
 
 from __future__ import annotations
@@ -12,26 +12,34 @@ from typing import Any
 
 from torch import fx
 
-from sgdph_fx.rules import layout
+from sgdph_fx.rules import moves, reshapes
 from sgdph_fx.rules.calls import argument_reader, operation_name
 from sgdph_fx.rules.kinds import Conv, Linear, Mixing, Norm, Rule, Transparent
+from sgdph_fx.rules.layout import Argument
 
 __all__ = ["OPERANDS", "OPERATIONS", "Operands", "rule_of_operation"]
 
 
 @dataclass(frozen=True, slots=True)
 class Operands:
-    """Where a functional layer takes its weight and its bias: position and name of the arguments."""
+    """Where a functional layer takes its weight, bias and groups: position and name of the arguments."""
 
     weight: tuple[int, str]
     bias: tuple[int, str] | None = None
+    groups: tuple[int, str] = (6, "groups")
 
 
 _SAME = Transparent()
 _MOVES_NOTHING = Transparent(shape_only=True)
-_RESHAPE = Transparent(layout.somewhere, shape_only=True)
-_REDUCE = Transparent(layout.reduce)
-_POOL = {dims: Transparent(layout.over_last(dims)) for dims in (1, 2, 3)}
+_RESHAPE = Transparent(reshapes.reshape, shape_only=True)
+_RESHAPE_AS = Transparent(reshapes.reshape_as, shape_only=True)
+_MOVEDIM = Transparent(reshapes.movedim, shape_only=True)
+_TRANSPOSE = Transparent(reshapes.transpose, shape_only=True)
+_REVERSE = Transparent(reshapes.reverse, shape_only=True)
+_CUT = Transparent(moves.cut, shape_only=True)
+_CONCATENATE = Transparent(moves.concatenate)
+_REDUCE = Transparent(moves.reduce)
+_POOL = {dims: Transparent(moves.over_last(dims)) for dims in (1, 2, 3)}
 
 OPERATIONS: dict[str, Rule] = {
     "conv1d": Conv(1),
@@ -40,12 +48,14 @@ OPERATIONS: dict[str, Rule] = {
     "conv_transpose1d": Conv(1, transposed=True),
     "conv_transpose2d": Conv(2, transposed=True),
     "conv_transpose3d": Conv(3, transposed=True),
+    "deform_conv2d": Conv(2, twice_differentiable=False),
     "batch_norm": Norm("batch"),
     "instance_norm": Norm("instance"),
     "group_norm": Norm("group"),
     "layer_norm": Norm("layer"),
     "rms_norm": Norm("rms"),
     "linear": Linear(),
+    "addmm": Linear(),
     "relu": _SAME,
     "leaky_relu": _SAME,
     "rrelu": _SAME,
@@ -76,23 +86,24 @@ OPERATIONS: dict[str, Rule] = {
     "adaptive_avg_pool1d": _POOL[1],
     "adaptive_avg_pool2d": _POOL[2],
     "adaptive_avg_pool3d": _POOL[3],
-    "interpolate": Transparent(layout.resize),
-    "upsample": Transparent(layout.resize),
+    "interpolate": Transparent(moves.resize),
+    "upsample": Transparent(moves.resize),
     "mean": _REDUCE,
     "sum": _REDUCE,
     "amax": _REDUCE,
     "amin": _REDUCE,
-    "cat": Transparent(layout.concatenate),
-    "concat": Transparent(layout.concatenate),
-    "concatenate": Transparent(layout.concatenate),
-    "stack": Transparent(layout.stack),
-    "chunk": _MOVES_NOTHING,
-    "split": _MOVES_NOTHING,
-    "split_with_sizes": _MOVES_NOTHING,
-    "tensor_split": _MOVES_NOTHING,
-    "narrow": _MOVES_NOTHING,
-    "unbind": Transparent(layout.unbind, shape_only=True),
-    "getitem": Transparent(layout.index, shape_only=True),
+    "cat": _CONCATENATE,
+    "concat": _CONCATENATE,
+    "concatenate": _CONCATENATE,
+    "stack": Transparent(moves.stack),
+    "chunk": _CUT,
+    "split": _CUT,
+    "split_with_sizes": _CUT,
+    "tensor_split": _CUT,
+    "narrow": Transparent(moves.narrow, shape_only=True),
+    "select": Transparent(moves.select, shape_only=True),
+    "unbind": Transparent(moves.unbind, shape_only=True),
+    "getitem": Transparent(moves.index, shape_only=True),
     "clone": _MOVES_NOTHING,
     "contiguous": _MOVES_NOTHING,
     "detach": _MOVES_NOTHING,
@@ -104,31 +115,32 @@ OPERATIONS: dict[str, Rule] = {
     "half": _MOVES_NOTHING,
     "bfloat16": _MOVES_NOTHING,
     "identity": _MOVES_NOTHING,
-    "flatten": Transparent(layout.flatten, shape_only=True),
-    "unflatten": _RESHAPE,
+    "flatten": Transparent(reshapes.flatten, shape_only=True),
+    "ravel": Transparent(reshapes.ravel, shape_only=True),
+    "unflatten": Transparent(reshapes.unflatten, shape_only=True),
     "view": _RESHAPE,
-    "view_as": _RESHAPE,
-    "reshape_as": _RESHAPE,
+    "view_as": _RESHAPE_AS,
+    "reshape_as": _RESHAPE_AS,
     "reshape": _RESHAPE,
-    "permute": Transparent(layout.permute, shape_only=True),
-    "transpose": Transparent(layout.transpose, shape_only=True),
-    "swapaxes": Transparent(layout.transpose, shape_only=True),
-    "swapdims": Transparent(layout.transpose, shape_only=True),
-    "movedim": _RESHAPE,
-    "moveaxis": _RESHAPE,
-    "t": Transparent(layout.swap_last, shape_only=True),
-    "T": Transparent(layout.swap_last, shape_only=True),
-    "mT": Transparent(layout.swap_last, shape_only=True),
-    "squeeze": Transparent(layout.squeeze, shape_only=True),
-    "unsqueeze": Transparent(layout.unsqueeze, shape_only=True),
-    "channel_shuffle": _MOVES_NOTHING,
-    "pixel_unshuffle": _MOVES_NOTHING,
-    "roll": _SAME,
+    "permute": Transparent(reshapes.permute, shape_only=True),
+    "transpose": _TRANSPOSE,
+    "swapaxes": _TRANSPOSE,
+    "swapdims": _TRANSPOSE,
+    "movedim": _MOVEDIM,
+    "moveaxis": _MOVEDIM,
+    "t": _REVERSE,
+    "T": _REVERSE,
+    "mT": Transparent(reshapes.swap_last, shape_only=True),
+    "squeeze": Transparent(reshapes.squeeze, shape_only=True),
+    "unsqueeze": Transparent(reshapes.unsqueeze, shape_only=True),
+    "channel_shuffle": Transparent(reshapes.channel_shuffle, shape_only=True),
+    "pixel_unshuffle": Transparent(reshapes.pixel_unshuffle, shape_only=True),
+    "roll": Transparent(moves.roll),
     "flip": _SAME,
 }
 
-# Transparent only for some arguments: what `rule_of_operation` looks at before it says so.
-_CONDITIONS: dict[str, Callable[[layout.Argument], bool]] = {
+# Operations that are transparent only for some arguments, each with the condition.
+_CONDITIONS: dict[str, Callable[[Argument], bool]] = {
     "pad": lambda arg: arg(2, "mode", "constant") != "constant" or arg(3, "value", 0) in (0, None),
     "mul": lambda arg: _positive(arg(1, "other", None)) or _positive(arg(0, "input", None)),
     "div": lambda arg: _positive(arg(1, "other", None)),
@@ -140,7 +152,10 @@ OPERANDS: dict[str, Operands] = {
         for name, rule in OPERATIONS.items()
         if isinstance(rule, Conv)
     },
+    # As torchvision's operator has them, which its Python function calls.
+    "deform_conv2d": Operands((1, "weight"), (4, "bias"), (11, "n_weight_grps")),
     "linear": Operands((1, "weight"), (2, "bias")),
+    "addmm": Operands((2, "mat2"), (0, "input")),
     "batch_norm": Operands((3, "weight"), (4, "bias")),
     "instance_norm": Operands((3, "weight"), (4, "bias")),
     "group_norm": Operands((2, "weight"), (3, "bias")),
@@ -155,14 +170,15 @@ def rule_of_operation(node: fx.Node) -> Rule:
     name = operation_name(node)
     arg = argument_reader(node)
     if name in _CONDITIONS:
-        return Transparent() if _CONDITIONS[name](arg) else Mixing()
+        move = moves.pad if name == "pad" else moves.same
+        return Transparent(move) if _CONDITIONS[name](arg) else Mixing()
     rule = OPERATIONS.get(name, Mixing())
     if isinstance(rule, Norm) and _is_frozen(name, arg):
         return Norm("frozen")
     return rule
 
 
-def _is_frozen(name: str, arg: layout.Argument) -> bool:
+def _is_frozen(name: str, arg: Argument) -> bool:
     own_statistics = {"batch_norm": (5, "training", False), "instance_norm": (5, "use_input_stats", True)}
     return name in own_statistics and arg(*own_statistics[name]) is False
 

@@ -1,4 +1,4 @@
-"""How a person adds modules of their own to the tables."""
+"""Functions that add your own modules to the tables."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ def register_norm(
     weight: str = "weight",
     bias: str = "bias",
     channels_first: bool = False,
+    centered: bool = True,
 ) -> None:
     """Make ``kind`` and its subclasses known as a normalization layer.
 
@@ -30,15 +31,16 @@ def register_norm(
         weight: Name of its scale, one number for each channel; it need not exist.
         bias: Name of its shift.
         channels_first: For a layer norm over dimension 1 rather than over the last ones.
+        centered: Whether it subtracts the mean. A bias before one that does changes nothing.
 
     Raises:
-        ConfigError: if ``kind`` is no class of modules.
+        ConfigError: if ``kind`` is not a subclass of ``torch.nn.Module``.
 
     Example:
         >>> class MyNorm(nn.Module): ...
         >>> register_norm(MyNorm, statistics="layer", weight="scale", bias="shift")
     """
-    _register(kind, Norm(statistics, weight, bias, channels_first))
+    _register(kind, Norm(statistics, weight, bias, channels_first, centered=centered))
 
 
 def register_conv(
@@ -63,7 +65,7 @@ def register_conv(
         standardized: Whether it normalizes its weight itself; a gain on the weight would change nothing.
 
     Raises:
-        ConfigError: if ``kind`` is no class of modules.
+        ConfigError: if ``kind`` is not a subclass of ``torch.nn.Module``.
     """
     _register(kind, Conv(dims, transposed, weight, bias, gain, standardized))
 
@@ -84,7 +86,7 @@ def register_transparent(
         role: What that parameter is.
 
     Raises:
-        ConfigError: if ``kind`` is no class of modules.
+        ConfigError: if ``kind`` is not a subclass of ``torch.nn.Module``.
     """
     _register(kind, Transparent(shape_only=shape_only, weight=weight, role=role))
 

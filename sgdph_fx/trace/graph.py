@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 from torch import fx
 
-__all__ = ["Trace", "add_node"]
+__all__ = ["Trace", "add_node", "same_operations"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,14 +29,12 @@ class Trace:
         graph: The operations in the order in which they run.
         way: ``"symbolic"`` or ``"recorded"``.
         training: Whether the model was in training mode.
-        either_mode: Whether the other mode would have given the same graph, because nothing that was run asks.
         unseen: How many convolutions ran inside each TorchScript module, by its path, of a recorded run.
     """
 
     graph: fx.Graph
     way: Literal["symbolic", "recorded"]
     training: bool
-    either_mode: bool = False
     unseen: Mapping[str, int] = field(default_factory=dict)
 
 
@@ -55,3 +53,11 @@ def add_node(
     if kwargs:
         node.kwargs = kwargs
     return node
+
+
+def same_operations(one: fx.Graph, other: fx.Graph) -> bool:
+    """Whether two graphs consist of the same operations on the same operands, in the same order."""
+    return len(one.nodes) == len(other.nodes) and all(
+        (a.op, a.target, str(a.args), str(a.kwargs)) == (b.op, b.target, str(b.args), str(b.kwargs))
+        for a, b in zip(one.nodes, other.nodes, strict=True)
+    )

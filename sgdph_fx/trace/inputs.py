@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
-from collections.abc import Callable, Mapping
+import types
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from sgdph_fx.errors import TraceError
+from sgdph_fx.trace.reachable import follow
+from sgdph_fx.trace.snapshot import Snapshot
 
 __all__ = ["ExampleInputs", "Run", "runner"]
 
@@ -17,32 +22,60 @@ ExampleInputs = Tensor | tuple[Any, ...] | list[Any] | Mapping[str, Any] | Calla
 Run = Callable[[nn.Module], Any]
 
 
-def runner(example_inputs: ExampleInputs) -> Run:
-    """What runs a model on ``example_inputs``.
+@contextmanager
+def runner(example_inputs: ExampleInputs, model: nn.Module) -> Iterator[Run]:
+    """What runs a model on ``example_inputs``, each time on the same numbers.
+
+    The model gets copies of the inputs, so a layer that works in place does not change yours. A callable hands over
+    its own; the tensors that it closes over are put back.
 
     Args:
         example_inputs: A tensor (the one argument), a tuple of positional arguments, a mapping of keyword
             arguments, or a callable that runs the model in its own way; it is passed the model, if it
             takes an argument. Tensors are moved to no device: give them where the model is.
+        model: The model to run.
 
     Raises:
         TraceError: for anything else.
     """
-    if isinstance(example_inputs, Tensor):
-        return _without_gradients(lambda model: model(example_inputs))
     if isinstance(example_inputs, Mapping):
-        return _without_gradients(lambda model: model(**example_inputs))
-    if isinstance(example_inputs, tuple):
-        return _without_gradients(lambda model: model(*example_inputs))
-    if isinstance(example_inputs, list):
-        return _without_gradients(lambda model: model(example_inputs))
-    if callable(example_inputs):
-        run: Callable[..., Any] = example_inputs
-        return run if _takes_an_argument(run) else lambda model: run()
-    raise TraceError(
-        f"example_inputs is a {type(example_inputs).__name__}; pass a tensor, a tuple of positional arguments, "
-        "a dict of keyword arguments, or a callable that takes the model and runs it."
-    )
+        yield lambda model: model(**_fresh(dict(example_inputs)))
+    elif isinstance(example_inputs, tuple):
+        yield lambda model: model(*_fresh(example_inputs))
+    elif isinstance(example_inputs, Tensor | list):
+        yield lambda model: model(_fresh(example_inputs))
+    elif callable(example_inputs):
+        yield from _calling(example_inputs, model)
+    else:
+        raise TraceError(
+            f"example_inputs is a {type(example_inputs).__name__}; pass a tensor, a tuple of positional arguments, "
+            "a dict of keyword arguments, or a callable that takes the model and runs it."
+        )
+
+
+def _calling(function: Callable[..., Any], model: nn.Module) -> Iterator[Run]:
+    inputs = Snapshot(follow(_variables(function), known=model.modules()).of_memory_alone())
+    takes_model = _takes_an_argument(function)
+
+    def run(model: nn.Module) -> Any:
+        inputs.put_back()
+        return function(model) if takes_model else function()
+
+    try:
+        yield run
+    finally:
+        inputs.put_back()
+
+
+def _variables(function: Callable[..., Any]) -> Iterator[Any]:
+    """What a callable can reach by name: itself, and the variables of its file that it names."""
+    yield function
+    code = getattr(function, "__code__", None)
+    if isinstance(code, types.CodeType):
+        names = function.__globals__
+        yield from (
+            names[name] for name in code.co_names if isinstance(names.get(name), Tensor | list | tuple | dict)
+        )
 
 
 def _takes_an_argument(function: Callable[..., Any]) -> bool:
@@ -53,9 +86,15 @@ def _takes_an_argument(function: Callable[..., Any]) -> bool:
     return True
 
 
-def _without_gradients(run: Run) -> Run:
-    def quietly(model: nn.Module) -> Any:
-        with torch.no_grad():
-            return run(model)
-
-    return quietly
+def _fresh(value: Any) -> Any:
+    """``value`` with copies of all tensors in it; what cannot be copied is handed on as it is."""
+    memo: dict[int, Any] = {}
+    for part in follow([value]).seen.values():
+        if isinstance(part, Tensor):
+            memo[id(part)] = part.detach().clone().requires_grad_(part.requires_grad)
+        elif isinstance(part, nn.Module):
+            memo[id(part)] = part  # a model that is passed to a model is not an input to be copied
+    try:
+        return copy.deepcopy(value, memo)
+    except Exception:
+        return torch.utils._pytree.tree_map(lambda leaf: memo.get(id(leaf), leaf), value)

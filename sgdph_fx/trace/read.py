@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 from torch import nn
 
 from sgdph_fx.errors import TraceError
 from sgdph_fx.plan.entries import Hint
-from sgdph_fx.plan.wording import counted
-from sgdph_fx.trace.graph import Trace
-from sgdph_fx.trace.inputs import ExampleInputs, runner
+from sgdph_fx.plan.wording import counted, first_few
+from sgdph_fx.trace.eager import eagerly
+from sgdph_fx.trace.graph import Trace, same_operations
+from sgdph_fx.trace.inputs import ExampleInputs, Run, runner
 from sgdph_fx.trace.recorded import trace_by_recording
+from sgdph_fx.trace.snapshot import Snapshot
+from sgdph_fx.trace.state import modes_differ, untouched, without_collection
 from sgdph_fx.trace.symbolic import trace_symbolically
 
 __all__ = ["Reading", "read_model"]
@@ -35,29 +38,50 @@ class Reading:
 def read_model(model: nn.Module, example_inputs: ExampleInputs | None) -> Reading:
     """Trace ``model`` in both modes: by recording a run on ``example_inputs``, or symbolically without them.
 
+    Each mode starts from the model as it is, and it is as it was afterwards.
+
     Raises:
         TraceError: if the model cannot be traced, or does not run on the inputs in either mode.
+        ModelError, ModelChangedError: if its state cannot be kept or put back.
     """
-    return _read_symbolically(model) if example_inputs is None else _record(model, example_inputs)
+    with untouched(model) as snapshot, without_collection(), eagerly():
+        if example_inputs is None:
+            return _read_symbolically(model, snapshot)
+        with runner(example_inputs, model) as run:
+            return _record(model, run, snapshot)
 
 
-def _read_symbolically(model: nn.Module) -> Reading:
+def _read_symbolically(model: nn.Module, snapshot: Snapshot) -> Reading:
+    differ = modes_differ(model)
     training = trace_symbolically(model, True)
-    return Reading((training,) if training.either_mode else (training, trace_symbolically(model, False)))
+    snapshot.put_back()
+    evaluation = trace_symbolically(model, False)
+    same = not differ and same_operations(training.graph, evaluation.graph)
+    return Reading((training,) if same else (training, evaluation))
 
 
-def _record(model: nn.Module, example_inputs: ExampleInputs) -> Reading:
-    run = runner(example_inputs)
-    traces: tuple[Trace, ...]
-    hints: tuple[Hint, ...] = ()
+def _record(model: nn.Module, run: Run, snapshot: Snapshot) -> Reading:
+    own = {name for name, _ in model.named_parameters()}
+    traces: list[Trace] = []
+    hints: list[Hint] = []
     try:
-        training = trace_by_recording(model, run, True)
+        traces.append(trace_by_recording(model, run, True))
+        hints.extend(_late_parameters(model, own))
     except TraceError as error:
-        traces = (trace_by_recording(model, run, False),)
-        hints = (Hint("training-run-failed", "", f"{error} Verdicts are those of evaluation mode."),)
-    else:
-        traces = (training, trace_by_recording(model, run, False))
-    return Reading(traces, (*hints, *_unseen_convolutions(traces)))
+        hints.append(Hint("training-run-failed", "", f"{error} Verdicts are those of evaluation mode."))
+    snapshot.put_back()
+    traces.append(trace_by_recording(model, run, False))
+    return Reading(tuple(traces), (*hints, *_unseen_convolutions(traces)))
+
+
+def _late_parameters(model: nn.Module, own: Collection[str]) -> Iterator[Hint]:
+    late = [name for name, _ in model.named_parameters() if name not in own]
+    if late:
+        message = (
+            f"the first run makes {first_few(late)}, which the plan does not know and no group holds; run the model "
+            "once on an input, then prepare it"
+        )
+        yield Hint("late-parameters", "", message)
 
 
 def _unseen_convolutions(traces: Sequence[Trace]) -> Iterator[Hint]:

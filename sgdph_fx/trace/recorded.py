@@ -7,8 +7,7 @@ import functools
 import operator
 import weakref
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -19,8 +18,9 @@ from sgdph_fx.errors import TraceError
 from sgdph_fx.rules.modules import is_leaf
 from sgdph_fx.trace.graph import Trace, add_node
 from sgdph_fx.trace.inputs import Run
+from sgdph_fx.trace.interception import module_calls
 from sgdph_fx.trace.scripted import ConvolutionCounter, is_scripted
-from sgdph_fx.trace.source import calling_line, failing_line
+from sgdph_fx.trace.source import calling_line, failing_line, outermost, signature
 from sgdph_fx.trace.state import mode
 from sgdph_fx.transform.filters import dotted
 
@@ -30,6 +30,7 @@ _PLAIN = frozenset({int, float, bool, str, slice, type(None), type(Ellipsis)})
 _SEQUENCES = (list, tuple)
 
 
+@outermost
 def trace_by_recording(model: nn.Module, run: Run, training: bool) -> Trace:
     """Record the operations of ``run(model)``.
 
@@ -42,16 +43,15 @@ def trace_by_recording(model: nn.Module, run: Run, training: bool) -> Trace:
         TraceError: if the run itself fails; the message names the line.
     """
     recorder = _Recorder(model)
-    with mode(model, training), _module_calls_seen_by(recorder):
-        try:
-            with recorder:
-                result = run(model)
-        except Exception as error:
-            raise TraceError(
-                f"{type(model).__name__} does not run on the example inputs in {_name(training)} mode: "
-                f"{type(error).__name__} at {failing_line(error) or 'an unknown line'} ({error}). "
-                "Pass inputs on which a plain call of the model works."
-            ) from error
+    try:
+        with mode(model, training), module_calls(recorder.paths, recorder.follow), recorder:
+            result = run(model)
+    except Exception as error:
+        raise TraceError(
+            f"{type(model).__name__} does not run on the example inputs in {_name(training)} mode: "
+            f"{type(error).__name__}{failing_line(error)} ({error}). "
+            f"It is called as `{signature(model)}`; pass inputs on which a plain call of the model works."
+        ) from error
     recorder.graph.output(recorder.as_nodes(result))
     return Trace(recorder.graph, "recorded", training, unseen=recorder.unseen)
 
@@ -63,14 +63,16 @@ class _Recorder(TorchFunctionMode):
         super().__init__()
         self.graph = fx.Graph()
         self.unseen: Counter[str] = Counter()
-        self.leaves: dict[nn.Module, str] = {}
-        self.scopes: dict[nn.Module, str] = {}
+        self.paths: dict[nn.Module, str] = {}
+        self._leaves: set[nn.Module] = set()
         self._inside_leaf = False
         self._inside: str | None = None  # outside the model: a callable may make inputs, or a loss
         self._constants: dict[int, str] = {}
         self._nodes: dict[int, tuple[weakref.ref[Tensor], fx.Node]] = {}
         for path, module in model.named_modules():
-            (self.leaves if is_leaf(module) else self.scopes)[module] = path
+            self.paths[module] = path
+            if is_leaf(module):
+                self._leaves.add(module)
             for name, tensor in (*module._parameters.items(), *module._buffers.items()):
                 self._constants.setdefault(id(tensor), dotted(path, name))
 
@@ -87,11 +89,22 @@ class _Recorder(TorchFunctionMode):
             self._write(kind, target, (*positional, *extra), named, result)
         return result
 
-    def call(self, path: str, module: nn.Module, call: Callable[..., Any], args: Any, kwargs: Any) -> Any:
-        """Runs the leaf at ``path``, whose inside is not looked at, and writes it down."""
+    def follow(self, path: str, module: nn.Module, run: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        """Runs the module at ``path``; what is known of it as a whole becomes one node."""
         if self._inside_leaf:
-            return call(module, *args, **kwargs)
-        run = self._counted(call) if is_scripted(module) else call
+            return run(*args, **kwargs)
+        if module in self._leaves:
+            return self._call_leaf(path, module, run, args, kwargs)
+        outside, self._inside = self._inside, path
+        try:
+            return run(*args, **kwargs)
+        finally:
+            self._inside = outside
+
+    def _call_leaf(
+        self, path: str, module: nn.Module, run: Callable[..., Any], args: Any, kwargs: Any
+    ) -> Any:
+        run = self._counted(module, path, run) if is_scripted(module) else run
         # Not to be asked at all costs less than to answer every function that this one is passed over.
         on_top = _get_current_function_mode() is self  # type: ignore[no-untyped-call]
         if on_top:
@@ -99,7 +112,7 @@ class _Recorder(TorchFunctionMode):
         self._inside_leaf = True
         try:
             nodes = self._operands(args, kwargs)
-            result = run(module, *args, **kwargs)
+            result = run(*args, **kwargs)
             node = self._write("call_module", path, *nodes, result)
             node.meta["frozen"] = not module.training
         finally:
@@ -108,21 +121,11 @@ class _Recorder(TorchFunctionMode):
                 self.__enter__()  # type: ignore[no-untyped-call]
         return result
 
-    def look_into(
-        self, path: str, module: nn.Module, call: Callable[..., Any], args: Any, kwargs: Any
-    ) -> Any:
-        """Runs the module at ``path``, whose operations are written down one by one."""
-        outside, self._inside = self._inside, path
-        try:
-            return call(module, *args, **kwargs)
-        finally:
-            self._inside = outside
-
-    def _counted(self, call: Callable[..., Any]) -> Callable[..., Any]:
-        def counted(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
+    def _counted(self, module: nn.Module, path: str, run: Callable[..., Any]) -> Callable[..., Any]:
+        def counted(*args: Any, **kwargs: Any) -> Any:
             with ConvolutionCounter(module) as counter:
-                result = call(module, *args, **kwargs)
-            self.unseen[self.leaves[module]] += counter.count
+                result = run(*args, **kwargs)
+            self.unseen[path] += counter.count
             return result
 
         return counted
@@ -136,6 +139,8 @@ class _Recorder(TorchFunctionMode):
             return value
         if isinstance(value, Tensor):
             return self._node_of(value)
+        if isinstance(value, float):
+            return float(value)  # NumPy's, of which a scale is made as often as of Python's
         if isinstance(value, _SEQUENCES):
             return tuple(self.as_nodes(v) for v in value)
         if isinstance(value, Mapping):
@@ -157,7 +162,7 @@ class _Recorder(TorchFunctionMode):
 
     def _name(self, result: Any, node: fx.Node) -> None:
         if isinstance(result, Tensor):
-            node.meta["shape"] = tuple(result.shape)
+            _set_shape(node, result)
             self._nodes[id(result)] = weakref.ref(result), node
             return
         items = result.items() if isinstance(result, Mapping) else enumerate(_sequence(result))
@@ -175,31 +180,14 @@ class _Recorder(TorchFunctionMode):
             if name is None
             else add_node(self.graph, "get_attr", name)
         )
-        node.meta["shape"] = tuple(tensor.shape)
+        _set_shape(node, tensor)
         self._nodes[id(tensor)] = weakref.ref(tensor), node
         return node
 
 
-@contextmanager
-def _module_calls_seen_by(recorder: _Recorder) -> Iterator[None]:
-    """Lets the recorder see every module call, as torch.fx does: no hook of the person's runs twice or not at all."""
-    original = nn.Module.__call__
-    path_of, scope_of = recorder.leaves.get, recorder.scopes.get
-
-    def call(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
-        path = path_of(module)
-        if path is not None:
-            return recorder.call(path, module, original, args, kwargs)
-        scope = scope_of(module)
-        if scope is not None:
-            return recorder.look_into(scope, module, original, args, kwargs)
-        return original(module, *args, **kwargs)
-
-    nn.Module.__call__ = call  # type: ignore[method-assign]
-    try:
-        yield
-    finally:
-        nn.Module.__call__ = original  # type: ignore[method-assign]
+def _set_shape(node: fx.Node, tensor: Tensor) -> None:
+    if not tensor.is_nested:  # which has no one shape
+        node.meta["shape"] = tuple(tensor.shape)
 
 
 @functools.cache

@@ -3,24 +3,41 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import linecache
 import os
 import sys
+import sysconfig
 import types
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
+from torch import nn
 
-__all__ = ["calling_line", "failing_line"]
+__all__ = ["calling_line", "failing_line", "first_line", "outermost", "signature"]
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 # With a separator at the end: torchvision's path begins with torch's name, too.
-_INTERNAL = tuple(str(Path(file).parent) + os.sep for file in (torch.__file__, __file__))
+_INTERNAL = tuple(str(folder) + os.sep for folder in (Path(torch.__file__).parent, Path(__file__).parents[1]))
+_STANDARD_LIBRARY = sysconfig.get_path("stdlib") + os.sep
+_PACKAGES = tuple(os.sep + folder + os.sep for folder in ("site-packages", "dist-packages"))
+
+_OUTERMOST: set[types.CodeType] = set()
+
+
+def outermost(function: F) -> F:
+    """Marks a function that runs a model: what calls it is not part of the model's code."""
+    _OUTERMOST.add(function.__code__)
+    return function
 
 
 def calling_line() -> str | None:
-    """``file.py:line`` of the innermost frame that is neither torch's nor the tracer's."""
+    """``file.py:line`` of the innermost frame of the model's code; None if PyTorch's own code made the call."""
     frame: types.FrameType | None = sys._getframe(1)
-    while frame is not None:
+    while frame is not None and frame.f_code not in _OUTERMOST:
         name = frame.f_code.co_filename
         if _is_the_persons(name):
             return f"{_short(name)}:{frame.f_lineno}"
@@ -28,22 +45,47 @@ def calling_line() -> str | None:
     return None
 
 
-def failing_line(error: BaseException) -> str | None:
-    """The person's line that ``error`` came from, with its text: ``net.py:12: if x.sum() > 0:``."""
-    found = None
+def failing_line(error: BaseException) -> str:
+    """The person's line that ``error`` came from, with its text: `` at net.py:12: `if x.sum() > 0:` ``.
+
+    Returns:
+        It with a space before it, to follow the error's name; empty if no line of the person's own is involved.
+    """
+    found = ""
     step = error.__traceback__
     while step is not None:
         name = step.tb_frame.f_code.co_filename
         if _is_the_persons(name):
             text = linecache.getline(name, step.tb_lineno).strip()
-            found = f"{_short(name)}:{step.tb_lineno}" + (f": `{text}`" if text else "")
+            found = f" at {_short(name)}:{step.tb_lineno}" + (f": `{text}`" if text else "")
         step = step.tb_next
     return found
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message."""
+    return (str(error).strip().splitlines() or ["no message"])[0]
+
+
+def signature(model: nn.Module) -> str:
+    """How the model is called, without annotations.
+
+    >>> signature(nn.Bilinear(2, 2, 2))
+    'forward(input1, input2)'
+    """
+    try:
+        found = inspect.signature(model.forward)
+    except (TypeError, ValueError):
+        return "forward(...)"
+    plain = [p.replace(annotation=inspect.Parameter.empty) for p in found.parameters.values()]
+    return f"forward{found.replace(parameters=plain, return_annotation=inspect.Signature.empty)}"
+
+
 @functools.cache
 def _is_the_persons(filename: str) -> bool:
-    return not filename.startswith((*_INTERNAL, "<"))
+    if filename.startswith((*_INTERNAL, "<")):
+        return False
+    return not filename.startswith(_STANDARD_LIBRARY) or any(part in filename for part in _PACKAGES)
 
 
 @functools.cache

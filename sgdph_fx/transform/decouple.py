@@ -1,152 +1,72 @@
 """Module → Module: weights into direction and gain, and back.
 
-The person's modules stay their own: a module whose weight is decoupled only changes its class, to a subclass
-of what it was, in which ``weight`` is a property that computes γ V / ‖V‖. V starts as the weight
-itself, the very same ``Parameter``, and γ as its norms, so that the computed weight is bit-equal to the one before.
+Your modules stay your own, see :mod:`sgdph_fx.transform.decoupled`. V starts as the weight itself, the very same
+``Parameter``, and γ as its norms, so the computed weight is bit-equal to the one before.
 """
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 
 from sgdph_fx.errors import ModelError, UncopyableModelError
-from sgdph_fx.transform.filters import Filters, compose, decompose, decoupled_names
+from sgdph_fx.transform.copying import copy_of
+from sgdph_fx.transform.decoupled import Decoupled, decoupled_class, plain_class_of
+from sgdph_fx.transform.filters import Filters, compose, decompose, decoupled_names, dotted
+from sgdph_fx.transform.foreign import DecoupledParameters
+from sgdph_fx.transform.guard import one_at_a_time
 
-__all__ = ["Decoupled", "copy_of", "decouple", "plain_class_of", "restore"]
+__all__ = ["Decoupled", "decouple", "decoupled_weights", "plain_class_of", "restore"]
 
-# One node to torch.fx: the weight of a module that calls `F.conv2d(x, self.weight)` itself can be traced.
-fx.wrap("compose")
-
-
-class Decoupled:
-    """What every class made by :func:`decoupled_class` is, beside being the person's own class.
-
-    ``weight`` (or whatever its name) is computed from the parameters ``direction`` and ``gain`` whenever
-    it is read; assigning a tensor to it sets both. A checkpoint of the plain module loads: its weight is
-    decomposed on the way in.
-    """
-
-    plain_class: type[nn.Module]
-    _filters: dict[str, Filters]
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if name not in self.__dict__.get("_filters", ()):
-            super().__setattr__(name, value)
-            return
-        direction, gain = decompose(value.detach(), self._filters[name])
-        with torch.no_grad():
-            for own, new in zip(decoupled_names(name), (direction, gain), strict=True):
-                getattr(self, own).copy_(new)
-
-    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
-        # The class is made at run time, so it is pickled as what it is made from.
-        _, _, *rest = tuple(super().__reduce_ex__(protocol))
-        return (_new, (self.plain_class, tuple(self._filters)), *rest)
-
-    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: Any) -> None:
-        for name, filters in self._filters.items():
-            if prefix + name in state_dict:
-                parts = decompose(state_dict.pop(prefix + name), filters)
-                state_dict.update(zip((prefix + n for n in decoupled_names(name)), parts, strict=True))
-        super()._load_from_state_dict(state_dict, prefix, *args)  # type: ignore[misc]
-
-
-def decoupled_class(plain_class: type[nn.Module], names: tuple[str, ...]) -> type[nn.Module]:
-    """The subclass of ``plain_class`` in which the parameters ``names`` are computed; always the same one."""
-    made = _CLASSES.get((plain_class, names))
-    if made is None:
-        made = _CLASSES[plain_class, names] = _make_class(plain_class, names)
-    return made
-
-
-_CLASSES: dict[tuple[type[nn.Module], tuple[str, ...]], type[nn.Module]] = {}
-
-
-def _make_class(plain_class: type[nn.Module], names: tuple[str, ...]) -> type[nn.Module]:
-    properties = {name: property(_getter(name)) for name in names}
-    body = {"plain_class": plain_class, "__module__": plain_class.__module__, **properties}
-    return type(f"Decoupled{plain_class.__name__}", (Decoupled, plain_class), body)
-
-
-def _getter(name: str) -> Callable[[Any], Tensor]:
-    direction, gain = decoupled_names(name)
-
-    # A function, and not one that is partially applied: a compiler reads only functions.
-    def computed(module: Any) -> Tensor:
-        return compose(getattr(module, direction), getattr(module, gain), module._filters[name])
-
-    return computed
-
-
-def plain_class_of(module: nn.Module) -> type[nn.Module]:
-    """The class that ``module`` has, or had before it was decoupled."""
-    return module.plain_class if isinstance(module, Decoupled) else type(module)
-
-
-def _new(plain_class: type[nn.Module], names: tuple[str, ...]) -> nn.Module:
-    made = decoupled_class(plain_class, names)
-    return made.__new__(made)
+# A place of a parameter: path of the module, the module, the name there.
+_Place = tuple[str, nn.Module, str]
 
 
 def decouple(model: nn.Module, weights: Mapping[str, Filters], inplace: bool = False) -> nn.Module:
     """Rewrite parameters of ``model`` into direction and gain.
 
-    A parameter that several modules own is rewritten in all of them and stays shared.
+    A parameter that several modules own is rewritten in all of them and stays shared. Attributes that you gave to a
+    weight are on its direction and on its gain; hooks on its gradient are on the direction.
 
     Args:
         model: The model; its classes, attributes, hooks and modes are kept.
         weights: How the filters lie in each parameter to rewrite, by its name in ``named_parameters()``.
         inplace: Rewrite ``model`` itself instead of a deep copy.
 
+    Returns:
+        The rewritten model.
+
     Raises:
         ModelError: if a name that the rewriting needs is taken; nothing has been changed then.
         UncopyableModelError: if ``inplace`` is false and the model cannot be deep-copied.
+
+    >>> model = decouple(nn.Sequential(nn.Conv2d(3, 8, 3)), {"0.weight": Filters()})
+    >>> [name for name, _ in model.named_parameters()]
+    ['0.direction', '0.gain', '0.bias']
     """
-    model = model if inplace else copy_of(model)
-    plan = [(list(_owners(model, name)), filters) for name, filters in weights.items()]
-    for owners, _ in plan:
-        for path, module, name in owners:
-            _require_free(path, module, name)
-    for owners, filters in plan:
-        _decouple_parameter(owners, filters)
-    return model
-
-
-def copy_of(model: nn.Module) -> nn.Module:
-    """A deep copy.
-
-    Raises:
-        UncopyableModelError: if the model has none.
-    """
-    try:
-        with (
-            torch.no_grad()
-        ):  # with gradients, TorchScript copies its parameters into results of a computation
-            copied = copy.deepcopy(model)
-    except Exception as error:
-        raise UncopyableModelError(
-            f"{type(model).__name__} cannot be deep-copied ({type(error).__name__}: {error}). "
-            "Pass inplace=True to rewrite the model itself."
-        ) from error
-    for own, new in zip(_every_parameter(model), _every_parameter(copied), strict=True):
-        new.requires_grad_(own.requires_grad)  # and without, it forgets that they are trainable
-    return copied
-
-
-def _every_parameter(model: nn.Module) -> Iterator[nn.Parameter]:
-    return (parameter for _, parameter in model.named_parameters(remove_duplicate=False))
+    with one_at_a_time(model):
+        rewritten = model if inplace else copy_of(model)
+        places = _places(rewritten)
+        todo = [(places[id(rewritten.get_parameter(name))], filters) for name, filters in weights.items()]
+        theirs = frozenset() if inplace else frozenset(model.modules())
+        for owners, _ in todo:
+            for place in owners:
+                _require_own(place, theirs)
+                _require_free(*place)
+        parts = [decompose(_parameter(owners[0]), filters) for owners, filters in todo]
+        for (owners, filters), (direction, norms) in zip(todo, parts, strict=True):
+            _decouple_parameter(owners, filters, direction, norms)
+    return rewritten
 
 
 def restore(model: nn.Module, inplace: bool = False) -> nn.Module:
     """Plain parameters again: the inverse of :func:`decouple`.
 
     Args:
-        model: A model that ``prepare`` or a plan's ``apply`` rewrote; one that is plain already is returned so.
+        model: A model that ``prepare`` or a plan's ``apply`` rewrote; one that is plain already is returned as it is.
         inplace: Restore ``model`` itself instead of a deep copy.
 
     Returns:
@@ -154,22 +74,69 @@ def restore(model: nn.Module, inplace: bool = False) -> nn.Module:
         weight is the value that the prepared model computed.
 
     Raises:
+        ModelError: if a direction or a gain is no parameter any more; nothing has been changed then.
         UncopyableModelError: if ``inplace`` is false and the model cannot be deep-copied.
+
+    >>> from sgdph_fx import prepare
+    >>> prepared = prepare(nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU())).model
+    >>> list(restore(prepared).state_dict())
+    ['0.weight', '0.bias']
     """
-    model = model if inplace else copy_of(model)
-    done: set[int] = set()
-    for module in model.modules():
-        if isinstance(module, Decoupled):
-            _restore_module(module, done)
-    return model
+    with one_at_a_time(model):
+        plain = model if inplace else copy_of(model)
+        modules = {path: m for path, m in plain.named_modules() if isinstance(m, Decoupled)}
+        weights: dict[int, Tensor] = {}
+        for path, module in modules.items():
+            for name, filters in module._filters.items():
+                direction, gain = _parts(path, module, name)
+                if id(direction) not in weights:
+                    with torch.no_grad():
+                        weights[id(direction)] = compose(direction, gain, filters)
+        for module in modules.values():
+            _restore_module(module, weights)
+    return plain
 
 
-def _owners(model: nn.Module, name: str) -> Iterator[tuple[str, nn.Module, str]]:
-    parameter = model.get_parameter(name)
+def decoupled_weights(model: nn.Module) -> dict[str, Filters]:
+    """How the filters lie in each weight that is decoupled, by the name that it has in the plain model.
+
+    >>> decoupled_weights(nn.Conv2d(3, 8, 3)), decoupled_weights(decouple(nn.Conv2d(3, 8, 3), {"weight": Filters()}))
+    ({}, {'weight': Filters(transposed=False, groups=1)})
+    """
+    found: dict[str, Filters] = {}
+    seen: set[int] = set()
     for path, module in model.named_modules():
-        for own, candidate in module._parameters.items():
-            if candidate is parameter:
-                yield path, module, own
+        for name, filters in module._filters.items() if isinstance(module, Decoupled) else ():
+            direction = module._parameters.get(decoupled_names(name)[0])
+            if id(direction) not in seen:
+                seen.add(id(direction))
+                found[dotted(path, name)] = filters
+    return found
+
+
+def _places(model: nn.Module) -> Mapping[int, list[_Place]]:
+    """Every place of each parameter, by the parameter's id."""
+    places: dict[int, list[_Place]] = {}
+    for path, module in model.named_modules():
+        for name, parameter in module._parameters.items():
+            places.setdefault(id(parameter), []).append((path, module, name))
+    return places
+
+
+def _parameter(place: _Place) -> nn.Parameter:
+    _, module, name = place
+    parameter = module._parameters[name]
+    assert parameter is not None
+    return parameter
+
+
+def _require_own(place: _Place, theirs: frozenset[nn.Module]) -> None:
+    path, module, _ = place
+    if module in theirs:
+        raise UncopyableModelError(
+            f"{path} ({type(module).__name__}) is shared by the model and its copy, so rewriting the copy would change "
+            "the model. Pass inplace=True to rewrite the model itself."
+        )
 
 
 def _require_free(path: str, module: nn.Module, name: str) -> None:
@@ -182,41 +149,54 @@ def _require_free(path: str, module: nn.Module, name: str) -> None:
             )
 
 
-def _decouple_parameter(owners: list[tuple[str, nn.Module, str]], filters: Filters) -> None:
-    _, first, first_name = owners[0]
-    weight = first._parameters[first_name]
-    assert weight is not None
-    direction, norms = decompose(weight, filters)
+def _decouple_parameter(owners: Sequence[_Place], filters: Filters, direction: Tensor, norms: Tensor) -> None:
+    weight = _parameter(owners[0])
     if direction is not weight:
         with torch.no_grad():
             weight.copy_(direction)
     weight.grad = None  # it was the gradient by the weight, not by the direction
     gain = nn.Parameter(norms, requires_grad=weight.requires_grad)
+    gain.__dict__.update(weight.__dict__)
     for _, module, name in owners:
-        new = decoupled_names(name)
-        _replace(module, {name: dict(zip(new, (weight, gain), strict=True))})
         known = module._filters if isinstance(module, Decoupled) else {}
-        module.__dict__["_filters"] = {**known, name: filters}
-        module.__class__ = decoupled_class(plain_class_of(module), tuple(module.__dict__["_filters"]))
+        new = dict(zip(decoupled_names(name), (weight, gain), strict=True))
+        _replace(module, {name: new}, {**known, name: filters})
+        module.__class__ = decoupled_class(plain_class_of(module), (*known, name))
 
 
-def _restore_module(module: Any, done: set[int]) -> None:
+def _parts(path: str, module: Any, name: str) -> tuple[nn.Parameter, nn.Parameter]:
+    """Direction and gain."""
+    found = [module._parameters.get(part) for part in decoupled_names(name)]
+    if found[0] is None or found[1] is None:
+        raise ModelError(
+            f"{path or 'The model'} ({type(module).__name__}) cannot be restored: its direction or gain is no "
+            "parameter any more, because a tool such as pruning replaced it. Take that back first."
+        )
+    return found[0], found[1]
+
+
+def _restore_module(module: Any, weights: dict[int, Tensor]) -> None:
+    changes: dict[str, dict[str, nn.Parameter]] = {}
     for name in module._filters:
         direction, gain = decoupled_names(name)
         weight = module._parameters[direction]
-        if id(weight) not in done:  # a shared weight is restored once, by the first of its owners
+        new = weights.pop(id(weight), None)
+        if new is not None:  # a shared weight is restored once, by the first of its owners
             with torch.no_grad():
-                weight.copy_(getattr(module, name))
+                weight.copy_(new)
             weight.grad = None
-            done.add(id(weight))
-        _replace(module, {direction: {name: weight}, gain: {}})
+        changes |= {direction: {name: weight}, gain: {}}
+    _replace(module, changes, {})
     module.__class__ = module.plain_class
     del module.__dict__["_filters"]
 
 
-def _replace(module: nn.Module, changes: Mapping[str, Mapping[str, nn.Parameter]]) -> None:
+def _replace(
+    module: nn.Module, changes: Mapping[str, Mapping[str, nn.Parameter]], filters: Mapping[str, Filters]
+) -> None:
     """Put other parameters in the place of some, in the order in which ``named_parameters()`` gives them."""
-    old = list(module._parameters.items())
-    module._parameters.clear()
-    for name, parameter in old:
-        module._parameters.update(changes.get(name, {name: parameter}))
+    new: dict[str, nn.Parameter | None] = {}
+    for name, parameter in module._parameters.items():
+        new.update(changes.get(name, {name: parameter}))
+    module.__dict__["_parameters"] = DecoupledParameters(new, filters) if filters else new
+    module.__dict__["_filters"] = dict(filters)

@@ -14,10 +14,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, fx
 
 __all__ = ["Composition", "Filters", "compose", "decompose", "decoupled_names", "dotted", "filter_numbers"]
 
@@ -59,6 +59,10 @@ def compose(direction: Tensor, gain: Tensor, filters: Filters) -> Tensor:
     Returns:
         The weight, of the shape of V. Where V is zero, it is zero and its gradient finite.
     """
+    traced: object = direction
+    if isinstance(traced, fx.Proxy):  # one node to torch.fx, which cannot look into it
+        node = traced.tracer.create_proxy("call_function", compose, (direction, gain, filters), {})
+        return cast(Tensor, node)
     # A compiler fuses what autograd would, and a traced file can hold no Python function.
     if torch.compiler.is_compiling() or torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
         return _composed(direction, gain, filters)
@@ -147,8 +151,8 @@ def decompose(weight: Tensor, filters: Filters) -> tuple[Tensor, Tensor]:
     gain = norm.flatten().clone()
     if weight.is_meta or bool((norm != 0).all()):
         return weight, gain
-    generator = torch.Generator().manual_seed(0)
-    filler = torch.randn(weight.shape, generator=generator, dtype=torch.float64)
+    generator = torch.Generator("cpu").manual_seed(0)
+    filler = torch.randn(weight.shape, generator=generator, dtype=torch.float64, device="cpu")
     filler = (_stacked(filler, filters) / _norms(filler, filters)).to(weight)
     return torch.where(norm == 0, filler, _stacked(weight, filters)).view_as(weight), gain
 

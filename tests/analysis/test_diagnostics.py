@@ -7,6 +7,7 @@ from torchvision.ops import FrozenBatchNorm2d
 
 from sgdph_fx import Config, analyze
 from sgdph_fx.errors import ConfigError
+from sgdph_fx.optim.variants import VARIANTS
 
 
 def hints(model: nn.Module, inputs: Tensor | None = None, **config: object) -> set[tuple[str, str]]:
@@ -31,12 +32,30 @@ class Unused(nn.Module):
         return torch.relu(nn.functional.linear(self.used(x), self.functional.weight, self.functional.bias))
 
 
+class HeadFirst(nn.Module):
+    """Its head is registered before its body, and so is not the last."""
+
+    def __init__(self, head: nn.Linear, after: nn.Module | None = None) -> None:
+        super().__init__()
+        self.head, self.after = head, after
+        self.body = nn.Linear(2, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.head(self.body(x))
+        return x if self.after is None else self.after(x)
+
+
 def test_a_linear_layer_whose_bias_is_the_output_s() -> None:
-    assert hints(nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))) == {("classifier-bias", "1.bias")}
-    assert hints(nn.Sequential(nn.Linear(2, 4), nn.Unflatten(1, (2, 2)))) == {("classifier-bias", "0.bias")}
-    assert hints(nn.Sequential(nn.Linear(2, 2), nn.ReLU())) == set()
-    assert hints(nn.Sequential(nn.Linear(2, 2, bias=False))) == set()
-    assert hints(nn.Sequential(nn.Linear(2, 2)), rules={"0.bias": "first-order"}) == set()
+    assert hints(HeadFirst(nn.Linear(2, 2))) == {("classifier-bias", "head.bias")}
+    assert hints(HeadFirst(nn.Linear(2, 4), nn.Unflatten(1, (2, 2)))) == {("classifier-bias", "head.bias")}
+    assert hints(HeadFirst(nn.Linear(2, 2), nn.ReLU())) == set()
+    assert hints(HeadFirst(nn.Linear(2, 2, bias=False))) == set()
+    assert hints(HeadFirst(nn.Linear(2, 2)), rules={"head.bias": "first-order"}) == set()
+
+
+def test_the_last_parameter_of_all_needs_no_hint_as_the_default_steps_it_by_sgd() -> None:
+    assert hints(nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))) == set()
+    assert VARIANTS["authors"].last_is_first_order
 
 
 def test_the_ones_probe_sees_no_curvature_in_a_classifier_s_bias() -> None:
@@ -93,8 +112,8 @@ def test_a_parameter_inside_a_module_that_is_one_part_is_reached() -> None:
 
 def test_a_hint_that_is_not_wanted_stays_out() -> None:
     model = nn.Sequential(conv(bias=True), nn.BatchNorm2d(3, affine=False), nn.Flatten(), nn.Linear(48, 2))
-    everything = {("absorbed-bias", "0.bias"), ("norm-without-affine", "1"), ("classifier-bias", "3.bias")}
+    everything = {("absorbed-bias", "0.bias"), ("norm-without-affine", "1")}
     assert hints(model) == everything
-    assert hints(model, silence=["absorbed-bias", "classifier-bias"]) == {("norm-without-affine", "1")}
+    assert hints(model, silence=["absorbed-bias"]) == {("norm-without-affine", "1")}
     with pytest.raises(ConfigError, match="no hint's code"):
         Config(silence=["absorbed"])

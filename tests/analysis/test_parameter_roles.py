@@ -28,6 +28,7 @@ class Uses(nn.Module):
         self.ln_bias = nn.Parameter(torch.zeros(channels))
         self.matrix = nn.Parameter(torch.eye(channels))
         self.matrix_bias = nn.Parameter(torch.zeros(channels))
+        self.written_bias = nn.Parameter(torch.zeros(channels))
         self.slope = nn.Parameter(torch.ones(channels))
         self.unused = nn.Parameter(torch.ones(channels))
 
@@ -37,6 +38,7 @@ class Uses(nn.Module):
         x = torch.cat([self.token.expand(x.shape[0], -1, -1), x], 1) / self.temperature
         x = F.layer_norm(x, (6,), self.ln_weight, self.ln_bias)
         x = F.linear(x, self.matrix, self.matrix_bias)
+        x = x @ self.matrix.t() + self.written_bias
         heads = x.reshape(x.shape[0], -1, 3, 2).transpose(1, 2)
         return (heads @ heads.transpose(-1, -2)) * self.head_temperature
 
@@ -53,6 +55,7 @@ EXPECTED = {
     "ln_bias": (2, "norm.bias"),
     "matrix": (1, "weight"),
     "matrix_bias": (2, "bias"),
+    "written_bias": (2, "bias"),
     "slope": (2, "activation"),
     "unused": (1, "other"),
 }
@@ -77,6 +80,50 @@ OWNED = [
     (nn.PReLU(), {"weight": (2, "activation")}),
     (nn.Linear(3, 4), {"weight": (1, "weight"), "bias": (2, "bias")}),
     (nn.Embedding(10, 4), {"weight": (1, "other")}),
+    (
+        nn.LSTM(4, 5),
+        {
+            "weight_ih_l0": (1, "weight"),
+            "weight_hh_l0": (1, "weight"),
+            "bias_ih_l0": (2, "bias"),
+            "bias_hh_l0": (2, "bias"),
+        },
+    ),
+    (
+        nn.LSTM(4, 6, bias=True, bidirectional=True, proj_size=2),
+        {
+            f"{what}_l0{way}": (2 if what.startswith("bias") else 1, what.split("_")[0])
+            for way in ("", "_reverse")
+            for what in ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr")
+        },
+    ),
+    *(
+        (
+            kind(4, 5),
+            {
+                "weight_ih": (1, "weight"),
+                "weight_hh": (1, "weight"),
+                "bias_ih": (2, "bias"),
+                "bias_hh": (2, "bias"),
+            },
+        )
+        for kind in (nn.RNNCell, nn.LSTMCell, nn.GRUCell)
+    ),
+    (nn.GRU(4, 5, bias=False), {"weight_ih_l0": (1, "weight"), "weight_hh_l0": (1, "weight")}),
+    (
+        nn.MultiheadAttention(8, 2, add_bias_kv=True, kdim=4, vdim=6),
+        {
+            "q_proj_weight": (1, "weight"),
+            "k_proj_weight": (1, "weight"),
+            "v_proj_weight": (1, "weight"),
+            "in_proj_bias": (2, "bias"),
+            # One more key and one more value for all queries: elements of the sequence.
+            "bias_k": (1, "other"),
+            "bias_v": (1, "other"),
+            "out_proj.weight": (1, "weight"),
+            "out_proj.bias": (2, "bias"),
+        },
+    ),
 ]
 
 

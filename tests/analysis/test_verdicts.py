@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sgdph_fx import Config, analyze
-from tests.cases import CASES, After, Case, Written, conv
+from tests.cases import CASES, Case
+from tests.forwards import After, Written, conv
 
 
 @pytest.mark.parametrize("policy", ["direct", "see-through", "absorbing"])

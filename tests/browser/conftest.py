@@ -93,7 +93,9 @@ class Page:
         return f'[data-id="{identity}"] > rect:last-of-type'
 
     def rows(self) -> list[str]:
-        script = "return [...document.querySelectorAll('tbody tr')].map((row) => row.cells[0].innerText)"
+        script = (
+            "return [...document.querySelectorAll('#table tbody tr')].map((row) => row.cells[0].innerText)"
+        )
         return [text.replace("\u200b", "").split("\n")[0] for text in self.run(script)]
 
     def text(self, selector: str) -> str:
@@ -129,18 +131,27 @@ def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chrom
 
 @pytest.fixture
 def open_page(driver: webdriver.Chrome, tmp_path: Path) -> Open:
-    """Open a report's page at a size, in a theme."""
+    """Open a report's page at a size, in a theme, at a row, with or without its scripts."""
 
-    def open_page(report: Report, width: int = 1366, height: int = 860, theme: str = "light") -> Page:
+    def open_page(
+        report: Report,
+        width: int = 1366,
+        height: int = 860,
+        theme: str = "light",
+        row: str = "",
+        scripts: bool = True,
+    ) -> Page:
         path = tmp_path / "report.html"
         path.write_text(report.to_html(), encoding="utf-8")
+        driver.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": not scripts})
         size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}
         driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
         media = {"features": [{"name": "prefers-color-scheme", "value": theme}]}
         driver.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
         driver.get_log("browser")
         driver.get_log("performance")
-        driver.get(path.as_uri())
+        driver.get("about:blank")
+        driver.get(f"{path.as_uri()}{row}")
         return Page(driver)
 
     return open_page

@@ -1,7 +1,9 @@
+import os
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import pytest
 from click.testing import CliRunner, Result
@@ -25,6 +27,11 @@ class Net(nn.Module):
     def forward(self, x):
         return self.head(torch.relu(self.norm(self.stem(x)))).mean((2, 3))
 '''
+
+
+COMMAND = [sys.executable, "-m", "sgdph_fx"]
+KEPT = ("PATH", "PYTHONPATH", "HOME", "LANG", "LC_ALL", "OMP_NUM_THREADS")
+ENVIRONMENT = {"COLUMNS": "40", **{key: os.environ[key] for key in KEPT if key in os.environ}}
 
 
 class Convert(Protocol):
@@ -67,3 +74,26 @@ def convert() -> Convert:
         return CliRunner().invoke(main, [str(argument) for argument in arguments], prog_name="sgdph-convert")
 
     return convert
+
+
+class Program(Protocol):
+    def __call__(self, *arguments: str | Path, **options: Any) -> subprocess.CompletedProcess[str]: ...
+
+
+@pytest.fixture
+def program(tmp_path: Path) -> Program:
+    """Run ``sgdph-convert`` as a shell does, in the folder of the test's files."""
+
+    def program(*arguments: str | Path, **options: Any) -> subprocess.CompletedProcess[str]:
+        pipes = {} if "stdout" in options else {"stdout": subprocess.PIPE}
+        return subprocess.run(
+            [*COMMAND, *map(str, arguments)],
+            cwd=tmp_path,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+            timeout=120,
+            **{"env": ENVIRONMENT, **pipes, **options},
+        )
+
+    return program

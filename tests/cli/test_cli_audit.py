@@ -14,6 +14,7 @@ from torch.nn.functional import cross_entropy
 
 from sgdph_fx import audit, prepare
 from sgdph_fx.cli.load import load_model
+from tests.cli.conftest import NET
 
 Convert = Callable[..., Result]
 SHAPE = ("--input", "1,3,6,6", "--batch", "7")
@@ -98,10 +99,10 @@ def test_a_plot_is_drawn(net: Path, convert: Convert) -> None:
         ),
         ((*SHAPE, "--loss", "net.py:nothing"), 3, "nothing"),
         ((*SHAPE, "--sample", "0"), 2, "--sample"),
-        (("--data", "net.py"), 1, "holds more than tensors, or is no file of torch.save"),
-        (("--data", "empty.pt"), 1, "empty.pt could not be read as a file of torch.save: it ends too early"),
+        (("--data", "net.py"), 5, "holds more than tensors, or is no file of torch.save"),
+        (("--data", "empty.pt"), 5, "empty.pt could not be read as a file of torch.save: it ends too early"),
         ((*SHAPE, "--loss", "torch.nn:MSELoss"), 3, "torch.nn:MSELoss is a class, no function"),
-        (("--data", "alone.pt"), 1, "holds a Tensor; a batch is a pair"),
+        (("--data", "alone.pt"), 5, "holds a Tensor; a batch is a pair"),
         (("--input", "2,4,6,6"), 4, "expected input"),
         ((*SHAPE, "--json", "nowhere/audit.json"), 2, "There is no folder nowhere to write audit.json into"),
     ],
@@ -119,9 +120,54 @@ def test_what_makes_no_sense_is_one_message_with_its_exit_code(
 
 def test_an_audit_that_cannot_be_written_is_shown_all_the_same(net: Path, convert: Convert) -> None:
     result = convert("audit", net, *SHAPE, "--channels", "1", "--draws", "1", "--plot", "audit.xyz")
-    assert result.exit_code == 1
+    assert result.exit_code == 7
     assert "Format 'xyz' is not supported (supported formats: " in result.stderr
     assert "4 of 4 second-order parameters audited" in result.stdout
+
+
+def test_what_it_costs_is_told_beforehand_with_how_to_take_less(
+    net: Path, convert: Convert, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # By hand: 4 + 4 + 3 + 3 columns, and for each of the 4 parameters the probe ones and 8 draws.
+    words = "50 Hessian-vector products, about "
+    assert words not in convert("audit", net, *SHAPE).stderr
+    monkeypatch.setattr("sgdph_fx.cli.auditing.FEW_SECONDS", 0.0)
+    told = convert("audit", net, *SHAPE).stderr
+    assert words in told
+    assert "--sample K audits K of the parameters, --channels K measures K numbers of each" in told
+
+
+def test_every_column_is_explained(net: Path, convert: Convert) -> None:
+    text = convert("audit", net, *SHAPE).stdout
+    head = next(line for line in text.splitlines() if line.startswith("name "))
+    for word in ("measured", "off-diagonal", "ones", "one-draw", "average"):
+        assert word in head.split()
+        assert f"\n{word}: " in text
+    kinds = {line.split()[8] for line in text.splitlines() if line.startswith(("head.", "norm."))} - {"-"}
+    for kind in kinds:
+        assert f"\nempty, {kind}: " in text
+
+
+def test_a_loss_that_can_tell_nothing_is_refused(net: Path, convert: Convert) -> None:
+    result = convert("audit", f"{net}:Net", "--arg", "classes=1", *SHAPE)
+    assert result.exit_code == 6
+    words = " ".join(result.stderr.split())
+    assert "there is only one: the loss would be 0 whatever the weights are. Take --loss mse" in words
+    assert convert("audit", f"{net}:Net", "--arg", "classes=1", *SHAPE, "--loss", "mse").exit_code == 0
+
+
+def test_a_loss_by_name_takes_the_logits_of_what_a_model_returns(net: Path, convert: Convert) -> None:
+    def returning(what: str) -> int:
+        net.write_text(
+            NET.replace("return self.head", f"return {what}(self.head").replace(
+                ".mean((2, 3))", ".mean((2, 3)))"
+            )
+        )
+        return convert("audit", net, *SHAPE, "--channels", "1").exit_code
+
+    assert returning("(lambda y: {'logits': y})") == 0
+    assert returning("(lambda y: __import__('types').SimpleNamespace(logits=y, hidden=None))") == 0
+    assert returning("(lambda y: [y])") == 6
 
 
 def test_a_batch_that_the_model_does_not_take_is_no_reason_to_guess_another(

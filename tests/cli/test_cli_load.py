@@ -89,8 +89,11 @@ def test_nothing_is_called_before_it_is_chosen(write: Write, tmp_path: Path) -> 
 
 def test_a_class_that_needs_arguments_is_named(write: Write) -> None:
     path = write(HEAD + NEEDS)
-    assert "Needs needs width." in refused(path)
-    assert "needs arguments (width)" in refused(f"{path}:Needs")
+    example = f"For example: sgdph-convert {path}:Needs --arg width=VALUE"
+    message = refused(path)
+    assert "defines no model that is made without arguments: Needs (class) needs width." in message
+    assert example in message
+    assert f"needs arguments (width). {example}" in refused(f"{path}:Needs")
 
 
 @pytest.mark.parametrize(

@@ -47,6 +47,17 @@ def test_code_that_no_longer_matches_exits_with_1_and_the_difference(
     assert not (tmp_path / "new").exists()
 
 
+def test_another_name_of_the_class_is_no_difference_in_treatment(
+    write: Write, net: Path, converted: Path, convert: Convert
+) -> None:
+    write(net.read_text().replace("Net", "Renamed"), "renamed.py")
+    result = convert("renamed", "--check", converted / "plan.json")
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert "Its class was net.Net and is renamed.Renamed, which decides nothing." in result.stderr
+    text = convert("diff", converted / "plan.json", "renamed").stdout
+    assert text == "Nothing is treated otherwise.\nIts class was net.Net and is renamed.Renamed.\n"
+
+
 def test_diff_takes_plans_and_models_and_prints_three_forms(
     write: Write, net: Path, converted: Path, convert: Convert
 ) -> None:
@@ -142,7 +153,7 @@ def test_dot_is_a_graph(net: Path, convert: Convert) -> None:
 
 
 def test_hints_can_be_silenced(write: Write, convert: Convert) -> None:
-    write("from torch import nn\nnet = nn.Sequential(nn.Linear(2, 2))\n")
-    assert "classifier-bias" in convert("net.py").stdout
-    assert "classifier-bias" not in convert("net.py", "--silence", "classifier-bias").stdout
+    write("from torch import nn\nnet = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))\n")
+    assert "absorbed-bias" in convert("net.py").stdout
+    assert "absorbed-bias" not in convert("net.py", "--silence", "absorbed-bias").stdout
     assert convert("net.py", "--silence", "nothing").exit_code == 2

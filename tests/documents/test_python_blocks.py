@@ -9,13 +9,15 @@ from pathlib import Path
 import nbformat
 import pytest
 
+from sgdph_fx import Config
 from tests.documents.given import AFTER, ELSEWHERE, GIVEN, YOUR_OWN, Names
 from tests.documents.reading import BLOCKS, PAGES, ROOT, Block, Needs, needs_of, of_language
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 PYTHON = of_language("python")
 # Sphinx reads the blocks that are not python, sh or text, and continuous integration runs it with warnings as errors.
-LANGUAGES = {"python", "sh", "text", "{toctree}", "{eval-rst}"}
+# tests/cli/test_reviews.py runs the YAML.
+LANGUAGES = {"python", "sh", "text", "toml", "yaml", "{toctree}", "{eval-rst}"}
 
 
 @pytest.mark.parametrize("page", [page for page in PYTHON if page not in ELSEWHERE])
@@ -79,6 +81,13 @@ def test_every_mark_is_one_that_the_tests_know() -> None:
             if first.startswith(("# Continues", "# Fragment")):
                 assert needs_of(block) != Needs(), f"{page}:{block.line}: {first}"
             assert set(needs_of(block).your_own) <= YOUR_OWN.keys(), f"{page}:{block.line}: {first}"
+
+
+@pytest.mark.parametrize("block", [b for blocks in of_language("toml").values() for b in blocks])
+def test_a_configuration_file_is_read(block: Block, tmp_path: Path) -> None:
+    file = tmp_path / "sgdph.toml"
+    file.write_text(block.text)
+    assert Config.from_file(file) != Config()
 
 
 def test_what_runs_elsewhere_runs_there() -> None:

@@ -10,17 +10,21 @@ from torch import Tensor, nn
 
 from experiments.networks import build
 from sgdph_fx import prepare
+from tests.gpu.architectures import Lstm, Unet, swin
 
-__all__ = ["WIDTHS", "batches", "loss_of", "prepared"]
+__all__ = ["OTHERS", "WIDTHS", "batches", "loss_of", "prepared"]
 
-WIDTHS = {"resnet18": 4, "resnet50": 2, "vgg11": 8, "convnext": 8, "vit": 8}
-"""How wide each is."""
+WIDTHS = {"resnet18": 4, "resnet50": 2, "vgg11": 8, "vgg19": 4, "convnext": 8, "vit": 8}
+"""How wide each of those in `experiments` is."""
+
+OTHERS: dict[str, Callable[[], nn.Module]] = {"swin": swin, "lstm": Lstm, "unet": Unet}
+"""Networks that are built here."""
 
 
 def prepared(name: str) -> tuple[Any, list[dict[str, Any]]]:
     """A network and its groups, in float64, on the CPU, always the same; no value is that of a fresh network."""
     torch.manual_seed(0)
-    net = build(name, width=WIDTHS[name]).double()
+    net = (OTHERS[name]() if name in OTHERS else build(name, width=WIDTHS[name])).double()
     with torch.no_grad():
         for parameter in net.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))

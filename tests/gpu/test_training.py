@@ -148,3 +148,30 @@ def test_with_nccl(device: torch.device) -> None:
     finally:
         dist.destroy_process_group()
     torch.testing.assert_close(numbers(model), numbers(alone[0]), rtol=1e-8, atol=1e-10)
+
+
+def test_a_graph_of_ones_own_counts_and_corrects_on_the_device(device: torch.device) -> None:
+    """Replayed three times, it takes the steps that the loop takes whose due parameter stays the first."""
+    found = []
+    for captured in (False, True):
+        p = nn.Parameter(torch.tensor([1.0, 2.0], device=device))
+        optimizer = SGDPH([{"params": [p], "order": 2}], 0.1, variant="paper", capturable=True)
+
+        def run(p: nn.Parameter = p, optimizer: SGDPH = optimizer) -> None:
+            p.grad = None
+            optimizer.backward((p**4).sum())
+            optimizer.step()
+
+        run()
+        if not captured:
+            for _ in range(3):
+                run()
+        else:
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph):
+                run()
+            for _ in range(3):
+                graph.replay()
+        found.append(p.detach().clone())
+        assert optimizer.state_dict()["param_groups"][0]["step"] == 4
+    torch.testing.assert_close(*found)

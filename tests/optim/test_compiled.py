@@ -62,7 +62,7 @@ def test_a_compiled_model_at_a_due_step_is_refused_with_the_remedy_unless_the_he
     small: Any, make_batches: Any, make_groups: Any, own_part: bool
 ) -> None:
     nets, ((x, y),) = [small(), small()], make_batches(1)
-    optimizers = [SGDPH(make_groups(net), 0.05) for net in nets]
+    optimizers = [SGDPH(make_groups(net), 0.05, without_curvature="raise") for net in nets]
     loss = nn.functional.cross_entropy(torch.compile(nets[0], backend="aot_eager")(x), y)
     if not own_part:
         with pytest.raises(NoCurvatureError, match=r"double backward\).*compile_between_refreshes"):

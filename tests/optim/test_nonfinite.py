@@ -38,7 +38,8 @@ def test_a_step_of_a_bad_batch_is_as_if_it_had_not_been(
     nets, data = [small(), small()], make_batches(12)
     seen, spared = (SGDPH(make_groups(n), 0.05, variant=variant, weight_decay=0.01) for n in nets)
     train(nets[0], seen, data[:3], own_graph)
-    with pytest.warns(RuntimeWarning, match=r"loss is not finite, so this step has been skipped"):
+    culprit = "A gradient" if own_graph else "The loss"
+    with pytest.warns(RuntimeWarning, match=f"{culprit} is not finite, so this step has been skipped"):
         train(nets[0], seen, [poisoned(data[3])], own_graph)
     with warnings.catch_warnings():
         warnings.simplefilter("error", RuntimeWarning)
@@ -65,6 +66,55 @@ def test_one_bad_micro_batch_spoils_the_sum_but_not_the_next_one(
     net.zero_grad()
     train(net, optimizer, data)
     assert optimizer.steps_skipped == 1
+
+
+@pytest.mark.parametrize("own_graph", [False, True])
+@pytest.mark.parametrize("where", ["due", "first-order"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_gradient_that_is_not_finite_skips_the_step_though_the_loss_is(
+    small: Any, make_batches: Any, make_groups: Any, where: str, value: float, own_graph: bool
+) -> None:
+    """As if the batch had not been, in both ways to call."""
+    nets, data = [small(), small()], make_batches(10)
+    seen, spared = (SGDPH(make_groups(n), 0.05) for n in nets)
+    train(nets[0], seen, data[:2], own_graph)
+    seen.zero_grad()
+    loss = nets[0].loss(data[2])
+    loss.backward(create_graph=True) if own_graph else seen.backward(loss)
+    due = seen.due
+    assert due is not None
+    spoiled = due if where == "due" else nets[0].linear.weight
+    assert spoiled.grad is not None
+    spoiled.grad.detach().view(-1)[-1] = value
+    with pytest.warns(RuntimeWarning, match="A gradient is not finite, so this step has been skipped"):
+        seen.step()
+    assert (seen.steps_skipped, seen.refreshes_skipped, seen.due is due) == (1, 0, True)
+    train(nets[0], seen, data[3:], own_graph)
+    train(nets[1], spared, data[:2] + data[3:], own_graph)
+    assert all(torch.equal(p, q) for p, q in zip(nets[0].parameters(), nets[1].parameters(), strict=True))
+
+
+def test_a_finite_loss_whose_gradient_is_not_does_not_poison_anything() -> None:
+    """The square root at 0 has an infinite slope, times 0 is NaN; the loss is 1."""
+    p, last = nn.Parameter(torch.zeros(2)), nn.Parameter(torch.ones(1))
+    optimizer = SGDPH([{"params": [p, last], "order": 2}], 0.1)
+    loss = (0 * p).sqrt().sum() + last.sum()
+    assert loss.isfinite()
+    optimizer.backward(loss)
+    with pytest.warns(RuntimeWarning, match="A gradient is not finite"):
+        optimizer.step()
+    assert p.tolist() == [0.0, 0.0]
+    assert last.item() == 1.0
+    assert optimizer.steps_skipped == 1
+
+
+def test_gradients_whose_sum_overflows_are_finite_all_the_same() -> None:
+    p = nn.Parameter(torch.zeros(3))
+    optimizer = SGDPH([{"params": [p], "order": 1}], 1e-38, momentum=0.0)
+    optimizer.backward((3e38 * p).sum())
+    optimizer.step()
+    torch.testing.assert_close(p.detach(), torch.full((3,), -3.0), rtol=1e-5, atol=0)
+    assert optimizer.steps_skipped == 0
 
 
 def test_a_plain_sgd_step_is_skipped_too(small: Any, make_batches: Any) -> None:

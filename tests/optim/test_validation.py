@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from sgdph_fx import prepare
 from sgdph_fx.errors import OptimizerError
 from sgdph_fx.optim import SGDPH
 
@@ -84,12 +85,47 @@ def test_one_place_for_two_parameters() -> None:
     assert len(optimizer.param_groups) == 1
 
 
+@pytest.mark.parametrize("variant", ["authors", "paper"])
+@pytest.mark.parametrize("foreach", [False, True])
+def test_complex_parameters_take_first_order_steps(variant: Any, foreach: bool) -> None:
+    """|z - 1|² + p²: torch's gradient by z is 2 (z - 1); the second-order one beside it keeps its Hessian."""
+    z = nn.Parameter(torch.tensor([2 + 1j, 1 - 3j], dtype=torch.complex128))
+    p = nn.Parameter(torch.ones(2, dtype=torch.float64))
+    groups = [{"params": [p, parameter()], "order": 2}, {"params": [z], "order": 1}]
+    optimizer = SGDPH(groups, 0.1, variant=variant, momentum=0.5, foreach=foreach)
+    start = z.detach().clone()
+    optimizer.backward((z - 1).abs().square().sum() + (p**2).sum())
+    optimizer.step()
+    weight = 1.0 if variant == "authors" else 0.5
+    torch.testing.assert_close(z.detach(), start - 0.1 * weight * 2 * (start - 1), rtol=1e-12, atol=0)
+    assert "hessian_average" in optimizer.state[p]
+    assert "hessian_average" not in optimizer.state[z]
+
+
+def test_all_that_prepare_returned_and_a_model_are_told_what_to_pass() -> None:
+    prepared = prepare(nn.Linear(2, 2))
+    with pytest.raises(OptimizerError, match=r"all that `prepare` returned.*SGDPH\(prepared\.param_groups"):
+        SGDPH(prepared, 0.1)  # type: ignore[arg-type]
+    with pytest.raises(OptimizerError, match=r"This Linear is a model.*sgdph_fx\.param_groups\(model\)"):
+        SGDPH(prepared.model, 0.1)  # type: ignore[arg-type]
+
+
+def test_a_first_group_may_be_empty() -> None:
+    p, last = parameter(), parameter()
+    optimizer = SGDPH([{"params": []}, {"params": [p, last], "order": 2, "index": [0, 1]}], 0.1)
+    optimizer.backward((p**3).sum())
+    optimizer.step()
+    # ∂²p³ = 6 p at p = 1.
+    torch.testing.assert_close(optimizer.state[p]["hessian_average"], torch.full((2,), 0.6))
+
+
 def test_complex_sparse_and_non_leaf_parameters_by_name() -> None:
     complex_one = nn.Parameter(torch.ones(2, dtype=torch.complex64))
-    with pytest.raises(OptimizerError, match=r"Parameter 'head\.phase' is complex"):
-        SGDPH([("head.weight", parameter()), ("head.phase", complex_one)], 0.1)
+    named = [("head.weight", parameter()), ("head.phase", complex_one)]
+    with pytest.raises(OptimizerError, match=r"Parameter 'head\.phase' is complex .* order=2"):
+        SGDPH([{"params": named, "order": 2}], 0.1)
     with pytest.raises(OptimizerError, match=r"param_groups\[0\]\['params'\]\[1\] is complex"):
-        SGDPH([parameter(), complex_one], 0.1)
+        SGDPH([{"params": [parameter(), complex_one], "order": 2}], 0.1)
     sparse = torch.eye(2).to_sparse().requires_grad_()
     with pytest.raises(OptimizerError, match="Parameter 'table' is sparse"):
         SGDPH([("table", sparse)], 0.1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -153,3 +154,25 @@ def test_groups_of_a_model_as_it_stands() -> None:
     assert {(g["order"], g["role"], *g["param_names"]) for g in again} == {
         (g["order"], g["role"], *g["param_names"]) for g in prepared.param_groups
     }
+
+
+def test_a_plan_that_an_earlier_release_wrote_is_read_and_applied() -> None:
+    """The file was written before entries had options; the model is the one that it was made for."""
+    text = (Path(__file__).parent / "saved" / "plan-0.1.0.json").read_text()
+    plan = Plan.from_json(text)
+    model = nn.Sequential(
+        nn.Conv2d(3, 4, 3),
+        nn.ReLU(),
+        nn.ConvTranspose2d(4, 6, 3, groups=2),
+        nn.BatchNorm2d(6),
+        nn.Conv2d(6, 2, 1),
+        nn.Flatten(),
+        nn.Linear(98, 2),
+    )
+    model[4].weight.requires_grad_(False)
+    x = torch.rand(2, 3, 7, 7)
+    prepared = plan.apply(model)
+    assert torch.equal(prepared.train()(x), model.train()(x))
+    assert [n for n, p in prepared.named_parameters() if p.requires_grad] == [e.name for e in plan.parameters]
+    assert [entry.name for entry in plan.decoupled] == ["0"]
+    assert json.loads(plan.to_json()) == json.loads(text)

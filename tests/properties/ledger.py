@@ -11,46 +11,25 @@ of every operand, though it may hold no channel of some. Without shapes nobody c
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from types import SimpleNamespace
 
 import torch
 from torch import Tensor
 
-from tests.properties.operations import Form, Statistics
+from tests.properties.labels import (
+    IMAGINED,
+    Origin,
+    Value,
+    combines,
+    groups_of,
+    imagined,
+    moved_labels,
+    shape_of,
+)
+from tests.properties.operation import Form, Statistics
 from tests.properties.program import CHANNELS, SPATIAL, Program, Step
 
-__all__ = ["Ledger", "Value"]
-
-# From here on, labels of channels that a part of a concatenation is taken to hold, but does not.
-_IMAGINED = 1000
-
-
-@dataclass(frozen=True)
-class Origin:
-    """How a convolution's output stands in a value.
-
-    Args:
-        labels: ``(1, ...)``, of the value's shape for a batch of one.
-        path: The values passed on the way here, this one last.
-        shape_only: Whether only shapes were changed on the way.
-        hidden: Whether something on the way can be placed only by who knows the shapes.
-    """
-
-    labels: Tensor
-    path: tuple[int, ...]
-    shape_only: bool = True
-    hidden: bool = False
-
-
-@dataclass(frozen=True)
-class Value:
-    """A tensor of the network: its form, its channels (or features), and whose output it still is."""
-
-    form: Form
-    channels: int
-    origins: dict[int, Origin]
+__all__ = ["Ledger"]
 
 
 @dataclass(frozen=True)
@@ -97,7 +76,7 @@ class Ledger:
     def _pass_on(self, step: Step, operands: list[Value], form: Form) -> None:
         """Operations that leave each number its own, unless they combine different channels."""
         what = step.what
-        sizes = [_shape(v, self.dims) for v in operands]
+        sizes = [shape_of(v, self.dims) for v in operands]
         calls = {call for value in operands for call in value.origins}
         moved: dict[int, tuple[Tensor, ...]] = {}
         for call in calls:
@@ -105,18 +84,18 @@ class Ledger:
                 v.origins[call].labels if call in v.origins else torch.full(s, -1)
                 for v, s in zip(operands, sizes, strict=True)
             ]
-            if _combines(step, labels[0], self.dims):
+            if combines(step, labels[0], self.dims):
                 self.endings[call].append(Ending(operands[0].origins[call], norm=False))
             else:
-                moved[call] = _moved(step, labels, self.dims)
-        shapes = _moved(step, [torch.zeros(s) for s in sizes], self.dims)
+                moved[call] = moved_labels(step, labels, self.dims)
+        shapes = moved_labels(step, [torch.zeros(s) for s in sizes], self.dims)
         for position, shape in enumerate(shapes):
             number = len(self.values)
             origins = {}
             for call, results in moved.items():
                 before = [v.origins[call] for v in operands if call in v.origins]
                 origins[call] = Origin(
-                    _imagined(results[position]),
+                    imagined(results[position]),
                     (*(i for o in before for i in o.path), number),
                     what.kind == "shape" and all(o.shape_only for o in before),
                     what.hidden or any(o.hidden for o in before),
@@ -129,7 +108,7 @@ class Ledger:
             origin = replace(before, hidden=before.hidden or hidden)
             real = statistics != "frozen"
             absorbs = real and all(
-                len(set(g)) == 1 for g in _groups(origin.labels, statistics, value, self.dims)
+                len(set(g)) == 1 for g in groups_of(origin.labels, statistics, value, self.dims)
             )
             self.endings[call].append(Ending(origin, real, absorbs))
 
@@ -179,7 +158,7 @@ class Ledger:
     def returned(self) -> set[str]:
         """Convolutions whose output, as it is or after what commutes with a gain, the network returns."""
         origins = [o for i in self.program().outputs for o in self.values[i].origins.items()]
-        calls = {c for c, o in origins if bool(((o.labels >= 0) & (o.labels < _IMAGINED)).any())}
+        calls = {c for c, o in origins if bool(((o.labels >= 0) & (o.labels < IMAGINED)).any())}
         return {name for name, numbers in self.calls().items() if calls & set(numbers)}
 
     def _root(self, number: int) -> int:
@@ -195,59 +174,3 @@ class Ledger:
     def _is_direct(self, origin: Origin) -> bool:
         takers = [i for step in self.steps for i in step.inputs]
         return origin.shape_only and all(takers.count(i) == 1 for i in origin.path)
-
-
-def _shape(value: Value, dims: int) -> tuple[int, ...]:
-    space = SPATIAL[dims]
-    length = torch.Size(space).numel()
-    return {
-        "map": (1, value.channels, *space),
-        "last": (1, *space, value.channels),
-        "seq": (1, value.channels, length),
-        "tokens": (1, length, value.channels),
-        "flat": (1, value.channels),
-    }[value.form]
-
-
-def _combines(step: Step, labels: Tensor, dims: int) -> bool:
-    """Whether a pooling or a mean goes over different channels."""
-    if step.what.kind == "pool":
-        over = list(range(labels.dim() - (step.what.dims or dims), labels.dim()))
-    elif step.what.kind == "mean":
-        over = [step.what.dims] if step.what.dims else list(range(2, labels.dim()))
-    else:
-        return False
-    return not torch.equal(labels.amax(over), labels.amin(over))
-
-
-def _moved(step: Step, labels: list[Tensor], dims: int) -> tuple[Tensor, ...]:
-    if step.what.kind == "mean":
-        over = [step.what.dims] if step.what.dims else list(range(2, labels[0].dim()))
-        return (labels[0].amax(over),)
-    if step.what.kind == "shape" or step.what.results > 1 or step.what.operands > 1:
-        module = torch.nn.ChannelShuffle(2) if step.operation == "shuffle" else torch.nn.Identity()
-        result = step.what.run(SimpleNamespace(dims=dims), module, *labels)
-        return tuple(result) if step.what.results > 1 else (result,)
-    return (labels[0],)
-
-
-def _imagined(labels: Tensor) -> Tensor:
-    """``labels``, or where the channels would be, had the part of a concatenation been one of theirs."""
-    if bool((labels >= 0).any()):
-        return labels
-    channels = torch.arange(labels.shape[1]) + _IMAGINED
-    return channels.view(-1, *[1] * (labels.dim() - 2)).expand_as(labels)
-
-
-def _groups(labels: Tensor, statistics: Statistics, value: Value, dims: int) -> Iterator[list[int]]:
-    """The labels that each statistic is taken over."""
-    if statistics == "dimension 1":
-        groups = labels.transpose(0, 1).flatten(1)
-    elif statistics == "halves":
-        groups = labels.reshape(2, -1)
-    elif statistics == "all last":
-        groups = labels.reshape(1, -1)
-    else:
-        normalized = dims if value.form == "map" else 1
-        groups = labels.flatten(0, -normalized - 1).flatten(1)
-    yield from groups.tolist()

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tests.properties.operations import OPERATIONS, Operation
+from tests.properties.operation import Operation
+from tests.properties.operations import OPERATIONS
 
 __all__ = ["Network", "Program", "Step"]
 

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from hypothesis import strategies as st
 
 from tests.properties.ledger import Ledger
-from tests.properties.operations import OPERATIONS, Operation
+from tests.properties.operation import Operation
+from tests.properties.operations import OPERATIONS
 from tests.properties.program import Program, Step
 
 __all__ = ["networks"]

@@ -1,11 +1,16 @@
 """The graph_view of small models, worked out by hand from their source."""
 
+import time
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sgdph_fx import prepare
+from sgdph_fx.analysis.flow import flow_of
 from sgdph_fx.report.graph_view import GraphView
+from sgdph_fx.report.graph_view import graph_view_of as from_flow
+from sgdph_fx.trace import trace_symbolically
 
 
 class Block(nn.Module):
@@ -109,3 +114,16 @@ def test_a_graph_view_holds_no_tensor_and_no_module() -> None:
     graph_view = graph_view_of(Net())
     values = [value for part in graph_view.parts for value in (part.kind, part.label, part.path, part.scope)]
     assert {type(value) for value in values} == {str}
+
+
+def test_the_time_grows_in_proportion_to_the_model() -> None:
+    def seconds(blocks: int) -> float:
+        model = nn.Sequential(*(Block() for _ in range(blocks)))
+        flow = flow_of(trace_symbolically(model, True), model)
+        start = time.process_time()
+        assert len(from_flow(flow).parts) > 3 * blocks
+        return time.process_time() - start
+
+    seconds(100)
+    short, long = seconds(500), seconds(2500)
+    assert long < 15 * short, "5 times the blocks; quadratic would be 25 times the time"

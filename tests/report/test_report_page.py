@@ -45,7 +45,7 @@ def test_a_plan_alone_makes_a_page_without_the_graph_and_its_library() -> None:
 def test_a_notebook_keeps_little_of_a_large_model_and_says_where_the_rest_is() -> None:
     large = prepare(nn.Sequential(*(nn.Linear(2, 2) for _ in range(200)))).report
     shown = large._repr_html_()
-    # 200 biases of the one order, 200 weights of the other, of each of which 50 are shown; a hint.
-    assert shown.count("<tr>") == 2 * (1 + 50) + 2
+    # 200 biases of the one order, 200 weights of the other, 50 of each shown; a line for each before them.
+    assert shown.count("<tr>") == 2 * (1 + 50) + (1 + 2)
     assert shown.count("150 more: see <code>report.to_html()</code>") == 2
     assert len(shown) < 20_000

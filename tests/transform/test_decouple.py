@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import io
 import pickle
 from collections.abc import Callable
 
@@ -192,50 +191,6 @@ def test_hooks_attributes_and_modes_are_kept() -> None:
     assert seen == [1]
     assert prepared[0].note == "kept"
     assert not prepared[0].training
-
-
-def test_pickle_deepcopy_and_save_of_the_whole_model() -> None:
-    model = prepare(small()).model
-    x = torch.rand(1, 3, 6, 6)
-    buffer = io.BytesIO()
-    torch.save(model, buffer)
-    buffer.seek(0)
-    for twin in (
-        copy.deepcopy(model),
-        pickle.loads(pickle.dumps(model)),
-        torch.load(buffer, weights_only=False),
-    ):
-        assert torch.equal(twin(x), model(x))
-        assert type(twin[0]) is type(model[0])
-        assert twin[0].direction is not model[0].direction
-
-
-def test_checkpoints_load_both_ways() -> None:
-    plain, other = small(), small()
-    with torch.no_grad():
-        for p in other.parameters():
-            p.add_(torch.rand_like(p))
-    prepared, _, report = prepare(plain)
-    prepared.load_state_dict(other.state_dict())
-    x = torch.rand(1, 3, 6, 6)
-    assert torch.equal(prepared(x), other(x))
-    plain.load_state_dict(report.plan.restore_state_dict(prepared.state_dict()))
-    assert torch.equal(plain(x), other(x))
-    again = prepare(small()).model
-    again.load_state_dict(prepared.state_dict())
-    assert torch.equal(again[0].direction, prepared[0].direction)
-
-
-def test_plain_checkpoint_of_a_tied_model_loads() -> None:
-    source, prepared = Tied(), prepare(Tied()).model
-    prepared.load_state_dict(source.state_dict())
-    assert torch.equal(prepared.first.weight, source.first.weight)
-    assert prepared.second.gain is prepared.first.gain
-
-
-def test_missing_weight_is_reported_under_its_names() -> None:
-    with pytest.raises(RuntimeError, match=r"0\.direction.*0\.gain"):
-        prepare(small()).model.load_state_dict({})
 
 
 def test_weight_can_be_read_and_assigned() -> None:

@@ -37,10 +37,12 @@ _NAMES = (
 
 
 def names() -> list[str]:
+    """The names of its architectures and encoders."""
     return list(_NAMES)
 
 
 def sample(name: str, batch: int) -> Sample:
+    """The model called ``name``, with random weights, and a batch for it."""
     decoder, encoder = name.split()
     model = smp.create_model(decoder, encoder_name=encoder, encoder_weights=None, classes=3)
     # A fixed table of positions, or a branch that pools most of the image away.

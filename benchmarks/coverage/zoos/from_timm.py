@@ -16,10 +16,12 @@ _SIZES = (64, 84, 96, 128, 168, 192, 224, 256)
 
 
 def names() -> list[str]:
+    """The names of its models."""
     return CHOICE.read_text(encoding="utf-8").split()
 
 
 def sample(name: str, batch: int) -> Sample:
+    """The model called ``name``, with random weights, and a batch for it."""
     model = timm.create_model(name, pretrained=False)
     config: Mapping[str, Any] = vars(model)["default_cfg"]
     channels, size, _ = config.get("input_size", (3, 224, 224))

@@ -18,10 +18,12 @@ _Inputs = Callable[[int, Any], dict[str, Any]]
 
 
 def names() -> list[str]:
+    """The names of its models."""
     return [name for name in models.list_models() if not name.startswith("quantized_")]
 
 
 def sample(name: str, batch: int) -> Sample:
+    """The model called ``name``, with random weights, and a batch for it."""
     build, inputs = next(
         (build, inputs) for pattern, build, inputs in _TABLE if fnmatchcase(name, f"*{pattern}*")
     )

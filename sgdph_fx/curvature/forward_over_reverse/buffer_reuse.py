@@ -1,4 +1,4 @@
-"""Which tangents nobody reads again, so that an operation may write its result over them.
+"""Find tangents that are read for the last time, so that an operation may write its result over them.
 
 A feature map of tens of megabytes is taken from the system anew at each allocation, and its pages are filled with
 zeros before the first number is written: that takes longer than a pass over memory that is there already.
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from sgdph_fx.curvature.forward_over_reverse.rule import Rule, Tensors
@@ -30,7 +31,7 @@ def owned_results(rule: Rule, made: Tensors, given: Tensors, writable: Sequence[
         that was to writable; False for all of a rule that may give away memory of others, and where a tensor is of a
         subclass, which need not have an address.
     """
-    if not rule.owns_output or not all(type(t) is Tensor for t in (*made, *given) if t is not None):
+    if not rule.owns_output or not all(_has_memory(t) for t in (*made, *given) if t is not None):
         return [False] * len(made)
     taken = {_memory(t) for t, free in zip(given, writable, strict=True) if t is not None and not free}
     shared = Counter(_memory(t) for t in made if t is not None)
@@ -38,6 +39,11 @@ def owned_results(rule: Rule, made: Tensors, given: Tensors, writable: Sequence[
         t is not None and _fills_its_memory(t) and _memory(t) not in taken and shared[_memory(t)] == 1
         for t in made
     ]
+
+
+def _has_memory(t: Tensor) -> bool:
+    """Whether it is a plain tensor; a zero that autograd never filled in, for one, lies nowhere."""
+    return type(t) is Tensor and t.layout is torch.strided and not t._is_zerotensor()
 
 
 def _memory(t: Tensor) -> int:

@@ -6,6 +6,7 @@ by symmetry of the second derivative its derivative by x along ẋ is what the c
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -18,14 +19,15 @@ from sgdph_fx.curvature.forward_over_reverse.rule import (
     NONLINEAR,
     BackwardNode,
     ForwardNode,
+    GiveUp,
     Rule,
     Tensors,
     as_gradient,
     total,
 )
-from sgdph_fx.curvature.hvp import missing_derivatives_explained, no_second_derivative
+from sgdph_fx.curvature.hvp import missing_derivatives_explained
 
-__all__ = ["FALLBACK", "apply", "torch_jvp", "torch_vjp_tangent"]
+__all__ = ["FALLBACK", "apply", "require_known_kind", "torch_jvp", "torch_vjp_tangent"]
 
 
 def apply(node: Node, gradients: Tensors) -> Tensors:
@@ -38,10 +40,7 @@ def apply(node: Node, gradients: Tensors) -> Tensors:
 def torch_jvp(fwd: ForwardNode) -> Tensors:
     """ẏ, as the derivative of B by g along ẋ."""
     node = fwd.node
-    probes = [
-        torch.zeros(tuple(m.shape), dtype=m.dtype, device=m.device, requires_grad=True)
-        for m in node._input_metadata
-    ]
+    probes = [_generic(m).requires_grad_() for m in node._input_metadata]
     outputs, along = _differentiable(node, probes, fwd.tangents)
     if not outputs:
         return [None] * len(probes)
@@ -87,21 +86,7 @@ def _differentiable(node: Node, gradients: Tensors, tangents: Tensors) -> tuple[
         for out, along in zip(outputs, tangents, strict=False)
         if out is not None and along is not None and out.requires_grad
     ]
-    _refuse_once_only(node, [out for out, _ in pairs])
     return [out for out, _ in pairs], [along for _, along in pairs]
-
-
-def _refuse_once_only(node: Node, outputs: list[Tensor]) -> None:
-    stop = {node, *(child for child, _ in node.next_functions)}
-    stack = [out.grad_fn for out in outputs]
-    while stack:
-        found = stack.pop()
-        if found is None or found in stop:
-            continue
-        stop.add(found)
-        if type(found).__name__ == "Error":
-            raise no_second_derivative("a custom function is marked with @once_differentiable")
-        stack.extend(child for child, _ in found.next_functions)
 
 
 @contextmanager
@@ -126,4 +111,40 @@ class _Once(dict[Any, "Tensor | None"]):
         return self.pop(key, default)
 
 
-FALLBACK = Rule(torch_jvp, torch_vjp_tangent, NONLINEAR)
+def _generic(declared: Any) -> Tensor:
+    """Numbers of either sign, none of them zero: some operations take the logarithm of a gradient."""
+    count = math.prod(declared.shape)
+    numbers = torch.linspace(0.5, 1.5, count, dtype=torch.float64, device=declared.device)
+    numbers[1::2].neg_()
+    return numbers.to(declared.dtype).view(tuple(declared.shape))
+
+
+def require_known_kind(node: Node) -> None:
+    """Raise GiveUp unless torch's derivative of this operation alone is known to be that of the whole.
+
+    Python functions may do anything in their backward, and have semantics that only the engine gives them. The
+    operations of double backward have outputs that were never computed.
+    """
+    if not callable(node):
+        raise GiveUp("it is a function written in Python")
+    if type(node).__name__.count("Backward") > 1:
+        raise GiveUp("it is a gradient, differentiated in the loss")
+    values = [
+        m
+        for child, number in node.next_functions
+        if child is not None
+        for m in [child._input_metadata[number]]
+    ]
+    if any(m.dtype.is_complex for m in (*values, *node._input_metadata)):
+        raise GiveUp("it is complex")
+
+
+def _tried_jvp(fwd: ForwardNode) -> Tensors:
+    """ẏ, once the backward half has been tried as well: an operation may have a first half alone."""
+    made = torch_jvp(fwd)
+    g = [_generic(m) for m in fwd.node._input_metadata]
+    torch_vjp_tangent(BackwardNode(fwd, g, made, [False] * len(g), [None] * len(fwd.active)))
+    return made
+
+
+FALLBACK = Rule(_tried_jvp, torch_vjp_tangent, NONLINEAR)

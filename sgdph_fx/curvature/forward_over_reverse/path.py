@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor
@@ -9,7 +10,7 @@ from torch.autograd.graph import Node, get_gradient_edge
 
 from sgdph_fx.curvature.forward_over_reverse.rule import Edge
 
-__all__ = ["path", "saved_as_it_is", "source"]
+__all__ = ["path", "producers_first", "saved_as_it_is", "source"]
 
 
 def source(parameter: Tensor) -> Edge:
@@ -18,16 +19,20 @@ def source(parameter: Tensor) -> Edge:
     return edge.node, edge.output_nr
 
 
-def path(loss: Tensor, parameter: Tensor) -> dict[Node, tuple[bool, ...]]:
-    """Every operation that depends on ``parameter``, producers before consumers.
+def path(order: Sequence[Node], parameter: Tensor) -> dict[Node, tuple[bool, ...]]:
+    """Find every operation that depends on ``parameter``.
+
+    Args:
+        order: The operations of a loss, producers before consumers.
+        parameter: A leaf.
 
     Returns:
-        For each operation, which of its inputs depend on the parameter. Empty if ``loss`` does not, or is
-        the parameter itself.
+        For each operation, in the same order, which of its inputs depend on the parameter. Empty if the loss does not
+        depend on it, or is the parameter itself.
     """
     start, _ = source(parameter)
     found: dict[Node, tuple[bool, ...]] = {}
-    for node in _producers_first(loss):
+    for node in order:
         active = tuple(child is start or child in found for child, _ in node.next_functions)
         if any(active):
             found[node] = active
@@ -51,10 +56,12 @@ def _saved(node: Any) -> list[Any]:
 
 
 def _address(value: Any) -> int:
-    return value.data_ptr() if isinstance(value, Tensor) else 0
+    """The memory of a tensor, by its storage: tensors that only describe a device have no address of data."""
+    return value.untyped_storage()._cdata if isinstance(value, Tensor) else 0
 
 
-def _producers_first(loss: Tensor) -> list[Node]:
+def producers_first(loss: Tensor) -> list[Node]:
+    """List every operation that ``loss`` was made by, producers before consumers."""
     order: list[Node] = []
     seen: set[Node] = set()
     stack: list[tuple[Node, bool]] = [(loss.grad_fn, False)] if loss.grad_fn is not None else []

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from torch.autograd.graph import Node
-
 from sgdph_fx.curvature.forward_over_reverse import weight_norm
 from sgdph_fx.curvature.forward_over_reverse.rule import (
     LINEAR,
@@ -22,13 +20,7 @@ from sgdph_fx.curvature.forward_over_reverse.rule import (
 )
 from sgdph_fx.curvature.hvp import no_second_derivative
 
-__all__ = ["RULES", "full_name"]
-
-
-def full_name(node: Node) -> str:
-    """Module and class of the function whose backward the node is; empty for an operation of torch's own."""
-    function = getattr(type(node), "_forward_cls", None)
-    return f"{function.__module__}.{function.__qualname__}" if function is not None else ""
+__all__ = ["RULES"]
 
 
 def _no_sync_batch_norm(fwd: ForwardNode) -> Tensors:
@@ -50,6 +42,7 @@ RULES: Mapping[str, Rule] = {
     "sgdph_fx.transform.filters.Composition": weight_norm.RULE,
     "torch.nn.parallel.distributed._DDPSink": _ANNOUNCEMENT,
     "torch.distributed.fsdp._fully_shard._fsdp_param_group.RegisterPostBackwardFunction": _ANNOUNCEMENT,
+    "torch.nn.modules._functions.BackwardHookFunction": _ANNOUNCEMENT,
     "torch.nn.modules._functions.SyncBatchNorm": Rule(_no_sync_batch_norm, _never, NONLINEAR),
 }
 """By module and class."""

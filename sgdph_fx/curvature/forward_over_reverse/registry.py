@@ -6,46 +6,86 @@ from collections.abc import Mapping
 
 from torch.autograd.graph import Node
 
-from sgdph_fx.curvature.forward_over_reverse import (
-    activation,
+from sgdph_fx.curvature.custom_functions import full_name
+from sgdph_fx.curvature.forward_over_reverse import python_functions
+from sgdph_fx.curvature.forward_over_reverse.fallback import FALLBACK
+from sgdph_fx.curvature.forward_over_reverse.operations import (
     arithmetic,
     attention,
     batch_norm,
+    combination,
     convolution,
+    deformable,
+    gating,
+    gelu,
     group_norm,
+    indexing,
     layer_norm,
+    library_rnn,
+    losses,
     matmul,
     pooling,
-    python_functions,
+    recurrent,
     reduction,
+    region_pooling,
+    resampling,
+    scaling,
     shape,
+    smooth,
     softmax,
+    statistics,
+    torch_weight_norm,
+    vector_norm,
 )
-from sgdph_fx.curvature.forward_over_reverse.fallback import FALLBACK
 from sgdph_fx.curvature.forward_over_reverse.rule import Rule
 
 __all__ = ["RULES", "rule_of"]
 
 RULES: Mapping[str, Rule] = {
-    **activation.RULES,
     **arithmetic.RULES,
     **attention.RULES,
     **batch_norm.RULES,
+    **combination.RULES,
     **convolution.RULES,
+    **gating.RULES,
+    **gelu.RULES,
     **group_norm.RULES,
+    **indexing.RULES,
     **layer_norm.RULES,
+    **library_rnn.RULES,
+    **losses.RULES,
     **matmul.RULES,
     **pooling.RULES,
+    **recurrent.RULES,
     **reduction.RULES,
+    **resampling.RULES,
+    **scaling.RULES,
     **shape.RULES,
+    **smooth.RULES,
     **softmax.RULES,
+    **statistics.RULES,
+    **torch_weight_norm.RULES,
+    **vector_norm.RULES,
 }
 """Names as of torch's C++ nodes, overload number included."""
 
+_PYTHON_RULES: Mapping[str, Rule] = {
+    **python_functions.RULES,
+    **deformable.RULES,
+    **region_pooling.RULES,
+}
+
 
 def rule_of(node: Node) -> Rule:
-    """The rule for an operation; :data:`FALLBACK`, torch's own second derivative, where it has none."""
-    if callable(node):
-        return RULES.get(type(node).__name__, FALLBACK)
-    # A Python function may bear the name of any operation.
-    return python_functions.RULES.get(python_functions.full_name(node), FALLBACK)
+    """Look up the rule for an operation; :data:`FALLBACK`, torch's own second derivative, where it has none."""
+    if not callable(node):
+        # A Python function may bear the name of any operation.
+        return _PYTHON_RULES.get(full_name(node), FALLBACK)
+    return FALLBACK if _complex(node) else RULES.get(type(node).__name__, FALLBACK)
+
+
+def _complex(node: Node) -> bool:
+    """Whether an input or an output is complex: the rules are written for real numbers."""
+    values = [(child, number) for child, number in node.next_functions if child is not None]
+    dtypes = [child._input_metadata[number].dtype for child, number in values]
+    return any(dtype.is_complex for dtype in (*dtypes, *(m.dtype for m in node._input_metadata)))

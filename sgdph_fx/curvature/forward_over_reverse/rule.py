@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+import torch
 from torch import Tensor
 from torch.autograd.graph import Node
 
@@ -24,6 +25,7 @@ __all__ = [
     "Rule",
     "Tensors",
     "as_gradient",
+    "output_dtype",
     "output_shape",
     "saved",
     "saved_int",
@@ -54,7 +56,8 @@ class Rule:
     """How tangents pass one operation.
 
     Args:
-        jvp: ẋ of the inputs ↦ ẏ of the outputs.
+        jvp: ẋ of the inputs ↦ ẏ of the outputs. A rule that knows the first outputs' alone gives those, and the
+            product gives up where another output is used.
         vjp_tangent: One turn in the backward pass ↦ the tangents of the gradients by the inputs.
         linearity: ``NONLINEAR``, ``BILINEAR`` or ``LINEAR``: decides whether ẋ is kept for ``vjp_tangent``.
         owns_output: Whether what both give lies in memory of its own, or in that of the tangents they were given.
@@ -122,24 +125,41 @@ class BackwardNode:
 
 
 def saved(node: Node, name: str) -> Any:
-    """What the forward pass saved under ``name``."""
-    return getattr(node, f"_saved_{name}")
+    """Read what the forward pass saved under ``name``.
+
+    Autograd shows a negative integer as a large unsigned one; the integer that was saved is returned.
+
+    Raises:
+        GiveUp: if this version of torch saves nothing of that name.
+    """
+    try:
+        value = getattr(node, f"_saved_{name}")
+    except AttributeError:
+        raise GiveUp(f"torch {torch.__version__} saves no {name} for {type(node).__name__}") from None
+    return tuple(map(_signed, value)) if type(value) is tuple else _signed(value)
 
 
 def saved_int(node: Node, name: str) -> int:
-    """A saved integer; autograd shows a negative one as a large unsigned one."""
-    return _signed(saved(node, name))
+    """Read a saved integer."""
+    value: int = saved(node, name)
+    return value
 
 
 def saved_ints(node: Node, name: str) -> list[int]:
-    """As :func:`saved_int`, of a list; empty where nothing was given."""
-    return [_signed(value) for value in saved(node, name) or ()]
+    """Read a list of integers; empty where nothing was given."""
+    return list(saved(node, name) or ())
 
 
 def output_shape(node: Node, number: int = 0) -> tuple[int, ...]:
     """The shape of an output of the operation."""
     shape: tuple[int, ...] = node._input_metadata[number].shape
     return tuple(shape)
+
+
+def output_dtype(node: Node, number: int = 0) -> torch.dtype:
+    """Return the dtype of an output of the operation."""
+    dtype: torch.dtype = node._input_metadata[number].dtype
+    return dtype
 
 
 def as_gradient(edge: Edge, tangent: Tensor) -> Tensor:
@@ -159,5 +179,5 @@ def total(*terms: Tensor | None) -> Tensor | None:
     return sum(present[1:], start=present[0]) if present else None
 
 
-def _signed(value: int) -> int:
-    return value - (1 << 64) if value >= 1 << 63 else value
+def _signed(value: Any) -> Any:
+    return value - (1 << 64) if type(value) is int and value >= 1 << 63 else value

@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import asdict
 from typing import Any
 
+from sgdph_fx.plan.hint_codes import HINTS
 from sgdph_fx.plan.plan import Plan
 from sgdph_fx.report.graph_view import GraphView, Part
-from sgdph_fx.report.summary import Summary, percent
 
 __all__ = ["page_data"]
 
 
-def page_data(plan: Plan, summary: Summary, headline: Sequence[str], graph_view: GraphView | None) -> str:
+def page_data(plan: Plan, graph_view: GraphView | None) -> str:
     """JSON that may stand inside an element ``<script>``: no letter of it can end that element."""
     data = {
         "plan": json.loads(plan.to_json()),
-        "summary": {**asdict(summary), "share": percent(summary.second_order_share)},
-        "headline": list(headline),
+        "meanings": {hint.code: HINTS[hint.code] for hint in plan.hints if hint.code in HINTS},
         "graphView": None if graph_view is None else _graph_view(graph_view),
     }
     text = json.dumps(data, ensure_ascii=False, separators=(",", ":"))

@@ -33,11 +33,12 @@ function shownAs(part) {
   return part.chain.find((id) => !id.startsWith("m:") || !itemAt(id).open);
 }
 
-function pick(part, { scroll = false } = {}) {
+/** Pick a part, or none; one that is asked for from elsewhere is brought into sight, at a size at which it can be read. */
+function pick(part, { show = false } = {}) {
   picked = part;
-  if (part && reveal(part)) refreshAfterUnfolding(part.scope);
+  if (part && reveal(part)) refreshAfterUnfolding(part);
   showPicked();
-  if (part && scroll) scrollTo(drawn.get(part.id));
+  if (part && show) bringIntoSight(drawn.get(part.id));
 }
 
 function showPicked() {
@@ -50,9 +51,10 @@ function showPicked() {
 function describe(part) {
   const close = make("button", { type: "button", class: "close", "aria-label": "Close" }, "×");
   close.addEventListener("click", () => pick(null));
-  const title = make("h2", {}, make("code", {}, part.path || part.label));
+  const title = make("h2", {}, make("code", {}, printable(part.path || part.label)));
   const place = [part.path ? part.label : part.kind, part.shape?.join("×"), part.source].filter(Boolean).join(" · ");
-  return [close, title, make("p", { class: "place" }, place), ...decision(part.row), ...treatments(part.parameters)];
+  const below = make("p", { class: "place" }, printable(place));
+  return [close, title, below, ...decision(part.row), ...treatments(part.parameters)];
 }
 
 function decision(row) {
@@ -60,19 +62,19 @@ function decision(row) {
   const treatment = row.decouple ? "decoupled" : "kept";
   const badges = make("p", { class: "badges" }, badge(row.verdict), badge(treatment));
   const links = row.norm && partsAt.has(row.norm) ? [jump(row.norm)] : [];
-  return [badges, make("p", { class: "reason" }, breakable(row.reason)), ...links];
+  return [badges, make("p", { class: "reason" }, breakable(reasonOf(row))), ...links];
 }
 
 function jump(path) {
-  const button = make("button", { type: "button", class: "jump" }, "Go to ", make("code", {}, path));
-  button.addEventListener("click", () => pick(partsAt.get(path)[0], { scroll: true }));
+  const button = make("button", { type: "button", class: "jump" }, "Go to ", make("code", {}, printable(path)));
+  button.addEventListener("click", () => pick(partsAt.get(path)[0], { show: true }));
   return button;
 }
 
 function treatments(rows) {
   if (!rows.length) return [];
   const items = rows.map((row) =>
-    make("li", {}, make("code", {}, row.name), badge(orderWords(row.order)), make("span", {}, row.reason)));
+    make("li", {}, make("code", {}, printable(row.name)), badge(orderWords(row.order)), make("span", {}, breakable(reasonOf(row)))));
   return [make("ul", { class: "treatments" }, ...items)];
 }
 
@@ -84,13 +86,7 @@ function orderWords(order) {
   return order === 2 ? "second-order" : "first-order";
 }
 
-/** Bring an element of the graph to the middle of its frame, and leave the page itself where it is. */
-function scrollTo(element) {
-  const frame = document.getElementById("canvas");
-  const outer = frame.getBoundingClientRect();
-  const inner = element.getBoundingClientRect();
-  frame.scrollBy({
-    left: inner.left + inner.width / 2 - outer.left - outer.width / 2,
-    top: inner.top + inner.height / 2 - outer.top - outer.height / 2,
-  });
+/** Long names break after a dot, not inside a word. */
+function breakable(text) {
+  return printable(text).replaceAll(/([./_])(?=\w)/g, "$1\u200b");
 }

@@ -68,7 +68,7 @@ function drawItem({ item, x, y, width, height }) {
 }
 
 function button(group, label) {
-  group.setAttribute("tabindex", "0");
+  group.setAttribute("tabindex", "-1");
   group.setAttribute("role", "button");
   group.setAttribute("aria-label", label);
   group.append(shape("title", {}, label));
@@ -78,7 +78,8 @@ function drawPart(part, group, width, height) {
   const { name, kind, chips } = face(part);
   const classes = ["part", `is-${part.kind}`, part.second ? "second" : "", part.bare ? "bare" : ""];
   group.setAttribute("class", classes.filter(Boolean).join(" "));
-  button(group, [part.path || part.label, kind, part.row?.verdict, part.second ? "second-order" : ""].filter(Boolean).join(", "));
+  const said = [printable(part.path || part.label), kind, part.row?.verdict, part.second ? "second-order" : ""];
+  button(group, said.filter(Boolean).join(", "));
   group.append(shape("rect", { width, height, rx: part.kind === "input" || part.kind === "output" ? 13 : 5 }));
   let x = word(group, name, 10, 17, "name");
   if (kind) x = word(group, kind, x + 8, 17, "kind");
@@ -88,7 +89,7 @@ function drawPart(part, group, width, height) {
 function drawFolded(module, group, width, height) {
   const { name, kind, counts, chips, second } = face(module);
   group.setAttribute("class", `module folded${second ? " second" : ""}${chips.length ? " bare" : ""}`);
-  button(group, `${module.path}, ${kind}, folded: ${counts}`);
+  button(group, `${printable(module.path)}, ${kind}, folded: ${counts}`);
   group.setAttribute("aria-expanded", "false");
   group.append(shape("rect", { x: 3, y: 3, width, height, rx: 6, class: "behind" }), shape("rect", { width, height, rx: 6 }));
   word(group, "▸", 10, 18, "fold");
@@ -102,7 +103,7 @@ function drawOpen(module, group, width, height) {
   group.setAttribute("class", "module open");
   group.append(shape("rect", { width, height, rx: 8, class: "frame" }));
   const head = shape("g", { class: "head", "data-fold": module.path });
-  button(head, `${module.path}, ${kind}, unfolded`);
+  button(head, `${printable(module.path)}, ${kind}, unfolded`);
   head.setAttribute("aria-expanded", "true");
   head.append(shape("rect", { width, height: HEAD, rx: 8, class: "hit" }));
   word(head, "▾", 10, 17, "fold");

@@ -21,15 +21,15 @@ function face(item) {
 
 function partFace(part) {
   const named = part.path !== "";
-  const name = named ? lastName(part.path) : part.label;
-  const kind = named && part.kind !== "parameter" ? part.label : "";
+  const name = printable(named ? lastName(part.path) : part.label);
+  const kind = named && part.kind !== "parameter" ? printable(part.label) : "";
   const chips = [part.second ? "∂²" : "", part.bare ? "bare" : ""].filter(Boolean);
   const width = 20 + textWidth(name) + (kind ? 8 + textWidth(kind) : 0) + chips.reduce((sum, c) => sum + textWidth(c) + 14, 0);
   return { name, kind, chips, width, height: ROW };
 }
 
 function moduleFace(module) {
-  const name = lastName(module.path);
+  const name = printable(module.isGroup ? module.name : lastName(module.path));
   const convolutions = new Set(module.parts.filter((p) => p.kind === "convolution").map((p) => p.row ?? p));
   const bare = new Set(module.parts.filter((p) => p.bare).map((p) => p.row)).size;
   const second = new Set(module.parts.flatMap((p) => p.parameters.filter((row) => row.order === 2))).size;
@@ -39,9 +39,10 @@ function moduleFace(module) {
     !convolutions.size && !second ? `${module.parts.length} ${module.parts.length === 1 ? "part" : "parts"}` : "",
   ].filter(Boolean).join(" · ");
   const chips = bare ? [`${bare} bare`] : [];
-  const above = 34 + textWidth(name) + 8 + textWidth(module.label);
+  const kind = printable(module.label);
+  const above = 34 + textWidth(name) + 8 + textWidth(kind);
   const below = 34 + textWidth(counts) + chips.reduce((sum, c) => sum + textWidth(c) + 16, 0);
-  return { name, kind: module.label, counts, chips, second: second > 0, width: Math.max(above, below), height: FOLDED };
+  return { name, kind, counts, chips, second: second > 0, width: Math.max(above, below), height: FOLDED };
 }
 
 function headWidth(module) {
@@ -52,15 +53,7 @@ function headWidth(module) {
 /** Where the children of a module stand in it, and the links between them; kept until it or a child is folded. */
 function layoutOf(module) {
   if (module.layout) return module.layout;
-  const graph = new dagre.Graph();
-  graph.setGraph({ rankdir: "TB", ranksep: 18, nodesep: 14, edgesep: 8, marginx: 0, marginy: 0 });
-  graph.setDefaultEdgeLabel(() => ({}));
-  for (const id of module.children) graph.setNode(id, { ...sizeOf(itemAt(id)) });
-  for (const { from, to } of module.links.values()) {
-    for (const end of [from, to]) if (!graph.hasNode(end)) graph.setNode(end, { width: 1, height: 1 });
-    graph.setEdge(from, to);
-  }
-  dagre.layout(graph);
+  const graph = laidOut(module);
   const links = [...module.links.values()].map((l) => ({ ...l, points: graph.edge(l.from, l.to).points }));
   const nodes = module.children.map((id) => ({ item: itemAt(id), ...graph.node(id) }));
   const ports = ["in", "out"].filter((end) => graph.hasNode(end)).map((end) => [end, graph.node(end)]);
@@ -70,11 +63,42 @@ function layoutOf(module) {
   return module.layout;
 }
 
+function laidOut(module) {
+  const graph = new dagre.Graph();
+  graph.setGraph({ rankdir: "TB", ranksep: 18, nodesep: 14, edgesep: 8, marginx: 0, marginy: 0 });
+  graph.setDefaultEdgeLabel(() => ({}));
+  for (const id of module.children) graph.setNode(id, { ...sizeOf(itemAt(id)) });
+  for (const { from, to } of module.links.values()) {
+    for (const end of [from, to]) if (!graph.hasNode(end)) graph.setNode(end, { width: 1, height: 1 });
+    graph.setEdge(from, to);
+  }
+  try {
+    dagre.layout(graph);
+  } catch (error) {
+    if (!(error instanceof RangeError)) throw error;
+    stack(graph); // too tangled for dagre, which calls itself until there is no room
+  }
+  return graph;
+}
+
+/** Everything in one column, in its order. */
+function stack(graph) {
+  const sizes = graph.nodes().map((id) => graph.node(id));
+  const width = sizes.reduce((most, node) => Math.max(most, node.width), 0);
+  let y = 0;
+  for (const node of sizes) {
+    Object.assign(node, { x: width / 2, y: y + node.height / 2 });
+    y += node.height + 18;
+  }
+  for (const { v, w } of graph.edges()) graph.edge(v, w).points = [v, w].map((id) => ({ x: graph.node(id).x, y: graph.node(id).y }));
+  Object.assign(graph.graph(), { width, height: y });
+}
+
 /** The width with the links, which dagre may lead around the nodes at the border. */
 function extent(width, links) {
   const places = links.flatMap((l) => l.points.map((point) => point.x));
-  const left = Math.min(0, ...places);
-  return { left, width: Math.max(width, ...places) - left };
+  const left = places.reduce((least, x) => Math.min(least, x), 0);
+  return { left, width: places.reduce((most, x) => Math.max(most, x), width) - left };
 }
 
 function sizeOf(item) {
@@ -83,8 +107,9 @@ function sizeOf(item) {
   return { width: Math.max(width + 2 * PADDING, headWidth(item)), height: height + HEAD + PADDING };
 }
 
-function forgetLayout(path) {
-  for (const around of holders(path)) modules.get(around).layout = null;
+/** Lay out anew what an item stands in. */
+function forgetLayout(item) {
+  for (const around of item.chain.map(itemAt)) around.layout = null;
 }
 
 function forgetLayouts() {

@@ -2,7 +2,7 @@
 // The data of the page with what is looked up in it again and again.
 
 const DATA = JSON.parse(document.getElementById("data").textContent);
-const { plan, summary, graphView } = DATA;
+const { plan, graphView, meanings } = DATA;
 
 const FIELDS = ["kind", "label", "path", "scope", "source", "shape"];
 const parts = graphView
@@ -38,7 +38,6 @@ const parametersOf = grouped(plan.parameters, (row) => holderOf(ownerOf(row.name
 const parameterNamed = new Map(plan.parameters.map((row) => [row.name, row]));
 const rowOfConvolution = new Map(plan.convolutions.map((row) => [row.name, row]));
 const rowOfWeight = new Map(plan.convolutions.map((row) => [row.weight, row]));
-const usersOf = grouped(graphView ? graphView.edges : [], (edge) => edge[0]);
 const operandsOf = grouped(graphView ? graphView.edges : [], (edge) => edge[1]);
 
 /** The plan's row for a part that is a convolution: a module's by its path, a function's by its weight. */
@@ -72,10 +71,11 @@ for (const part of parts) {
 }
 
 const partsAt = grouped(parts.filter((part) => part.path), (part) => part.path);
+const partsOfRow = grouped(parts.filter((part) => part.row), (part) => part.row);
 
 /** The parts that a row of the plan is about: calls of the module, or of the function that uses the weight. */
 function partsOfConvolution(row) {
-  return parts.filter((part) => part.row === row);
+  return partsOfRow.get(row) ?? [];
 }
 
 function partsOfParameter(row) {
@@ -85,4 +85,14 @@ function partsOfParameter(row) {
 
 function sourceOfParameter(row) {
   return partsOfParameter(row).find((part) => part.source)?.source ?? null;
+}
+
+/** The reason without the word that begins it, which stands beside it. */
+function reasonOf(row) {
+  return row.reason.replace(/^(bare|normalized|first-order|second-order): /, "");
+}
+
+/** Characters that would be obeyed or hidden, escaped: a name may turn the direction of writing. */
+function printable(text) {
+  return text.replaceAll(/[^\P{C}\n]/gu, (c) => `\\u${c.codePointAt(0).toString(16).padStart(4, "0")}`);
 }

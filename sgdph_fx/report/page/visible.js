@@ -3,6 +3,9 @@
 
 const modules = new Map();
 
+// So many children of one module can be laid out and taken in; more of them are put into groups.
+const MOST_CHILDREN = 120;
+
 /** The modules around a scope, from the model itself inwards. */
 function holders(scope) {
   const names = scope ? scope.split(".") : [];
@@ -10,23 +13,57 @@ function holders(scope) {
   return ["", ...paths.filter((path) => modules.has(path))];
 }
 
-function moduleId(path) {
-  return `m:${path}`;
+function newModule(path, label, children = new Set()) {
+  return { path, label, id: `m:${path}`, open: path === "", children, links: new Map(), parts: [] };
 }
 
 function addModules() {
-  for (const [path, label] of Object.entries(graphView.modules)) {
-    modules.set(path, { path, label, id: moduleId(path), open: path === "", children: [], links: new Map(), parts: [] });
-  }
+  for (const [path, label] of Object.entries(graphView.modules)) modules.set(path, newModule(path, label));
   for (const part of parts) {
-    const around = holders(part.scope);
-    part.chain = [...around.map(moduleId), part.id];
-    around.forEach((path, depth) => {
-      const module = modules.get(path);
+    const around = holders(part.scope).map((path) => modules.get(path));
+    around.forEach((module, depth) => {
       module.parts.push(part);
-      const child = part.chain[depth + 1];
-      if (module.children.at(-1) !== child && !module.children.includes(child)) module.children.push(child);
+      module.children.add(around[depth + 1]?.id ?? part.id);
     });
+  }
+  for (const module of [...modules.values()]) {
+    module.children = [...module.children];
+    while (module.children.length > MOST_CHILDREN) groupChildren(module);
+  }
+  addChains(modules.get(""), []);
+}
+
+/** Put children that follow each other into groups, which fold like modules; there are about as many as each holds. */
+function groupChildren(module) {
+  const size = Math.ceil(Math.sqrt(module.children.length));
+  const groups = [];
+  for (let first = 0; first < module.children.length; first += size) {
+    const children = module.children.slice(first, first + size);
+    const name = `${endsOf(children[0])[0]}–${endsOf(children.at(-1))[1]}`;
+    const path = `${module.path}[${name}]`;
+    const group = { ...newModule(path, `${children.length} in a row`, children), isGroup: true, name };
+    group.parts = children.map(itemAt).flatMap((item) => (item.children ? item.parts : [item]));
+    modules.set(path, group);
+    groups.push(group.id);
+  }
+  module.inGroups ??= module.children.length;
+  module.children = groups;
+}
+
+/** The names of the first and the last part in an item. */
+function endsOf(id) {
+  const item = itemAt(id);
+  if (item.isGroup) return [endsOf(item.children[0])[0], endsOf(item.children.at(-1))[1]];
+  const name = lastName(item.path) || item.label;
+  return [name, name];
+}
+
+/** Tell each part and each module what it stands in. */
+function addChains(module, outer) {
+  module.chain = [...outer, module.id];
+  for (const item of module.children.map(itemAt)) {
+    if (item.children) addChains(item, module.chain);
+    else item.chain = [...module.chain, item.id];
   }
 }
 
@@ -84,12 +121,17 @@ function reaches(after, from, to) {
   return false;
 }
 
-/** Unfold the outermost folded modules, and return them; none if they would show more than `room` parts. */
-function unfoldLevel(room) {
+/** The outermost folded modules, and how many parts would show if they were unfolded. */
+function nextLevel() {
   const shown = shownItems();
   const folded = shown.filter((item) => item.children);
-  const more = folded.reduce((sum, module) => sum + module.children.length - 1, 0);
-  if (shown.length + more > room) return [];
+  return { folded, total: folded.reduce((sum, module) => sum + module.children.length - 1, shown.length) };
+}
+
+/** Unfold them, and return them; none if they would show more than `room` parts. */
+function unfoldLevel(room) {
+  const { folded, total } = nextLevel();
+  if (total > room) return [];
   for (const module of folded) module.open = true;
   return folded;
 }
@@ -100,7 +142,7 @@ function shownItems(module = modules.get("")) {
 
 /** Unfold what is around a part, so that it shows; true if anything changed. */
 function reveal(part) {
-  const folded = holders(part.scope).map((path) => modules.get(path)).filter((module) => !module.open);
+  const folded = part.chain.slice(0, -1).map(itemAt).filter((module) => !module.open);
   for (const module of folded) module.open = true;
   return folded.length > 0;
 }

@@ -1,6 +1,6 @@
-"""The operations that torch takes on a GPU: its graph is theirs, and kernels for the CPU stand in for those of a GPU.
+"""Operations that torch uses on a GPU: the graph has their nodes, and stand-ins for the CPU compute them.
 
-What the stand-ins save is what torch reads in the same place, in the derivatives of these operations
+The stand-ins return what torch saves for the backward pass of these operations
 (``tools/autograd/derivatives.yaml`` of PyTorch).
 """
 

@@ -1,0 +1,124 @@
+"""Import the module that a model stands in, by its file or by its name."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import importlib.util
+import re
+import sys
+from collections.abc import Iterator
+from itertools import takewhile
+from pathlib import Path
+from types import ModuleType
+
+from .errors import ModelNotLoadedError
+from .target import Target
+
+__all__ = ["import_module_of", "their_code"]
+
+FORMS = "Write FILE.py, package.module, or either with :NAME."
+
+
+def import_module_of(target: Target) -> ModuleType:
+    """The module that ``target`` names, by its file or by its name.
+
+    Raises:
+        ModelNotLoadedError: if there is none, or if its code fails.
+    """
+    if not target.place:
+        raise ModelNotLoadedError(f"{target.text!r} names no file and no module. {FORMS}")
+    return _import_file(Path(target.place)) if _is_file(target.place) else _import_name(target.place)
+
+
+def _is_file(place: str) -> bool:
+    return place.endswith(".py") or _exists(Path(place))
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # a name that no system takes: too long, or with a null byte
+        return False
+
+
+def _import_file(path: Path) -> ModuleType:
+    if not _exists(path):
+        raise ModelNotLoadedError(f"There is no file {path}.")
+    path = path.resolve()
+    return _import_from_package(path) or _import_alone(path)
+
+
+def _import_from_package(path: Path) -> ModuleType | None:
+    """The file as part of the package around it, so that its relative imports work; None if there is none."""
+    packages = [*takewhile(lambda folder: (folder / "__init__.py").is_file(), path.parents)]
+    if not packages:
+        return None
+    name = ".".join([*(folder.name for folder in reversed(packages)), path.stem])
+    _prepend(packages[-1].parent)
+    _prepend(path.parent)
+    module = _import(name, str(path))
+    return module if module.__file__ == str(path) else None
+
+
+def _import_alone(path: Path) -> ModuleType:
+    _prepend(path.parent)
+    name = _free_module_name(path.stem)
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise ModelNotLoadedError(
+            f"{path} is no Python file. MODEL is the code that makes the model; weights are given by --weights."
+        )
+    module = importlib.util.module_from_spec(spec)
+    # Dataclasses and pickling look their module up by name.
+    sys.modules[name] = module
+    with their_code(f"Importing {path}"):
+        spec.loader.exec_module(module)
+    return module
+
+
+def _free_module_name(stem: str) -> str:
+    name = re.sub(r"\W", "_", stem)
+    while name in sys.modules:
+        name += "_"
+    return name
+
+
+def _import_name(name: str) -> ModuleType:
+    _prepend(Path.cwd())
+    if any(not part.isidentifier() for part in name.split(".")):
+        raise ModelNotLoadedError(f"{name!r} is neither a file nor the name of a module. {FORMS}")
+    try:
+        return _import(name, f"the module {name}")
+    except ModelNotLoadedError as error:
+        absent = error.__cause__
+        if isinstance(absent, ModuleNotFoundError) and f"{name}.".startswith(f"{absent.name}."):
+            raise ModelNotLoadedError(
+                f"There is no module {absent.name}: no {absent.name}.py in this folder, and none that is installed "
+                "where sgdph-convert is."
+            ) from absent
+        raise
+
+
+def _import(name: str, what: str) -> ModuleType:
+    with their_code(f"Importing {what}"):
+        return importlib.import_module(name)
+
+
+def _prepend(folder: Path) -> None:
+    if str(folder) not in sys.path:
+        sys.path.insert(0, str(folder))
+
+
+@contextlib.contextmanager
+def their_code(doing: str) -> Iterator[None]:
+    """Run the person's code; an error there, or an exit, becomes a message that says what was being done."""
+    try:
+        yield
+    except ModelNotLoadedError:
+        raise
+    # A script without a main guard may well exit; that must not end the command in silence.
+    except (Exception, SystemExit) as error:
+        raise ModelNotLoadedError(
+            f"{doing} failed: {type(error).__name__}: {error} (--traceback shows where)"
+        ) from error

@@ -1,0 +1,145 @@
+"""How the operations of a trace use each parameter that they read by themselves, and not inside its module."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from torch import fx, nn
+
+from sgdph_fx.analysis.flow import Flow
+from sgdph_fx.analysis.tags import Tag, channel_wise, norm_tag
+from sgdph_fx.analysis.verdicts import name_of
+from sgdph_fx.rules.calls import argument_reader, operation_name
+from sgdph_fx.rules.kinds import Conv, Norm, Rule, Transparent
+from sgdph_fx.rules.operations import OPERANDS
+
+__all__ = ["uses_of_parameters"]
+
+_LAYERS = frozenset({"matmul", "bmm", "mm"})
+_MATRIX_PRODUCTS = _LAYERS | {"baddbmm", "einsum", "softmax", "scaled_dot_product_attention"}
+_RESHAPES = frozenset(
+    {"getitem", "view", "reshape", "unsqueeze", "squeeze", "flatten", "to", "type_as", "float"}
+)
+_NEAR = 32  # operations
+_TRANSPOSES = frozenset({"t", "T", "mT", "transpose", "permute"})
+
+
+def uses_of_parameters(flows: Sequence[Flow]) -> Mapping[str, list[Tag]]:
+    """How the operations of the graph use each parameter that they read directly."""
+    uses: dict[str, list[Tag]] = {}
+    for flow in flows:
+        for _, attributes in flow.graph.nodes(data=True):
+            node: fx.Node = attributes["node"]
+            if node.op == "get_attr":
+                uses.setdefault(str(node.target), []).extend(_uses_of(flow, node))
+    return uses
+
+
+def _uses_of(flow: Flow, source: fx.Node) -> Iterator[Tag]:
+    parameter = _parameter(flow, source)
+    if parameter is None:
+        return
+    waiting = [source]
+    while waiting:
+        node = waiting.pop()
+        for user in node.users:
+            if user.op == "call_method" or user.op == "call_function":
+                if _hands_on(node, user, parameter):
+                    waiting.append(user)
+                else:
+                    yield _use(flow, node, user, parameter)
+            elif user.op != "output":
+                yield Tag(1, "other", f"first-order: {source.target} is passed to {user.target}")
+
+
+def _hands_on(node: fx.Node, user: fx.Node, parameter: nn.Parameter) -> bool:
+    """Whether an operation leaves each number what it is: a reshape, or joining one vector to others.
+
+    Swin V2 and BEiT join a bias of the queries and one of the values to the bias of one linear layer.
+    """
+    name = operation_name(user)
+    if name in ("cat", "concat", "concatenate"):
+        return parameter.dim() == 1 and node.op == "get_attr"
+    return name in _RESHAPES and user.args[:1] == (node,)
+
+
+def _parameter(flow: Flow, source: fx.Node) -> nn.Parameter | None:
+    if source.op != "get_attr":
+        return None
+    owner, _, leaf = str(source.target).rpartition(".")
+    module = flow.modules.get(owner)
+    return module._parameters.get(leaf) if module is not None else None
+
+
+def _use(flow: Flow, node: fx.Node, user: fx.Node, parameter: nn.Parameter) -> Tag:
+    name, rule = operation_name(user), flow.graph.nodes[user.name]["rule"]
+    arg = argument_reader(user)
+    operands = OPERANDS.get(name)
+    if operands is not None and arg(*operands.weight, None) is node:
+        return _as_weight(rule, name, parameter)
+    if operands is not None and operands.bias is not None and arg(*operands.bias, None) is node:
+        if isinstance(rule, Norm):
+            return norm_tag("norm.bias", parameter, name)
+        if isinstance(rule, Conv) and not rule.twice_differentiable:
+            return Tag(1, "bias", f"first-order: bias of {name}, through which no second derivative goes")
+        return Tag(2, "bias", f"second-order: bias of {name}, one number for each output channel")
+    return _elementwise(flow, node, user, parameter)
+
+
+def _as_weight(rule: Rule, name: str, parameter: nn.Parameter) -> Tag:
+    if isinstance(rule, Norm):
+        return norm_tag("norm.weight", parameter, name)
+    if isinstance(rule, Transparent):
+        return Tag(2, "activation", f"second-order: slope of {name}, one number for each channel")
+    return Tag(1, "weight", f"first-order: weight of {name}")
+
+
+def _elementwise(flow: Flow, node: fx.Node, user: fx.Node, parameter: nn.Parameter) -> Tag:
+    name = operation_name(user)
+    others = [n for n in user.all_input_nodes if n is not node]
+    one_per_channel = parameter.numel() > 1 and channel_wise(parameter.shape)
+    on_channels = any(map(_is_data, others)) and not any(_is_product(other) for other in others)
+    if one_per_channel and on_channels and name == "mul":
+        reason = f"second-order: multiplies each of {parameter.numel()} channels by one number"
+        return Tag(2, "layer_scale", reason)
+    if one_per_channel and name == "add" and (on_channels or any(_is_layer(flow, other) for other in others)):
+        return Tag(2, "bias", f"second-order: adds one number to each of {parameter.numel()} channels")
+    return Tag(1, "other", f"first-order: used by {name_of(user)}, not as one number for each channel")
+
+
+def _is_data(node: fx.Node) -> bool:
+    """Whether a value depends on the model's input, and not on parameters and constants alone.
+
+    A class token plus its own position is no activation with a bias. Only the nearest operations are looked at.
+    """
+    waiting, seen = [node], {node}
+    while waiting and len(seen) < _NEAR:
+        nearest = waiting.pop()
+        if nearest.op != "get_attr" and (nearest.op == "placeholder" or not nearest.all_input_nodes):
+            return True
+        fresh = [operand for operand in nearest.all_input_nodes if operand not in seen]
+        if nearest.op == "call_module" and fresh:
+            return True
+        seen.update(fresh)
+        waiting.extend(fresh)
+    return len(seen) >= _NEAR
+
+
+def _is_product(node: fx.Node) -> bool:
+    return node.op != "call_module" and operation_name(node) in _MATRIX_PRODUCTS
+
+
+def _is_layer(flow: Flow, node: fx.Node) -> bool:
+    """Whether a matrix product is a linear layer written out: one of its operands is a parameter."""
+    if node.op not in ("call_function", "call_method") or operation_name(node) not in _LAYERS:
+        return False
+    return any(_parameter(flow, _before_reshapes(operand)) is not None for operand in node.all_input_nodes)
+
+
+def _before_reshapes(node: fx.Node) -> fx.Node:
+    while node.op in ("call_function", "call_method") and operation_name(node) in _RESHAPES | _TRANSPOSES:
+        operand = argument_reader(node)(0, "input", None)
+        if not isinstance(operand, fx.Node):
+            break
+        node = operand
+    return node

@@ -1,0 +1,78 @@
+"""Traces of a model that is prepared already → its plan: the convolutions that are decoupled stay decoupled."""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Mapping
+from dataclasses import replace
+
+from torch import nn
+
+from sgdph_fx.analysis.decide import Analysis, decide
+from sgdph_fx.errors import ModelError
+from sgdph_fx.plan.config import Config
+from sgdph_fx.plan.entries import Action, ConvolutionEntry, Hint
+from sgdph_fx.plan.wording import counted, first_few
+from sgdph_fx.trace import Reading
+from sgdph_fx.transform.filters import Filters, dotted
+
+__all__ = ["decide_as_it_stands"]
+
+
+def decide_as_it_stands(
+    model: nn.Module, reading: Reading, config: Config, standing: Mapping[str, Filters]
+) -> Analysis:
+    """Decide as :func:`decide` does, but decouple exactly the weights that are decoupled already.
+
+    Args:
+        model: The model, with plain weights for now.
+        reading: Its traces.
+        config: The policy and the rules. Where they would decouple other convolutions, a hint says so.
+        standing: The weights that are decoupled in the model.
+
+    Raises:
+        ModelError: if a decoupled weight belongs to no convolution that these traces show.
+        ConfigError: as :func:`decide`.
+    """
+    wanted = decide(model, reading, config)
+    found = wanted
+    if wanted.plan.filters.keys() != standing.keys():
+        found = _forced(model, reading, config, standing, wanted)
+    if "already-prepared" in config.silence:
+        return found
+    others = sorted(wanted.plan.filters.keys() ^ standing.keys())
+    differs = f"; these choices would treat {first_few(others)} otherwise" if others else ""
+    message = (
+        f"{counted(len(standing), 'weight')} came decoupled and {'stays' if len(standing) == 1 else 'stay'} as it was "
+        f"made{differs}; to decide anew, prepare restore(model)"
+    )
+    hint = Hint("already-prepared", "", message)
+    return replace(found, plan=replace(found.plan, hints=(hint, *found.plan.hints)))
+
+
+def _forced(
+    model: nn.Module, reading: Reading, config: Config, standing: Mapping[str, Filters], wanted: Analysis
+) -> Analysis:
+    seen = {row.weight for row in wanted.plan.convolutions}
+    linear = {dotted(path, "weight") for path, m in model.named_modules() if isinstance(m, nn.Linear)}
+    unseen = sorted(standing.keys() - seen - linear)
+    if unseen:
+        raise ModelError(
+            f"{first_few(unseen)} came decoupled, and no convolution uses it on these example inputs. Pass the inputs "
+            "that the model was prepared with, or prepare `restore(model)`."
+        )
+    rules: dict[str, Action] = {
+        glob.escape(name): "decouple" if name in standing else "keep"
+        for name in sorted(seen | (standing.keys() & linear))
+    }
+    forced = decide(model, reading, replace(config, rules={**config.rules, **rules}))
+    convolutions = tuple(map(_reworded, forced.plan.convolutions))
+    return replace(forced, plan=replace(forced.plan, convolutions=convolutions))
+
+
+def _reworded(row: ConvolutionEntry) -> ConvolutionEntry:
+    """Not by a rule of the person's own."""
+    reason = row.reason
+    for done, instead in (("decoupled", "decoupled already"), ("left as it is", "left as it came")):
+        reason = reason.replace(f"; {done} by the rule {glob.escape(row.weight)!r}", f"; {instead}")
+    return replace(row, reason=reason)

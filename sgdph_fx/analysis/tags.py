@@ -1,0 +1,40 @@
+"""What a parameter is found to be: its order, its role and the reason."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import nn
+
+from sgdph_fx.plan.entries import Role
+
+__all__ = ["Tag", "channel_wise", "norm_tag"]
+
+
+@dataclass(frozen=True, slots=True)
+class Tag:
+    """Order, role and reason of one parameter, by its owner or by one of its uses."""
+
+    order: Literal[1, 2]
+    role: Role
+    reason: str
+
+
+def norm_tag(role: Literal["norm.weight", "norm.bias"], parameter: nn.Parameter, kind: str) -> Tag:
+    """The scale or the shift of a norm, which is channel-wise unless it is a map over several dimensions."""
+    what = "scale" if role == "norm.weight" else "shift"
+    if not channel_wise(parameter.shape):
+        shape = "×".join(map(str, parameter.shape))
+        return Tag(
+            1, role, f"first-order: {what} of {kind} is {shape}, an element-wise map, not channel-wise"
+        )
+    return Tag(
+        2, role, f"second-order: {what} of {kind}, one number for each of {parameter.numel()} channels"
+    )
+
+
+def channel_wise(shape: Sequence[int]) -> bool:
+    """Whether at most one dimension is longer than 1, so that there is one number for each channel."""
+    return sum(size > 1 for size in shape) <= 1

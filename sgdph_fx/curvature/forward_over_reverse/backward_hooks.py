@@ -1,0 +1,106 @@
+"""The backward half: the tangents of gradients, pulled back beside a running backward pass."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import Node
+
+from sgdph_fx.curvature.forward_over_reverse.buffer_reuse import owned_results
+from sgdph_fx.curvature.forward_over_reverse.rule import BackwardNode, Edge, ForwardNode, Tensors, as_gradient
+
+__all__ = ["BackwardHooks"]
+
+
+class BackwardHooks:
+    """Hooks on the operations of a forward sweep, for one backward pass inside ``with``.
+
+    Args:
+        forward_nodes: What the forward sweep left.
+    """
+
+    def __init__(self, forward_nodes: list[ForwardNode]) -> None:
+        self._tangents: dict[Edge, Tensor] = {}
+        self._writable: set[Edge] = set()
+        self._forward_nodes = {fwd.node: fwd for fwd in forward_nodes}
+        # A rule may run autograd itself, over operations that the backward pass has yet to reach.
+        self._busy = False
+        self._failed: str | None = None
+
+    def __enter__(self) -> BackwardHooks:
+        self._handles = [node.register_hook(self._hook(node)) for node in self._forward_nodes]
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for handle in self._handles:
+            handle.remove()
+        self._forward_nodes.clear()
+
+    def column(self, start: Edge, like: Tensor) -> Tensor:
+        """Hv of the parameter whose gradient arrives at ``start``; NaN, with a warning, where a rule failed.
+
+        The forward sweep has tried whatever can fail. Should a rule fail here all the same, the gradients are already
+        right and the graph is used up: a product that is not finite is left out by the optimizer, and counted.
+        """
+        if self._failed is not None:
+            warnings.warn(
+                f"This Hessian-vector product is lost: {self._failed}. The gradients are right. Please report it.",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+            return torch.full_like(like, math.nan, requires_grad=False)
+        found = self._tangents.get(start)
+        return torch.zeros_like(like, requires_grad=False) if found is None else found
+
+    def _hook(self, node: Node) -> Any:
+        return lambda by_inputs, g: self._after_node(node, by_inputs, g)
+
+    def _after_node(self, node: Node, by_inputs: Tensors, g: Tensors) -> None:
+        if self._busy or self._failed is not None or node not in self._forward_nodes:
+            return
+        fwd = self._forward_nodes.pop(node)
+        edges = [(node, number) for number in range(len(g))]
+        dg = [self._tangents.pop(edge, None) for edge in edges]
+        if fwd.rule.linearity > sum(fwd.active) and all(t is None for t in dg):
+            return
+        bwd = BackwardNode(fwd, g, dg, [edge in self._writable for edge in edges], by_inputs)
+        self._busy = True
+        try:
+            with torch.no_grad(), _without_autocast(g):
+                self._pull(bwd)
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:
+            self._failed = f"the rule for {type(node).__name__} failed ({type(error).__name__}: {error})"
+        finally:
+            self._busy = False
+
+    def _pull(self, bwd: BackwardNode) -> None:
+        found = bwd.fwd.rule.vjp_tangent(bwd)
+        asked = [t if active else None for t, active in zip(found, bwd.active, strict=False)]
+        own = owned_results(bwd.fwd.rule, asked, bwd.dg, bwd.writable)
+        for edge, tangent, is_own in zip(bwd.node.next_functions, asked, own, strict=False):
+            self._add(edge, tangent, is_own)
+
+    def _add(self, edge: Edge, tangent: Tensor | None, is_own: bool) -> None:
+        if edge[0] is None or tangent is None:
+            return
+        tangent = as_gradient(edge, tangent)
+        held = self._tangents.get(edge)
+        if held is None:
+            self._tangents[edge] = tangent
+        elif edge in self._writable:
+            held.add_(tangent)
+        else:
+            self._tangents[edge] = tangent.add_(held) if is_own else held + tangent
+        if is_own or held is not None:
+            self._writable.add(edge)
+
+
+def _without_autocast(tensors: Tensors) -> torch.autocast:
+    device = next((t.device.type for t in tensors if t is not None), "cpu")
+    return torch.autocast(device, enabled=False)

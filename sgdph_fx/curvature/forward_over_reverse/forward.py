@@ -1,0 +1,149 @@
+"""The forward sweep: tangents from the due parameter to the loss, or a reason to give up."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import Node
+
+from sgdph_fx.curvature.custom_functions import CHECKPOINT, full_name
+from sgdph_fx.curvature.forward_over_reverse.buffer_reuse import owned_results
+from sgdph_fx.curvature.forward_over_reverse.fallback import FALLBACK, require_known_kind
+from sgdph_fx.curvature.forward_over_reverse.path import path, producers_first, saved_as_it_is, source
+from sgdph_fx.curvature.forward_over_reverse.registry import rule_of
+from sgdph_fx.curvature.forward_over_reverse.rule import Edge, ForwardNode, GiveUp, Tensors
+from sgdph_fx.errors import NoCurvatureError
+
+__all__ = ["forward_sweep"]
+
+# What torch raises where it is given something that it does not take.
+_TORCHS_OWN = (RuntimeError, TypeError, ValueError, AttributeError, IndexError, KeyError, AssertionError)
+
+
+def forward_sweep(loss: Tensor, parameter: Tensor, v: Tensor) -> list[ForwardNode]:
+    """Push the tangent v of ``parameter`` forward to ``loss``.
+
+    Args:
+        loss: One number with its graph; nothing is written into it.
+        parameter: A leaf.
+        v: Of its shape, dtype and device.
+
+    Returns:
+        The operations on the way, in the order of the forward pass, each with what its backward needs. Empty where the
+        loss does not depend on the parameter.
+
+    Raises:
+        GiveUp: naming the operation, where a rule does not understand it.
+        NoCurvatureError: where an operation is known to have no second derivative.
+    """
+    order = producers_first(loss)
+    nodes = path(order, parameter)
+    _require_plain(loss, v)
+    _require_open(order, nodes)
+    with torch.no_grad(), _without_autocast(v):
+        return _Sweep(nodes).run(source(parameter), v)
+
+
+def _require_plain(*tensors: Tensor) -> None:
+    for t in tensors:
+        if torch._C._functorch.is_functorch_wrapped_tensor(t):
+            raise GiveUp("the loss is computed inside a function transform of torch.func")
+        if t.layout is not torch.strided or t.is_complex():
+            raise GiveUp(f"tangents of layout {t.layout} and dtype {t.dtype} have no rules")
+
+
+def _require_open(order: Sequence[Node], nodes: Mapping[Node, tuple[bool, ...]]) -> None:
+    """Refuse graphs that hide operations: those computed again or fetched at each reading."""
+    if any(full_name(node) == CHECKPOINT for node in order):
+        raise GiveUp("a reentrant checkpoint hides the operations inside it")
+    for node in nodes:
+        try:
+            as_it_is = saved_as_it_is(node)
+        except _TORCHS_OWN as error:
+            raise _given_up(node, error) from error
+        if not as_it_is:
+            raise GiveUp(f"{type(node).__name__}: what it saved is checkpointed or offloaded")
+
+
+def _given_up(node: Node, error: BaseException) -> BaseException:
+    """The error as a reason to give up, unless it is one of those that end everything."""
+    if isinstance(error, NoCurvatureError | torch.OutOfMemoryError):
+        return error
+    text = next(iter(str(error).strip().splitlines()), type(error).__name__)
+    return GiveUp(f"{full_name(node) or type(node).__name__}: {text}")
+
+
+class _Sweep:
+    """The tangents on their way forward, and which of them may be overwritten."""
+
+    def __init__(self, nodes: Mapping[Node, tuple[bool, ...]]) -> None:
+        self._nodes = nodes
+        self._tangents: dict[Edge, Tensor] = {}
+        self._writable: set[Edge] = set()
+        self._unknown: set[Edge] = set()
+        self._waiting: dict[Edge, int] = {}
+        for node in nodes:
+            for edge in node.next_functions:
+                self._waiting[edge] = self._waiting.get(edge, 0) + 1
+
+    def run(self, start: Edge, v: Tensor) -> list[ForwardNode]:
+        """Visit every operation, producers first."""
+        self._tangents[start] = v
+        return [self._visit(node, active) for node, active in self._nodes.items()]
+
+    def _visit(self, node: Node, active: tuple[bool, ...]) -> ForwardNode:
+        edges = node.next_functions
+        unknown = next((edge for edge in edges if edge in self._unknown), None)
+        if unknown is not None:
+            raise GiveUp(
+                f"{type(unknown[0]).__name__}: no tangent is known of its output {unknown[1]}, which is used"
+            )
+        try:
+            rule = rule_of(node)
+            if rule is FALLBACK:
+                require_known_kind(node)
+            fwd = ForwardNode(
+                node,
+                rule,
+                active,
+                [self._tangents.get(edge) for edge in edges],
+                [edge in self._writable for edge in edges],
+            )
+            self._keep(fwd, _conforming(node, rule.jvp(fwd)))
+        except (*_TORCHS_OWN, GiveUp) as error:
+            raise _given_up(node, error) from error
+        if sum(active) < rule.linearity:
+            fwd.tangents = [None] * len(edges)
+        self._forget(edges)
+        return fwd
+
+    def _keep(self, fwd: ForwardNode, made: Tensors) -> None:
+        node = fwd.node
+        self._unknown.update((node, number) for number in range(len(made), len(node._input_metadata)))
+        owned = owned_results(fwd.rule, made, fwd.tangents, fwd.writable)
+        for number, (tangent, is_own) in enumerate(zip(made, owned, strict=True)):
+            if tangent is not None:
+                self._tangents[node, number] = tangent
+            if is_own and self._waiting.get((node, number)) == 1:
+                self._writable.add((node, number))
+
+    def _forget(self, edges: tuple[Edge, ...]) -> None:
+        for edge in edges:
+            self._waiting[edge] -= 1
+            if self._waiting[edge] == 0:
+                self._tangents.pop(edge, None)
+
+
+def _conforming(node: Node, tangents: Tensors) -> Tensors:
+    """Shape ẏ as the outputs are: operations that broadcast leave it to be spread, or to be of another dtype."""
+    declared = node._input_metadata
+    return [
+        t if t is None else t.expand(tuple(d.shape)).to(d.dtype)
+        for t, d in zip(tangents, declared, strict=False)
+    ]
+
+
+def _without_autocast(v: Tensor) -> torch.autocast:
+    return torch.autocast(v.device.type, enabled=False)

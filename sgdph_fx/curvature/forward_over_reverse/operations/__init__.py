@@ -1,0 +1,3 @@
+"""The rules of single operations: a file for each kind, each with a table ``RULES`` of nodes."""
+
+__all__: list[str] = []

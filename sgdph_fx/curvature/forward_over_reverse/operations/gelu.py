@@ -1,0 +1,72 @@
+"""GELU, y = x Φ(x), with the normal distribution's Φ and its density φ: the second derivative is (2 - x²) φ(x).
+
+Its tangents are the largest of a transformer, so they are computed in memory that is already there: fresh memory for
+a map of many megabytes takes longer than several passes over it. GELU's tanh form has a derivative of its own.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import Node
+
+from sgdph_fx.curvature.forward_over_reverse.operations.scaling import diagonal_jvp
+from sgdph_fx.curvature.forward_over_reverse.rule import NONLINEAR, BackwardNode, Rule, Tensors, saved
+
+__all__ = ["RULES"]
+
+
+def _vjp_tangent(bwd: BackwardNode) -> Tensors:
+    """Compute f' ġ + f'' ẋ g."""
+    (g,), (dg,), (dx,) = bwd.g, bwd.dg, bwd.tangents
+    passed = None if dg is None else _pass_back(bwd.node, dg, bwd.writable[0])
+    if g is None or dx is None:
+        return [passed]
+    bent = torch.mul(dx, g, out=dx) if bwd.fwd.writable[0] else dx * g
+    x = saved(bwd.node, "self")
+    if saved(bwd.node, "approximate") == "tanh":
+        bent.mul_(_bend_of_tanh_form(x))
+        return [bent if passed is None else passed.add_(bent)]
+    scratch = _density(x)
+    bent.mul_(scratch)
+    torch.mul(bent, x, out=scratch)
+    out = bent.mul_(2) if passed is None else passed.add_(bent, alpha=2)
+    return [out.addcmul_(scratch, x, value=-1)]
+
+
+def _pass_back(node: Node, dg: Tensor, writable: bool) -> Tensor:
+    call: Any = torch.ops.aten.gelu_backward
+    x, approximate = saved(node, "self"), saved(node, "approximate")
+    passed: Tensor
+    if writable and dg.dtype == x.dtype and dg.stride() == x.stride():
+        passed = call.grad_input(dg, x, approximate=approximate, grad_input=dg)
+    else:
+        passed = call(dg, x, approximate=approximate)
+    return passed
+
+
+def _density(x: Tensor) -> Tensor:
+    return torch.mul(x, x).mul_(-0.5).sub_(math.log(2 * math.pi) / 2).exp_()
+
+
+def _bend_of_tanh_form(x: Tensor) -> Tensor:
+    """Compute the second derivative of x (1 + tanh u) / 2 with u = √(2/π) (x + 0.044715 x³).
+
+    It is (1 - tanh² u) (u' + x u'' / 2 - x u'² tanh u), where x u'' / 2 = u' - √(2/π).
+    """
+    k, c = math.sqrt(2 / math.pi), 0.044715
+    square = x * x
+    t = torch.mul(square, k * c).add_(k).mul_(x).tanh_()
+    slope = square.mul_(3 * k * c).add_(k)
+    bend = torch.mul(slope, slope).mul_(t).mul_(x).neg_().add_(slope, alpha=2).sub_(k)
+    return bend.addcmul_(bend, t.square_(), value=-1)
+
+
+RULES: Mapping[str, Rule] = {
+    "GeluBackward0": Rule(diagonal_jvp, _vjp_tangent, NONLINEAR, owns_output=True),
+}
+"""Node ↦ rule."""

@@ -1,0 +1,165 @@
+"""A whole step without a read by the host: what may be written is decided, and counted, on the device."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sgdph_fx.errors import OptimizerError
+from sgdph_fx.optim.group_step import Group, State, partition, rectified
+from sgdph_fx.optim.masked_update import descend_where, sgd_where
+from sgdph_fx.optim.schedule import Schedule
+from sgdph_fx.optim.update import Coefficients
+from sgdph_fx.optim.variants import VARIANTS
+
+__all__ = ["DeviceNumbers", "apply_step_where", "deciding_device"]
+
+
+@dataclass(slots=True, eq=False)
+class DeviceNumbers:
+    """What changes from step to step, on the device that the parameters are on.
+
+    Args:
+        counts: Steps taken, steps skipped and refreshes skipped, int64 ``(3,)``.
+        rates: τ and τ_SO of each group, float64 ``(groups, 2)``.
+        known: The rates that ``rates`` holds, as the host knows them.
+    """
+
+    counts: Tensor
+    rates: Tensor
+    known: list[tuple[float | None, float]]
+
+    @classmethod
+    def of(cls, groups: Sequence[Group], device: torch.device) -> DeviceNumbers:
+        """Those of the groups as they are."""
+        counts = torch.zeros(3, dtype=torch.int64, device=device)
+        rates = torch.zeros(len(groups), 2, dtype=torch.float64, device=device)
+        made = cls(counts, rates, [(None, float("nan"))] * len(groups))
+        for place, key in enumerate(("step", "steps_skipped", "refreshes_skipped")):
+            counts[place].fill_(groups[0][key])
+        return made
+
+    def fits(self, groups: Sequence[Group], device: torch.device) -> bool:
+        """Whether they were made for such groups, on that device."""
+        return self.rates.device == device and len(self.known) == len(groups)
+
+    def update_rates(self, groups: Sequence[Group]) -> None:
+        """Write what a scheduler has changed; a rate that is on the device already is copied there."""
+        for number, group in enumerate(groups):
+            lr, second_order_lr = group["lr"], group["second_order_lr"]
+            known_lr, known_second = self.known[number]
+            if isinstance(lr, Tensor) and lr.device.type != "cpu":
+                self.rates[number, 0].copy_(lr.reshape(()))
+                known_lr = None
+            elif known_lr != (known_lr := float(lr)):
+                self.rates[number, 0].fill_(known_lr)
+            if known_second != second_order_lr:
+                self.rates[number, 1].fill_(second_order_lr)
+            self.known[number] = known_lr, second_order_lr
+
+    def of_group(self, number: int) -> tuple[Tensor, Tensor]:
+        """τ and τ_SO of one group."""
+        return self.rates[number, 0], self.rates[number, 1]
+
+    def count(self, allowed: Tensor, refreshed: Tensor | None) -> None:
+        """Count one more step, and whether it and its refresh were skipped."""
+        skipped = torch.logical_not(allowed)
+        spoiled = torch.zeros_like(skipped) if refreshed is None else allowed & torch.logical_not(refreshed)
+        self.counts.add_(torch.stack([torch.ones_like(skipped), skipped, spoiled]))
+
+    def write_into(self, groups: Sequence[Group]) -> tuple[int, int]:
+        """Bring the groups' counts up to date; the host waits for the device.
+
+        Returns:
+            How many steps and refreshes have been skipped since the last time.
+        """
+        step, *skipped = self.counts.tolist()
+        before = groups[0]["steps_skipped"], groups[0]["refreshes_skipped"]
+        for group in groups:
+            group["step"], group["steps_skipped"], group["refreshes_skipped"] = step, *skipped
+        return skipped[0] - before[0], skipped[1] - before[1]
+
+
+def deciding_device(
+    present: Sequence[Tensor], groups: Sequence[Group], *, alone: bool
+) -> torch.device | None:
+    """The device that decides whether a step is taken; None if the host does.
+
+    The host does where it can read at once, on a CPU, and where it has to, with several processes or devices.
+
+    Args:
+        present: The parameters that have a gradient.
+        groups: All groups.
+        alone: Whether no other process takes part.
+
+    Raises:
+        OptimizerError: if the groups are ``capturable``, and the host would have to.
+    """
+    devices = {parameter.device for parameter in present}
+    if groups[0]["capturable"] and present and not (alone and len(devices) == 1):
+        raise OptimizerError(
+            f"capturable=True works in one process and on one device; this step has {len(devices)} devices"
+            f"{'' if alone else ' and several processes'}. Leave it out: several of them have to read what each found."
+        )
+    if not alone or len(devices) != 1:
+        return None
+    (device,) = devices
+    return device if groups[0]["capturable"] or device.type not in ("cpu", "meta") else None
+
+
+def apply_step_where(
+    allowed: Tensor,
+    groups: Sequence[Group],
+    state: State,
+    schedule: Schedule,
+    t: Any,
+    numbers: DeviceNumbers | None,
+) -> None:
+    """Take step t with every parameter that has a gradient, if ``allowed``.
+
+    Args:
+        allowed: One bool on the device.
+        groups: All groups.
+        state: Of all parameters.
+        schedule: The Hessian cycle.
+        t: The step, counted from 1; an int, or a tensor of one.
+        numbers: The rates on the device; None if the host's are to be used.
+    """
+    for number, group in enumerate(groups):
+        rates = None if numbers is None else numbers.of_group(number)
+        newton, plain = partition(group, state, schedule)
+        variant = VARIANTS[group["variant"]]
+        for joined_late, params in newton.items():
+            begun: Any = schedule.cycles_begun(t, group["cycle_start"], group["cycles_before"]) - joined_late
+            # A power of an integer tensor would be in single precision.
+            begun = begun.to(torch.float64) if isinstance(begun, Tensor) else begun
+            c = Coefficients.of(group, variant, begun, rates)
+            descend_where(allowed, *_rows(params, state), rectified(params, group, state), c)
+        if not plain:
+            continue
+        if variant.decay_first_order_gradient:
+            params, grads = plain, _gradients(plain)
+            momenta = _momenta(plain, state) if group["momentum"] != 0 else []
+            sgd_where(allowed, params, grads, momenta, group, rates[0] if rates else group["lr"])
+        else:
+            descend_where(allowed, *_rows(plain, state), None, Coefficients.of(group, variant, 1, rates))
+
+
+def _rows(params: list[Tensor], state: State) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+    return params, _gradients(params), _momenta(params, state)
+
+
+def _gradients(params: list[Tensor]) -> list[Tensor]:
+    return [p.grad for p in params if p.grad is not None]
+
+
+def _momenta(params: list[Tensor], state: State) -> list[Tensor]:
+    """M^G of each; zeros where it has yet to start, which weigh nothing in the first average."""
+    for parameter in params:
+        if state[parameter].get("momentum_buffer") is None:
+            state[parameter]["momentum_buffer"] = torch.zeros_like(parameter, requires_grad=False)
+    return [state[p]["momentum_buffer"] for p in params]

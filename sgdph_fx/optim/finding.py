@@ -1,0 +1,116 @@
+"""What a loss brings: its gradients, and the Hessian that is due, kept until the step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from sgdph_fx.curvature.probes import PROBES
+from sgdph_fx.errors import CaptureError, NoCurvatureError
+from sgdph_fx.optim.estimators import GRADIENT
+from sgdph_fx.optim.group_step import LACKS_CURVATURE, Group, lacks_curvature
+from sgdph_fx.optim.hessian_estimate import HessianRequest, from_loss
+from sgdph_fx.optim.loss_checks import graph_errors_explained
+from sgdph_fx.optim.reporting import Reporting
+from sgdph_fx.optim.scaling import multipliers
+
+__all__ = ["Finding", "refuse_repeated_draws"]
+
+
+class Finding(Reporting):
+    """An optimizer that knows which Hessian is due, and finds it."""
+
+    @property
+    def due(self) -> Tensor | None:
+        """The parameter whose Hessian the next step needs a product for; None where it needs none."""
+        request = self._request(self._steps_taken + 1)
+        return None if request is None or request.probe is None else request.parameter
+
+    def _request(self, t: int, module: nn.Module | None = None) -> HessianRequest | None:
+        """What step t refreshes, and how; None where it refreshes nothing."""
+        layout = self._layout()
+        parameter = layout.schedule.due(t)
+        if parameter is None:
+            return None
+        group = self._group_of(parameter)
+        fallback, lacking = group["without_curvature"], lacks_curvature(parameter, self.state)
+        if lacking and fallback == "first-order":
+            return None
+        by_gradient = group["probe"] == GRADIENT or (lacking and fallback == "gradient")
+        return HessianRequest(
+            parameter,
+            layout.name(parameter, self.param_groups),
+            None if by_gradient else PROBES[group["probe"]],
+            group["seed"],
+            t,
+            fallback == "raise",
+            module,
+        )
+
+    def _find(
+        self,
+        loss: Tensor,
+        due: HessianRequest | None,
+        hessian_loss: Callable[[], Tensor] | None = None,
+        *,
+        retain_graph: bool = False,
+    ) -> None:
+        """The gradients of the loss, and what is due, added to what earlier losses of this step brought."""
+        # A sum goes on only as long as the gradients that it belongs to; `fully_shard` may hold them back.
+        if self._pending is not None and not self._layout().is_sharded and not self._has_gradients():
+            self._pending = None
+        factors, reads = multipliers(loss), not self.param_groups[0]["capturable"]
+        with graph_errors_explained():
+            try:
+                found = from_loss(loss, due, hessian_loss, retain_graph=retain_graph, to_host=reads)
+            except NoCurvatureError:
+                if due is not None and not due.required:
+                    self.state[due.parameter][LACKS_CURVATURE] = True
+                raise
+        self._pending = replace(found, factors=factors).accumulate(self._pending)
+
+    def _group_of(self, parameter: Tensor) -> Group:
+        number, _ = self._layout().places[id(parameter)]
+        return self.param_groups[number]
+
+    def _present(self) -> list[Tensor]:
+        """The parameters that have a gradient."""
+        return [p for group in self.param_groups for p in group["params"] if p.grad is not None]
+
+    def _has_gradients(self) -> bool:
+        return any(p.grad is not None for group in self.param_groups for p in group["params"])
+
+    def scale_gradients(self, factor: float | Tensor) -> None:
+        """Multiply the gradients by one number, and the Hessian that was found with them.
+
+        For loops that sum losses and divide the gradients at the end, by a number of tokens that they know only then.
+
+        Args:
+            factor: The number.
+        """
+        for parameter in self._present():
+            if parameter.grad is not None and parameter.grad.requires_grad:
+                with torch.enable_grad():
+                    parameter.grad = parameter.grad * factor
+            elif parameter.grad is not None:
+                parameter.grad.mul_(factor)
+        if self._pending is not None and self._pending.hessian is not None:
+            self._pending = replace(self._pending, hessian=self._pending.hessian * factor)
+
+
+def refuse_repeated_draws(due: HessianRequest | None) -> None:
+    """Refuse to draw random signs while the step is captured: each replay would use the same.
+
+    Raises:
+        CaptureError: if a CUDA graph is being captured.
+    """
+    if due is None or due.probe is None or not due.probe.averaged_signed:
+        return
+    if torch.cuda.is_available() and torch.cuda.is_current_stream_capturing():
+        raise CaptureError(
+            'probe="rademacher" draws its signs on the host, and each replay of this graph would use the same. '
+            '`sgdph_fx.CapturedStep` draws them anew; or use probe="ones".'
+        )

@@ -1,0 +1,191 @@
+"""One step of the optimizer: what the losses brought, the average that it refreshes, the groups that it moves."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from sgdph_fx.optim.all_reduce import Agreed, agree, is_alone
+from sgdph_fx.optim.device_step import DeviceNumbers, apply_step_where, deciding_device
+from sgdph_fx.optim.finding import Finding
+from sgdph_fx.optim.group_step import (
+    LACKS_CURVATURE,
+    apply_step,
+    init_state,
+    is_state_initialization,
+    lacks_curvature,
+    update_hessian_average,
+)
+from sgdph_fx.optim.hessian_estimate import HessianEstimate, from_gradient
+from sgdph_fx.optim.loss_checks import graph_errors_explained
+from sgdph_fx.optim.nonfinite import are_finite, finite_on_device
+from sgdph_fx.optim.shards import local
+from sgdph_fx.optim.validation import refuse_sparse_gradients
+
+__all__ = ["Stepping"]
+
+
+class Stepping(Finding):
+    """The arithmetic of a step, around the state of the optimizer."""
+
+    def _take_step(self) -> None:
+        refuse_sparse_gradients(self.param_groups)
+        self._skipped.settle(self.param_groups, wait=True)
+        t, schedule, present = self._steps_taken + 1, self._layout().schedule, self._present()
+        if present and self._pending is None and is_state_initialization(self.param_groups, self.state):
+            for group in self.param_groups:
+                init_state(group, self.state, schedule, [p for p in group["params"] if p.grad is not None])
+            return
+        decides = deciding_device(present, self.param_groups, alone=is_alone(self._process_group))
+        taken = self._step_by_host(t, present) if decides is None else self._step_on(decides, t, present)
+        self._pending = None
+        if not taken:
+            return
+        self._finish_step()
+        self._skipped.settle(self.param_groups, wait=False)
+
+    def _finish_step(self) -> None:
+        """Count the step, as the host does it, and a refresh that had no product."""
+        t = self._steps_taken + 1
+        parameter = self._layout().schedule.due(t)
+        if parameter is not None and lacks_curvature(parameter, self.state):
+            self._tell_of_missing_curvature(parameter, self._missing)
+        self._missing = None
+        for group in self.param_groups:
+            group["step"] = t
+
+    def _step_by_host(self, t: int, present: Sequence[Tensor]) -> bool:
+        """The step where the host knows at once what is finite; whether it counts as one."""
+        everywhere = self._agreed(t, present)
+        if not everywhere.has_gradients:
+            return False
+        _release_graphs(present)
+        if everywhere.culprit:
+            self._skipped.step(self.param_groups, everywhere.culprit)
+            return False
+        found = self._settled_way(everywhere.found)
+        if found.parameter is not None:
+            refreshed = update_hessian_average(found, self._group_of(found.parameter), self.state)
+            self._skipped.watch("refreshes_skipped", refreshed)
+        for group in self.param_groups:
+            apply_step(group, self.state, self._layout().schedule, t)
+        return True
+
+    def _step_on(self, device: torch.device, t: int, present: Sequence[Tensor]) -> bool:
+        """The step where the device decides, and the host waits for no more than the losses, or not even for them."""
+        found = self._found_scaled(t, present)
+        capturable = self.param_groups[0]["capturable"]
+        _release_graphs(present)
+        if not capturable and not found.is_finite:
+            self._skipped.step(self.param_groups, "The loss")
+            return False
+        self._write_where(found, t, present, self._numbers_on(device) if capturable else None)
+        return True
+
+    def _write_where(
+        self, found: HessianEstimate, t: int, present: Sequence[Tensor], numbers: DeviceNumbers | None
+    ) -> None:
+        """Refresh and move what losses and gradients allow, and count on the device where there are numbers there."""
+        allowed = found.allows(finite_on_device([p.grad for p in present if p.grad is not None]))
+        found, refreshed = self._settled_way(found), None
+        if found.parameter is not None:
+            group = self._group_of(found.parameter)
+            refreshed = update_hessian_average(found, group, self.state, allowed)
+        step = t if numbers is None else numbers.counts[0] + 1
+        apply_step_where(allowed, self.param_groups, self.state, self._layout().schedule, step, numbers)
+        if numbers is not None:
+            numbers.count(allowed, refreshed)
+            return
+        self._skipped.watch("steps_skipped", allowed)
+        self._skipped.watch("refreshes_skipped", None if refreshed is None else refreshed | ~allowed)
+
+    @torch.no_grad()
+    def _step_recorded(self, scale: Tensor | None) -> None:
+        """What a step does on the device, after its backward pass; the host's counts are left to the caller.
+
+        Args:
+            scale: What the loss was multiplied by, and the gradients have been divided by.
+        """
+        found, present = (self._pending or HessianEstimate(None)).unscale(scale), self._present()
+        self._pending = None
+        refuse_sparse_gradients(self.param_groups)
+        self._write_where(found, self._steps_taken + 1, present, self._numbers)
+
+    def _make_capturable(self) -> None:
+        for group in self.param_groups:
+            group["capturable"] = True
+        self.defaults["capturable"] = True
+
+    def _make_state(self) -> None:
+        """All state that steps are going to need, so that it lies where it is from the first step on."""
+        schedule = self._layout().schedule
+        for group in self.param_groups:
+            init_state(group, self.state, schedule, [p for p in group["params"] if p.requires_grad])
+
+    def _device_tensors(self) -> tuple[Tensor, ...]:
+        """What a recorded step reads and writes beside parameters and state."""
+        return () if self._numbers is None else (self._numbers.counts, self._numbers.rates)
+
+    def _numbers_on(self, device: torch.device) -> DeviceNumbers:
+        """The numbers on the device, with the rates that the groups have now."""
+        if self._numbers is None or not self._numbers.fits(self.param_groups, device):
+            self._numbers = DeviceNumbers.of(self.param_groups, device)
+        self._numbers.update_rates(self.param_groups)
+        return self._numbers
+
+    def _agreed(self, t: int, present: Sequence[Tensor]) -> Agreed:
+        """What this process found, or all of them together."""
+        alone = is_alone(self._process_group)
+        if alone and not present:
+            return Agreed(HessianEstimate(None), has_gradients=False)
+        found = self._found_scaled(t, present)
+        here = Agreed(found, bool(present), _culprit(found, present))
+        return here if alone else agree(here, self._device(), self._process_group)
+
+    def _found_scaled(self, t: int, present: Sequence[Tensor]) -> HessianEstimate:
+        """What this process found, without the scale that the gradients have lost already."""
+        found = self._found_here(t, present)
+        unseen = found.parameter if self._pending is None else None
+        return found.unscale(self._loss_scale.of(self, found.factors, unseen))
+
+    def _found_here(self, t: int, present: Sequence[Tensor]) -> HessianEstimate:
+        due, pending = self._request(t), self._pending
+        if due is None:
+            return HessianEstimate(None) if pending is None else pending
+        if pending is not None and pending.parameter is due.parameter:
+            return pending
+        if due.probe is not None and due.parameter.grad is not None:
+            self._addresses.refuse_moved(present)
+        with graph_errors_explained():
+            return from_gradient(due, [p.grad for p in present])
+
+    def _device(self) -> torch.device:
+        params = (p for group in self.param_groups for p in group["params"])
+        return next((local(p).device for p in params), torch.device("cpu"))
+
+    def _settled_way(self, found: HessianEstimate) -> HessianEstimate:
+        """The estimate to average, once it is clear whether there is a product or what stands in for it."""
+        if found.missing is None or found.parameter is None:
+            return found
+        self._missing = found.missing
+        self.state[found.parameter][LACKS_CURVATURE] = True
+        by_gradient = self._group_of(found.parameter)["without_curvature"] == "gradient"
+        return replace(found, hessian=None, by_gradient=by_gradient)
+
+
+def _release_graphs(params: Sequence[Tensor]) -> None:
+    """Take the graphs off all gradients: p → p.grad → graph → p is a circle that no collector sees."""
+    for parameter in params:
+        if parameter.grad is not None and parameter.grad.requires_grad:
+            parameter.grad = parameter.grad.detach()
+
+
+def _culprit(found: HessianEstimate, present: Sequence[Tensor]) -> str:
+    """What is not finite; empty if nothing is."""
+    if not found.is_finite:
+        return "The loss"
+    numbers = [local(p.grad) for p in present if p.grad is not None and not p.grad.is_meta]
+    return "" if are_finite(numbers) else "A gradient"

@@ -1,0 +1,125 @@
+"""Modules whose weight is computed: each is a subclass of what it was.
+
+A module whose weight is decoupled only changes its class, to one in which ``weight`` is a property that computes
+γ V / ‖V‖. It stays an instance of its own class, with its attributes, hooks and methods.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sgdph_fx.transform.computed_weight import Source, linked
+from sgdph_fx.transform.filters import Filters, compose, decompose, decoupled_names
+from sgdph_fx.transform.foreign import NeedsPlainWeight
+
+__all__ = ["Decoupled", "decoupled_class", "plain_class_of"]
+
+
+class Decoupled(NeedsPlainWeight):
+    """What every class made by :func:`decoupled_class` is, beside being the person's own class.
+
+    ``weight`` (or whatever its name) is computed from the parameters ``direction`` and ``gain`` whenever
+    it is read; assigning a tensor to it sets both. A checkpoint of the plain module loads: its weight is
+    decomposed on the way in.
+    """
+
+    plain_class: type[nn.Module]
+    _filters: Mapping[str, Filters] = MappingProxyType({})
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in self._filters:
+            _assign(self, name, value.detach())
+        else:
+            super().__setattr__(name, value)
+
+    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
+        # The class is made at run time, so it is pickled as what it is made from.
+        _, _, *rest = tuple(super().__reduce_ex__(protocol))
+        return (_new, (self.plain_class, tuple(self._filters)), *rest)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: Any) -> None:
+        for name, filters in self._filters.items():
+            if prefix + name in state_dict:
+                parts = decompose(state_dict.pop(prefix + name), filters)
+                state_dict.update(zip((prefix + n for n in decoupled_names(name)), parts, strict=True))
+        super()._load_from_state_dict(state_dict, prefix, *args)  # type: ignore[misc]
+
+
+def decoupled_class(plain_class: type[nn.Module], names: tuple[str, ...]) -> type[nn.Module]:
+    """The subclass of ``plain_class`` in which the parameters ``names`` are computed; always the same one."""
+    made = _CLASSES.get((plain_class, names))
+    # Two threads may make it at once; the first one's is kept.
+    return made or _CLASSES.setdefault((plain_class, names), _make_class(plain_class, names))
+
+
+_CLASSES: dict[tuple[type[nn.Module], tuple[str, ...]], type[nn.Module]] = {}
+
+
+def _make_class(plain_class: type[nn.Module], names: tuple[str, ...]) -> type[nn.Module]:
+    properties = {name: property(_getter(name)) for name in names}
+    body = {"plain_class": plain_class, "__module__": plain_class.__module__, **properties}
+    return type(f"Decoupled{plain_class.__name__}", (Decoupled, plain_class), body)
+
+
+def _getter(name: str) -> Callable[[Any], Tensor]:
+    direction, gain = decoupled_names(name)
+
+    # A function, and not one that is partially applied: a compiler reads only functions.
+    def computed(module: Any) -> Tensor:
+        parts = getattr(module, direction), getattr(module, gain)
+        weight = compose(*parts, module._filters[name])
+        # A compiler, an exporter and a tracer follow a plain tensor, and so does a transform of torch.func.
+        if type(weight) is not Tensor or _is_followed():
+            return weight
+        return _linked(module, name, weight, parts)
+
+    return computed
+
+
+def _is_followed() -> bool:
+    followed: bool = (
+        torch.compiler.is_compiling()
+        or torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+        or torch._C._functorch.maybe_current_level() is not None
+    )
+    return followed
+
+
+def _linked(module: Any, name: str, weight: Tensor, parts: tuple[Tensor, Tensor]) -> Tensor:
+    source = Source(
+        name=f"The {name} of a {type(module).__name__}",
+        memory=weight.detach(),
+        parts=parts,
+        compute=lambda: compose(*parts, module._filters[name]),
+        assign=lambda value, silently: _assign(module, name, value, silently),
+    )
+    return linked(weight, source)
+
+
+@torch.no_grad()
+def _assign(module: Any, name: str, value: Tensor, silently: bool = False) -> None:
+    """Make direction and gain give ``value``; ``silently`` does what ``.data`` does, which autograd does not see."""
+    parts = decompose(value, module._filters[name])
+    for own, new in zip(decoupled_names(name), parts, strict=True):
+        part = getattr(module, own)
+        if not silently:
+            part.copy_(new)
+        elif (part.dtype, part.device) == (new.dtype, new.device):
+            part.data.copy_(new)
+        else:
+            part.data = new.clone()
+
+
+def plain_class_of(module: nn.Module) -> type[nn.Module]:
+    """The class that ``module`` has, or had before it was decoupled."""
+    return module.plain_class if isinstance(module, Decoupled) else type(module)
+
+
+def _new(plain_class: type[nn.Module], names: tuple[str, ...]) -> nn.Module:
+    made = decoupled_class(plain_class, names)
+    return made.__new__(made)

@@ -1,0 +1,142 @@
+"""The Gauss-Newton diagonal: its mean over all signs against a dense matrix that torch.func makes."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from sgdph_fx.curvature import gauss_newton
+from sgdph_fx.curvature.gauss_newton import gauss_newton_diagonal
+from sgdph_fx.errors import NoCurvatureError
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+ROWS, CLASSES = 2, 3
+LABELS = torch.tensor([2, 0])
+IGNORED = torch.tensor([2, -100])
+WEIGHTS = torch.tensor([0.3, 1.0, 2.0], dtype=torch.float64)
+SOFT = torch.tensor([[0.2, 0.3, 0.5], [0.6, 0.3, 0.1]], dtype=torch.float64)
+
+# Each is convex in the network's outputs z.
+LOSSES: dict[str, Callable[[Tensor], Tensor]] = {
+    "cross-entropy": lambda z: F.cross_entropy(z, LABELS),
+    "cross-entropy, summed": lambda z: F.cross_entropy(z, LABELS, reduction="sum"),
+    "cross-entropy by rows": lambda z: F.cross_entropy(z, LABELS, reduction="none").mul(WEIGHTS[:2]).mean(),
+    "cross-entropy with class weights": lambda z: F.cross_entropy(z, LABELS, weight=WEIGHTS),
+    "cross-entropy with a label to ignore": lambda z: F.cross_entropy(z, IGNORED),
+    "cross-entropy, smoothed": lambda z: F.cross_entropy(z, LABELS, label_smoothing=0.2),
+    "cross-entropy of soft targets": lambda z: F.cross_entropy(z, SOFT),
+    "cross-entropy of images": lambda z: F.cross_entropy(z.T.reshape(1, 3, 2, 1), LABELS.view(1, 2, 1)),
+    "log-softmax, masked": lambda z: -(F.log_softmax(z, 1) * F.one_hot(LABELS, CLASSES)).sum() / 2,
+    "divergence": lambda z: F.kl_div(F.log_softmax(z, 1), SOFT, reduction="batchmean"),
+    "mse": lambda z: F.mse_loss(z, SOFT),
+    "mse, summed and scaled": lambda z: 3 * F.mse_loss(z, SOFT, reduction="sum"),
+    "squares": lambda z: (z - SOFT).pow(2).mean(),
+    "binary": lambda z: F.binary_cross_entropy_with_logits(z, SOFT),
+    "binary, weighted": lambda z: F.binary_cross_entropy_with_logits(
+        z, SOFT, weight=SOFT, pos_weight=WEIGHTS
+    ),
+    "two losses": lambda z: F.cross_entropy(z, LABELS) + 0.5 * F.mse_loss(z, SOFT),
+}
+
+
+def network() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(4, 5), nn.LayerNorm(5), nn.GELU(), nn.Linear(5, CLASSES)).double()
+
+
+INPUTS = torch.randn(ROWS, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+
+
+def dense_diagonal(net: nn.Module, name: str, loss: Callable[[Tensor], Tensor]) -> Tensor:
+    """diag(JᵀAJ), with J and A made by torch.func."""
+    parameter = dict(net.named_parameters())[name].detach()
+
+    def outputs(p: Tensor) -> Any:
+        return torch.func.functional_call(net, {name: p}, (INPUTS,))
+
+    jacobian = torch.func.jacrev(outputs)(parameter).reshape(ROWS * CLASSES, -1)
+    a = torch.func.hessian(loss)(outputs(parameter).detach()).reshape(ROWS * CLASSES, ROWS * CLASSES)
+    return (jacobian.T @ a @ jacobian).diagonal().view_as(parameter)
+
+
+def all_signs(monkeypatch: pytest.MonkeyPatch, *ends: int) -> Iterator[None]:
+    """Every choice of signs in turn, for one end of each of these sizes."""
+    for chosen in itertools.product((-1.0, 1.0), repeat=sum(ends)):
+        parts = iter(torch.tensor(chosen, dtype=torch.float64).split(ends))
+
+        def signs(edge: Any, generator: Any, parts: Iterator[Tensor] = parts) -> Tensor:
+            return next(parts).view(tuple(edge.node._input_metadata[edge.output_nr].shape))
+
+        monkeypatch.setattr(gauss_newton, "_signs", signs)
+        yield
+
+
+NAMES = ("0.bias", "1.weight", "1.bias", "3.weight")
+# Two ends have 4,096 choices of signs, so that one parameter has to do.
+CASES = [(loss, name) for loss in LOSSES for name in (NAMES if loss != "two losses" else NAMES[1:2])]
+
+
+@pytest.mark.parametrize(("loss", "name"), CASES)
+def test_the_mean_over_all_signs_is_the_diagonal(
+    loss: str, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    net = network()
+    value, parameter = LOSSES[loss](net(INPUTS)), net.get_parameter(name)
+    ends = (6, 6) if loss == "two losses" else (6,)
+    draws = [
+        gauss_newton_diagonal(value, [parameter], torch.Generator())[0] for _ in all_signs(monkeypatch, *ends)
+    ]
+    expected = dense_diagonal(net, name, LOSSES[loss])
+    torch.testing.assert_close(torch.stack(draws).mean(0), expected, rtol=1e-10, atol=1e-13)
+    assert all(bool((draw >= 0).all()) for draw in draws)
+
+
+def test_draws_are_averaged_and_the_generator_decides() -> None:
+    net = network()
+    value, params = F.cross_entropy(net(INPUTS), LABELS), [*net.parameters()]
+    generator = torch.Generator().manual_seed(3)
+    single = [gauss_newton_diagonal(value, params, generator) for _ in range(4)]
+    together = gauss_newton_diagonal(value, params, torch.Generator().manual_seed(3), draws=4)
+    for several, mean in zip(zip(*single, strict=True), together, strict=True):
+        torch.testing.assert_close(torch.stack(several).mean(0), mean)
+    assert not torch.equal(single[0][0], single[1][0])
+
+
+def test_no_gradient_is_written_and_the_graph_is_kept() -> None:
+    net = network()
+    value = F.cross_entropy(net(INPUTS), LABELS)
+    gauss_newton_diagonal(value, [*net.parameters()], torch.Generator())
+    assert all(p.grad is None for p in net.parameters())
+    value.backward()  # type: ignore[no-untyped-call]
+    assert all(p.grad is not None for p in net.parameters())
+
+
+def test_what_the_loss_does_not_use_or_is_linear_in_is_zero() -> None:
+    p, q = (torch.ones(3, dtype=torch.float64, requires_grad=True) for _ in range(2))
+    found = gauss_newton_diagonal(p.sum() + p.pow(2).sum(), [p, q], torch.Generator())
+    torch.testing.assert_close(found[0], torch.full((3,), 2.0, dtype=torch.float64))
+    assert not found[1].any()
+
+
+@pytest.mark.parametrize(
+    ("loss", "operation"),
+    [
+        (lambda z: F.log_softmax(z, 1)[:, 0].exp().sum(), "ExpBackward"),
+        (lambda z: z.pow(3).sum(), "PowBackward"),
+        (lambda z: z.tanh().sum(), "TanhBackward"),
+        (lambda z: F.cross_entropy(z, LABELS) * z.sum(), "MulBackward"),
+        (lambda z: torch.linalg.vector_norm(z), "LinalgVectorNormBackward"),
+    ],
+)
+def test_a_loss_of_another_form_is_refused_by_name(loss: Callable[[Tensor], Tensor], operation: str) -> None:
+    net = network()
+    with pytest.raises(NoCurvatureError, match=operation):
+        gauss_newton_diagonal(loss(net(INPUTS)), [*net.parameters()], torch.Generator())
+    assert all(p.grad is None for p in net.parameters())

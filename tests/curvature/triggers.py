@@ -1,0 +1,55 @@
+"""Each message of the curvature package, raised once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from sgdph_fx.curvature import gauss_newton_diagonal
+from sgdph_fx.curvature.forward_over_reverse import backward_with_product
+from tests.curvature.test_custom_functions import RunsAutograd, WithoutGrad, X, leaf
+
+__all__ = ["CURVATURE"]
+
+
+class Harmless(RunsAutograd):
+    """Its backward returns what autograd can follow, and writes a gradient beside it."""
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> Any:
+        RunsAutograd.backward(ctx, g)
+        return g * 0, None
+
+
+def product(loss: Tensor, p: Tensor) -> None:
+    backward_with_product(loss, p, torch.ones_like(p))
+
+
+def through(function: Any) -> None:
+    p = leaf()
+    product(function.apply(X * p).pow(2).sum(), p)
+
+
+def writes_gradients() -> None:
+    p = leaf()
+    product(Harmless.apply(X * p, leaf()).pow(2).sum(), p)
+
+
+def third_derivative() -> None:
+    p = leaf()
+    x = torch.ones(1, 2, 3, dtype=torch.float64, requires_grad=True)
+    weight = torch.ones(2, 2, 3, dtype=torch.float64) * p
+    out = F.conv_transpose1d(x * p, weight, stride=2, output_padding=1)
+    product(torch.autograd.grad(out.pow(3).sum(), x, create_graph=True)[0].pow(2).sum(), p)
+
+
+CURVATURE: tuple[Callable[[], Any], ...] = (
+    lambda: through(WithoutGrad),
+    writes_gradients,
+    third_derivative,
+    lambda: gauss_newton_diagonal((p := leaf()).tanh().sum(), [p], torch.Generator()),
+)

@@ -1,0 +1,112 @@
+"""The smallest thing that raises each error about a model: reading it, copying it, rewriting it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+from unittest import mock
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import prune
+
+from sgdph_fx import prepare, restore
+from sgdph_fx.trace.memory import Memory
+from sgdph_fx.transform.decouple import decouple
+from sgdph_fx.transform.filters import Filters
+
+__all__ = ["MODEL_TRIGGERS"]
+
+X = torch.rand(1, 3, 4, 4)
+
+
+def net() -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(3, 2, 1), nn.ReLU())
+
+
+def prepared() -> Any:
+    return prepare(net()).model
+
+
+class Tampered(nn.Conv2d):
+    """Does something else once it is rewritten."""
+
+    def __init__(self, change: Callable[[Tensor], Tensor]) -> None:
+        super().__init__(3, 2, 1)
+        self.change = change
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = super().forward(x)
+        return self.change(y) if hasattr(self, "gain") else y
+
+
+def not_put_back() -> None:
+    with mock.patch.object(Memory, "put_back", side_effect=ValueError("gone")):
+        prepare(net(), X)
+
+
+class Unkeepable(Tensor):
+    def __tensor_flatten__(self) -> Any:
+        raise ValueError("not told")
+
+
+def not_kept() -> None:
+    model = net()
+    model.odd = torch.zeros(1).as_subclass(Unkeepable)  # type: ignore[assignment]
+    prepare(model, X)
+
+
+def pruned() -> None:
+    model = prepared()
+    prune.l1_unstructured(model[0], "direction", 0.5)
+    restore(model, inplace=True)
+
+
+def under_inference_mode() -> None:
+    with torch.inference_mode():
+        model = net()
+    prepare(model)
+
+
+class Either(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.other = nn.Parameter(torch.rand(2, 3, 1, 1)), nn.Parameter(torch.rand(2, 3, 1, 1))
+
+    def forward(self, x: Tensor, other: bool = False) -> Tensor:
+        return torch.conv2d(x, self.other if other else self.one)
+
+
+def not_reached() -> None:
+    prepare(prepare(Either(), {"x": X, "other": True}).model, X)
+
+
+def with_another_shape() -> None:
+    prepared()[0].weight.data = torch.zeros(1)
+
+
+NAMED = net()
+NAMED[0].forward = lambda x: NAMED[1](x)
+
+
+class Shared(nn.Conv2d):
+    def __deepcopy__(self, memo: Any) -> Any:
+        return self
+
+
+MODEL_TRIGGERS: tuple[Callable[[], Any], ...] = (
+    not_put_back,
+    not_kept,
+    lambda: torch.jit.script(prepared()),
+    pruned,
+    under_inference_mode,
+    not_reached,
+    lambda: prepared()[0].weight.zero_(),
+    with_another_shape,
+    lambda: prepare(nn.Sequential(Tampered(lambda y: y[3:, 0, 0, math.floor(9)])), X),
+    lambda: prepare(nn.Sequential(Tampered(lambda y: y[:, :1])), X),
+    lambda: prepare(nn.Sequential(Tampered(lambda y: 2 * y)), X),
+    lambda: prepare(NAMED),
+    lambda: decouple(nn.Sequential(Shared(3, 2, 1)), {"0.weight": Filters()}),
+)

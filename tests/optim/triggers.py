@@ -1,0 +1,198 @@
+"""The smallest thing that raises each error of the optimizer; see test_messages.py."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import Any
+from unittest import mock
+
+import torch
+from torch import Tensor, nn
+from torch.amp.grad_scaler import GradScaler
+
+from sgdph_fx import SGDPH, CapturedStep, attach, check_optimizer, prepare
+from tests.optim.recording import FakeRecorder
+
+__all__ = ["OF_THE_OPTIMIZER"]
+
+
+def parameter(*numbers: float) -> nn.Parameter:
+    return nn.Parameter(torch.tensor(numbers or (1.0, 2.0)))
+
+
+def second_order(*parameters: nn.Parameter, **more: Any) -> SGDPH:
+    return SGDPH([{"params": list(parameters or [parameter(), parameter()]), "order": 2, **more}], 0.1)
+
+
+def stepped() -> tuple[nn.Parameter, SGDPH]:
+    p = parameter()
+    optimizer = second_order(p, parameter())
+    optimizer.backward((p**2).sum())
+    optimizer.step()
+    return p, optimizer
+
+
+def with_state(change: Callable[[dict[str, Any]], Any]) -> None:
+    """Load a state that was changed."""
+    _, optimizer = stepped()
+    state = optimizer.state_dict()
+    state["param_groups"] = [dict(group) for group in state["param_groups"]]
+    change(state)
+    second_order().load_state_dict(state)
+
+
+def in_group(**values: Any) -> Callable[[dict[str, Any]], Any]:
+    return lambda state: state["param_groups"][0].update(values)
+
+
+def in_state(**values: Any) -> Callable[[dict[str, Any]], Any]:
+    return lambda state: state["state"][0].update(values)
+
+
+def named(*groups: list[str], **more: Any) -> SGDPH:
+    return SGDPH(
+        [{"params": [(n, parameter()) for n in names], "lr": 0.1 + i} for i, names in enumerate(groups)], 0.1
+    )
+
+
+def used_twice() -> None:
+    p = parameter()
+    loss = (p**2).sum()
+    optimizer = second_order(p, parameter())
+    optimizer.backward(loss)
+    optimizer.backward(loss)
+
+
+def changed_in_place() -> None:
+    p = parameter()
+    optimizer = second_order(p, parameter())
+    torch.autograd.backward((p**3).sum(), create_graph=True)
+    p.detach().add_(1)
+    optimizer.step()
+
+
+def moved() -> None:
+    p = parameter()
+    optimizer = SGDPH([{"params": [p], "order": 2}], 0.1, variant="paper")
+    for _ in range(2):
+        optimizer.zero_grad()
+        torch.autograd.backward((p**3).sum(), create_graph=True)
+        optimizer.step()
+        p.data = p.data.clone()
+
+
+def still_scaled() -> None:
+    p = parameter()
+    optimizer = second_order(p, parameter())
+    scaler = GradScaler("cpu")
+    optimizer.backward(scaler.scale((p**2).sum()))
+    optimizer.step()
+
+
+def under_inference_mode() -> None:
+    optimizer = second_order()
+    with torch.inference_mode():
+        optimizer.step()
+
+
+def made_under_inference_mode() -> SGDPH:
+    with torch.inference_mode():
+        p = parameter()
+    return second_order(p)
+
+
+def captured(forward: Callable[[Any, Tensor], Tensor], **more: Any) -> None:
+    class Model(nn.Linear):
+        calls = 0
+
+        def forward(self, x: Tensor) -> Tensor:
+            return forward(self, super().forward(x))
+
+    model = Model(2, 2)
+    model.calls = 0
+    optimizer = SGDPH([{"params": list(model.parameters()), "order": 2}], 0.1)
+    step = CapturedStep(model, nn.functional.mse_loss, optimizer, **more)
+    with mock.patch("sgdph_fx.optim.captured_step.Recorder", FakeRecorder):
+        step._recorder = FakeRecorder(torch.device("cpu"))  # type: ignore[assignment]
+        step._uses_graphs = lambda: True  # type: ignore[method-assign]
+        for _ in range(4):
+            step(torch.ones(1, 2), torch.ones(1, 2))
+
+
+def count(model: Any, x: Tensor) -> Tensor:
+    model.calls += 1
+    return x
+
+
+def draw(model: Any, x: Tensor) -> Tensor:
+    random.random()
+    return x
+
+
+def fail_late() -> None:
+    calls = []
+
+    def before_step() -> None:
+        calls.append(1)
+        if len(calls) > 2:
+            raise RuntimeError("not permitted")
+
+    captured(lambda model, x: x, before_step=before_step)
+
+
+def signs_in_a_capture() -> None:
+    optimizer = SGDPH(
+        [{"params": [p := parameter(), parameter()], "order": 2}], 0.1, probe="rademacher", capturable=True
+    )
+    with (
+        mock.patch("torch.cuda.is_available", return_value=True),
+        mock.patch("torch.cuda.is_current_stream_capturing", return_value=True),
+    ):
+        optimizer.backward((p**2).sum())
+
+
+def on_two_devices() -> None:
+    p, far = parameter(), nn.Parameter(torch.ones(1, device="meta"))
+    optimizer = SGDPH([{"params": [p, far], "order": 1}], 0.1, capturable=True)
+    p.grad, far.grad = torch.ones(2), torch.ones(1, device="meta")
+    optimizer.step()
+
+
+def net() -> nn.Module:
+    return nn.Sequential(nn.Conv2d(3, 2, 1), nn.ReLU())
+
+
+OF_THE_OPTIMIZER: tuple[Callable[[], Any], ...] = (
+    used_twice,
+    changed_in_place,
+    moved,
+    still_scaled,
+    under_inference_mode,
+    made_under_inference_mode,
+    lambda: captured(lambda model, x: x * x.sum().item()),
+    lambda: captured(count),
+    lambda: captured(draw),
+    fail_late,
+    signs_in_a_capture,
+    on_two_devices,
+    lambda: CapturedStep(nn.DataParallel(net()), nn.functional.mse_loss, second_order()),
+    lambda: SGDPH(prepare(net()), 0.1),  # type: ignore[arg-type]
+    lambda: SGDPH(net(), 0.1),  # type: ignore[arg-type]
+    lambda: attach(parameter().sum(), torch.optim.SGD([parameter()], 0.1)),
+    lambda: second_order(param_names=["a"]),
+    lambda: second_order().thaw([{"params": []}]),
+    lambda: check_optimizer(model := nn.Linear(2, 2), SGDPH(model.parameters(), 0.1)),
+    lambda: second_order().load_state_dict({}),
+    lambda: with_state(lambda s: s.update(state=[])),
+    lambda: with_state(lambda s: s["state"].update({7: {}})),
+    lambda: with_state(in_group(step=-1)),
+    lambda: with_state(in_group(index=[1])),
+    lambda: with_state(in_group(cycles_missed=[1, 1])),
+    lambda: with_state(in_group(params=[0])),
+    lambda: with_state(in_state(momentum_buffer=torch.ones(5))),
+    lambda: with_state(in_state(momentum_buffer=torch.full((2,), torch.nan))),
+    lambda: with_state(in_state(hessian_average=-torch.ones(2))),
+    lambda: named(["a"]).load_state_dict(named(["b"]).state_dict()),
+    lambda: named(["a", "b"]).load_state_dict(named(["a"], ["b"]).state_dict()),
+)

@@ -1,0 +1,170 @@
+"""What is compared before and after a rewriting: every tensor of the outputs, whatever they are packed in."""
+
+from __future__ import annotations
+
+from collections import namedtuple
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sgdph_fx import prepare
+from sgdph_fx.errors import RewriteError
+from sgdph_fx.trace import tensors_in
+from tests.trace.pictures import picture
+
+X = torch.rand(2, 3, 8, 8)
+Two = namedtuple("Two", "first second")
+
+
+@dataclass
+class Data:
+    y: Tensor
+    note: str = "none"
+
+
+class Slots:
+    __slots__ = ("y",)
+
+    def __init__(self, y: Tensor) -> None:
+        self.y = y
+
+
+PACKAGES: dict[str, Callable[[Tensor], Any]] = {
+    "tensor": lambda y: y,
+    "list": lambda y: [1, [y]],
+    "named tuple": lambda y: Two(y, None),
+    "mapping": lambda y: {"a": {"b": y}},
+    "data class": Data,
+    "slots": Slots,
+    "namespace": lambda y: SimpleNamespace(inner=SimpleNamespace(y=y)),
+    "distribution": lambda y: torch.distributions.Normal(y, 1.0),
+    "wrapped distribution": lambda y: torch.distributions.Independent(torch.distributions.Normal(y, 1.0), 1),
+    "complex": torch.fft.fft2,
+    "conjugate": lambda y: torch.fft.fft2(y).conj(),
+    "integers": lambda y: (1000 * y).long(),
+    "booleans": lambda y: y > y.mean(),
+    "sparse": lambda y: y.to_sparse(),
+    "half": lambda y: y.half(),
+    "float8": lambda y: y.to(torch.float8_e4m3fn),
+    "quantized": lambda y: torch.quantize_per_tensor(y, 0.01, 0, torch.quint8),
+    "nested": lambda y: torch.nested.nested_tensor([y[0], y[1, :1]]),
+}
+
+
+class Doubling(nn.Conv2d):
+    """Sees that it was rewritten, and computes something else then."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.conv2d(x, self.weight * (1 + hasattr(self, "gain")), self.bias)
+
+
+class Packing(nn.Module):
+    def __init__(self, conv: type[nn.Conv2d], pack: Callable[[Tensor], Any]) -> None:
+        super().__init__()
+        self.conv, self.pack = conv(3, 4, 3), pack
+
+    def forward(self, x: Tensor) -> Any:
+        return self.pack(self.conv(x))
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("pack", PACKAGES.values(), ids=PACKAGES)
+def test_a_difference_is_seen_wherever_it_is(pack: Callable[[Tensor], Any]) -> None:
+    model = Packing(Doubling, pack)
+    before = picture(model)
+    with pytest.raises(RewriteError, match=r"output.* differs by .*The model is as it was"):
+        prepare(model, X, inplace=True)
+    assert picture(model) == before
+    check = prepare(Packing(nn.Conv2d, pack), X).report.check
+    assert check is not None
+    assert check.what == "outputs in evaluation mode"
+    assert check.max_relative_difference == 0
+
+
+@pytest.mark.parametrize("pack", [lambda y: None, lambda y: y.sum().item(), lambda y: [], lambda y: "text"])
+def test_nothing_to_compare_is_said(pack: Callable[[Tensor], Any]) -> None:
+    report = prepare(Packing(nn.Conv2d, pack), X).report
+    assert report.check is not None
+    assert report.check.what.endswith("; the outputs hold nothing to compare")
+    assert "nothing to compare" in report.headline
+
+
+def test_without_numbers_nothing_is_claimed() -> None:
+    report = prepare(nn.Sequential(nn.Conv2d(3, 4, 1, device="meta"), nn.ReLU())).report
+    assert report.check is None
+    assert "Not checked against the original." in report.headline
+
+
+class OfAnotherShape(Doubling):
+    def forward(self, x: Tensor) -> Tensor:
+        y = super().forward(x)
+        return y[:1] if hasattr(self, "gain") else y
+
+
+class Failing(Doubling):
+    def forward(self, x: Tensor) -> Tensor:
+        weight = self._parameters.get("weight")
+        assert weight is not None, "where is it?"
+        return F.conv2d(x, weight)
+
+
+@pytest.mark.parametrize(
+    ("conv", "message"),
+    [
+        (OfAnotherShape, r"returns other outputs: output\. .*The model is as it was"),
+        (Failing, r"does not run: AssertionError at tests/test_verification\.py:\d+: `assert .*where is it"),
+    ],
+)
+def test_other_outputs_and_none(conv: type[nn.Conv2d], message: str) -> None:
+    model = Packing(conv, lambda y: y)
+    before = picture(model)
+    with pytest.raises(RewriteError, match=message):
+        prepare(model, X, inplace=True)
+    assert picture(model) == before
+
+
+def test_infinite_places_have_to_be_the_same() -> None:
+    class Infinite(Doubling):
+        def forward(self, x: Tensor) -> Tensor:
+            y = super().forward(x)
+            return torch.where(y > y.mean(), torch.inf, 0 * y) if hasattr(self, "gain") else 0 * y
+
+    with pytest.raises(RewriteError, match="differs by inf"):
+        prepare(Packing(Infinite, lambda y: y), X)
+    assert prepare(Packing(nn.Conv2d, lambda y: y / 0), X).report.check is not None
+
+
+def test_a_tensor_is_found_once_and_rings_end() -> None:
+    y, ring = torch.zeros(1), []
+    ring.extend([y, ring, {"again": y}])
+    assert list(tensors_in(ring)) == ["[0]"]
+    assert tensors_in(nn.Linear(2, 2)) == {}  # what it holds is no output
+
+
+class ReadsTheParameter(nn.Module):
+    """Finds its convolution's weight by another way than ``module.weight``."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(x) * next(self.conv.parameters()).mean()
+
+
+def test_rewrite_that_would_change_the_function_is_undone() -> None:
+    model, x = ReadsTheParameter(), torch.rand(1, 3, 5, 5)
+    with torch.no_grad():
+        model.conv.weight[0].zero_()  # whose direction is made up, so this model computes something else
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    with pytest.raises(RewriteError, match="The model is as it was"):
+        prepare(model, x, inplace=True)
+    assert type(model.conv) is nn.Conv2d
+    assert list(model.state_dict()) == list(before)
+    assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
