@@ -1,1 +1,1 @@
-"""Measurements of sgdph-fx: what it costs, and on what it works."""
+"""Measure sgdph-fx: what it costs, and on which models it works."""

@@ -1,13 +1,13 @@
-"""What reading a model costs, as ratios within one run: ``python -m benchmarks.analyze``.
+"""Measure what reading a model costs, as ratios within one run: ``python -m benchmarks.analyze``.
 
-Three questions, each with the bound that the project sets itself:
+There are three ratios, each with a bound that the project sets itself:
 
 * without inputs, over torchvision: ``analyze`` ÷ ``torch.fx.symbolic_trace`` (median at most 1.0);
 * with inputs: ``analyze`` ÷ the forward passes that it runs, one in each mode (median at most 1.25);
-* growth: time for each convolution in made-up networks of 2,000, ÷ that in a small one (at most 1.5).
+* growth: time per convolution in synthetic networks of 2,000 convolutions ÷ that in a small one (at most 1.5).
 
-What is compared is run in turns on one thread, processor time is counted, and of several rounds the fastest: others
-may be using the machine.
+Candidates take turns on one thread. Processor time counts, and the fastest of several rounds, because other programs
+may use the machine.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ import torch
 from torch import Tensor, fx, nn
 from torchvision import models
 
-from benchmarks.made_up import SHAPES
+from benchmarks.synthetic_networks import SHAPES
 from sgdph_fx import analyze
 
 __all__ = ["growth", "main", "recorded", "symbolic"]
 
-# One of each family; all of them would take an hour of forward passes.
+# One of each family. All models would take an hour of forward passes.
 FAMILIES = (
     "resnet18",
     "resnet50",
@@ -51,7 +51,7 @@ CONVOLUTIONS = 2_000
 
 
 def fastest(rounds: int, *candidates: Callable[[], object]) -> list[float]:
-    """Processor seconds of each candidate in its fastest round, the candidates taking turns."""
+    """Measure the processor seconds of each candidate in its fastest round. The candidates take turns."""
     times: list[list[float]] = [[] for _ in candidates]
     for _ in range(rounds):
         for candidate, record in zip(candidates, times, strict=True):
@@ -62,7 +62,7 @@ def fastest(rounds: int, *candidates: Callable[[], object]) -> list[float]:
 
 
 def symbolic(rounds: int) -> Iterator[tuple[str, float, float]]:
-    """Name, milliseconds of torch.fx, and the ratio, for each of torchvision's models that torch.fx traces."""
+    """Give name, milliseconds of torch.fx, and the ratio, for each torchvision model that torch.fx can trace."""
     for name in models.list_models(exclude="quantized_*"):
         model = _without_weights(name)
         try:
@@ -74,7 +74,7 @@ def symbolic(rounds: int) -> Iterator[tuple[str, float, float]]:
 
 
 def recorded(rounds: int, size: int) -> Iterator[tuple[str, float, float]]:
-    """Name, milliseconds of a forward pass in each mode, and the ratio, on two images of ``size`` by ``size``."""
+    """Give name, milliseconds of a forward pass in each mode, and the ratio, on two images of ``size`` by ``size``."""
     images = torch.rand(2, 3, size, size)
     for name in FAMILIES:
         model = models.get_model(name, weights=None, **_options(name))
@@ -83,10 +83,10 @@ def recorded(rounds: int, size: int) -> Iterator[tuple[str, float, float]]:
 
 
 def growth(rounds: int) -> Iterator[tuple[str, float, float]]:
-    """Shape and way in, microseconds for each convolution in the small network, and the ratio of the large one.
+    """Give shape and way of tracing, microseconds per convolution in the small network, and the large one's ratio.
 
-    Without inputs the small network is ResNet-18. With inputs, where the width of the network
-    counts more than its length, it is one of the same shape with as many convolutions as ResNet-18.
+    Without inputs the small network is ResNet-18. With inputs, where a network's width counts more than its length,
+    it has the same shape as the large one, and as many convolutions as ResNet-18.
     """
     resnet = _without_weights("resnet18")
     image = torch.rand(2, 4, 4, 4)
@@ -107,7 +107,7 @@ def _five_times(run: Callable[[], object]) -> None:
 
 
 def _without_weights(name: str) -> nn.Module:
-    """A model of torchvision whose weights are whatever memory held: tracing reads none, and drawing them is slow."""
+    """Build a torchvision model with uninitialized weights: tracing reads none, and drawing them is slow."""
     build = partial(models.get_model, name, weights=None, **_options(name))
     try:
         with torch.device("meta"):
@@ -122,7 +122,7 @@ def _without_weights(name: str) -> nn.Module:
 
 
 def _options(name: str) -> dict[str, Any]:
-    """What keeps a model from drawing weights slowly, or from downloading those of its backbone."""
+    """Give the options that keep a model from drawing weights slowly, or from downloading its backbone's."""
     if name in ("googlenet", "inception_v3"):
         return {"init_weights": False}
     builder = inspect.signature(models.get_model_builder(name))
@@ -150,12 +150,12 @@ def _show(
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print all ratios; the exit status is 1 if a bound is missed."""
+    """Print all ratios. The exit status is 1 if a bound is missed."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.analyze", description=(__doc__ or "").split("\n")[0]
     )
     parser.add_argument("parts", nargs="*", default=[], help="symbolic, recorded, growth (default: all)")
-    parser.add_argument("--rounds", type=int, default=7, help="rounds of which the fastest counts")
+    parser.add_argument("--rounds", type=int, default=7, help="rounds; the fastest counts")
     parser.add_argument("--size", type=int, default=224, help="height and width of the images")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
@@ -178,9 +178,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "largest",
         ),
     }
-    kept = [
-        parts[name]() for name in options.parts or parts
-    ]  # all of them are shown, whatever the first gave
+    kept = [parts[name]() for name in options.parts or parts]  # a list, so that all parts are shown
     return 0 if all(kept) else 1
 
 

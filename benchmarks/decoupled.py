@@ -1,6 +1,6 @@
-"""What a decoupled convolution costs: forward and backward of VGG-11, plain, decoupled, and by torch's weight norm.
+"""Time forward and backward of VGG-11: plain, decoupled, and with torch's weight norm.
 
-python -m benchmarks.decoupled --batch 128
+``python -m benchmarks.decoupled --batch 128``
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
-from benchmarks.step.task import batch_of
+from benchmarks.step.workload import batch_of
 from experiments.networks import build
 from sgdph_fx import prepare
 
@@ -37,15 +37,15 @@ NETWORKS: Mapping[str, Callable[[nn.Module, Tensor], nn.Module]] = {
     "decoupled": _decoupled,
     "torch's weight_norm": _weight_normed,
 }
-"""By name: (network, images) ↦ the network that is timed. The first is what all are compared with."""
+"""By name: (network, images) ↦ the network to time. All are compared with the first."""
 
 
-@click.command(help="Time forward and backward, interleaved on one core, as ratios to the plain network's.")
+@click.command(help="Time forward and backward, in turns on one core, as ratios to the plain network's.")
 @click.option("--width", type=click.IntRange(1), default=64, show_default=True)
 @click.option("--batch", type=click.IntRange(2), default=128, show_default=True)
 @click.option("--rounds", type=click.IntRange(1), default=15, show_default=True)
 def main(width: int, batch: int, rounds: int) -> None:
-    """Print a line for each network; of the rounds the median counts, in processor time."""
+    """Print a line for each network: the median processor time over the rounds."""
     torch.set_num_threads(1)
     images, labels = batch_of(batch)
     networks = {name: make(build("vgg11", width=width), images) for name, make in NETWORKS.items()}

@@ -1,4 +1,4 @@
-"""Train a network for a few hundred steps of SGD on CIFAR-10, then audit its Hessian: the numbers of docs/curvature.md.
+"""Train a network for a few hundred steps on CIFAR-10, then audit its Hessian: the numbers of docs/curvature.md.
 
 ``python -m experiments.curvature --network resnet18 --data data``
 """
@@ -15,9 +15,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from experiments.batches import plain_batches
-from experiments.pairs import Pair, affine_pairs, joint_block, pair_of
-from experiments.short_training import Trained, training_options, with_bar
+from experiments.datasets.batches import plain_batches
+from experiments.hessian.affine_blocks import AffineBlock, affine_modules, joint_hessian, measure_block
+from experiments.hessian.short_training import TrainedNetwork, training_options
+from experiments.progress import run_with_progress
 from sgdph_fx import Audit, audit
 from sgdph_fx.report.files import write_text
 
@@ -25,7 +26,7 @@ __all__ = ["main"]
 
 
 @click.command(
-    help="Train for a few hundred steps, audit the Hessian, write audit.json, audit.md and audit.png."
+    help="Train for a few hundred steps, audit the Hessian, and write audit.json, audit.md and audit.png."
 )
 @training_options
 @click.option("--batch", type=int, default=64, show_default=True, help="Images audited.")
@@ -47,53 +48,55 @@ def main(
 ) -> None:
     """Train, audit, write and print."""
     torch.set_num_threads(threads)
-    trained = Trained.on(data, network, width, steps)
-    audited = next(plain_batches(trained.images, batch, trained.standard))
-    found = with_bar(
+    trained = TrainedNetwork.from_folder(data, network, width, steps)
+    audited = next(plain_batches(trained.images, batch, trained.standardizer))
+    found = run_with_progress(
         "audit",
-        lambda told: audit(trained.prepared, cross_entropy, audited, channels=channels, progress=told),
+        lambda report: audit(trained.prepared, cross_entropy, audited, channels=channels, progress=report),
     )
     write(found, out / network)
     click.echo(str(found))
     if pairs:
-        measured = measure_pairs(trained.prepared.model, *audited)
-        write_text(out / network / "pairs.json", json.dumps([asdict(p) for p in measured], indent=1) + "\n")
-        click.echo(summary(measured))
+        blocks = measure_affine_blocks(trained.prepared.model, *audited)
+        text = json.dumps([asdict(block) for block in blocks], indent=1) + "\n"
+        write_text(out / network / "pairs.json", text)
+        click.echo(summary(blocks))
 
 
 def write(found: Audit, folder: Path) -> None:
-    """The audit as JSON, Markdown and fig."""
+    """Write the audit as JSON, Markdown and a plot into ``folder``."""
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / "audit.json", found.to_json())
     write_text(folder / "audit.md", found.to_markdown())
     found.plot(folder / "audit.png")
 
 
-def measure_pairs(model: nn.Module, inputs: Tensor, labels: Tensor) -> list[Pair]:
-    """Every norm's pair, on one forward pass."""
+def measure_affine_blocks(model: nn.Module, inputs: Tensor, labels: Tensor) -> list[AffineBlock]:
+    """Measure every norm's block of scale and shift, on one forward pass."""
     loss = cross_entropy(model(inputs), labels)
     measured = []
-    for name, scale, shift in affine_pairs(model):
-        gradients = torch.autograd.grad(loss, (scale, shift), create_graph=True)
-        block = joint_block(gradients, scale, shift)
-        measured.append(pair_of(name, block, torch.cat(gradients).detach().double()))
+    for name, scale, shift in affine_modules(model):
+        by_scale, by_shift = torch.autograd.grad(loss, (scale, shift), create_graph=True)
+        block = joint_hessian((by_scale, by_shift), scale, shift)
+        gradient = torch.cat([by_scale, by_shift]).detach().double().cpu()
+        measured.append(measure_block(name, block, gradient))
     return measured
 
 
-def summary(measured: list[Pair]) -> str:
-    """A line for each norm, and medians."""
+def summary(blocks: list[AffineBlock]) -> str:
+    """Write a line for each norm, and medians."""
     lines = [
-        f"{p.name:30} coupling {p.coupling:6.1%}  missed by the diagonal {p.missed:6.1%}  "
-        f"by 2×2 {p.left:6.1%}  noise {p.noise:5.2f}  gain {'-' if p.gain is None else f'{p.gain:.3f}'}"
-        for p in measured
+        f"{b.name:30} coupling {b.coupling:6.1%}  missed by the diagonal {b.missed_by_diagonal:6.1%}  "
+        f"by 2×2 {b.missed_by_blocks:6.1%}  noise {b.probe_noise:5.2f}  "
+        f"step {'-' if b.step_ratio is None else f'{b.step_ratio:.3f}'}"
+        for b in blocks
     ]
-    gains = [p.gain for p in measured if p.gain is not None]
-    middle = [
-        median(getattr(p, field) for p in measured) for field in ("coupling", "missed", "left", "noise")
-    ]
+    ratios = [b.step_ratio for b in blocks if b.step_ratio is not None]
+    names = ("coupling", "missed_by_diagonal", "missed_by_blocks", "probe_noise")
+    middle = [median(getattr(b, name) for b in blocks) for name in names]
     lines.append(
-        "medians: coupling {:.1%}, missed {:.1%}, left {:.1%}, noise {:.2f}".format(*middle)
-        + (f", gain {median(gains):.3f} ({len(gains)} of {len(measured)})" if gains else "")
+        "medians: coupling {:.1%}, missed by the diagonal {:.1%}, by 2×2 {:.1%}, noise {:.2f}".format(*middle)
+        + (f", step {median(ratios):.3f} ({len(ratios)} of {len(blocks)})" if ratios else "")
     )
     return "\n".join(lines)
 

@@ -1,65 +1,33 @@
-"""The paper's networks in CIFAR form and two of today's, each with a width, so that a narrow one trains on a CPU.
+"""The paper's networks in CIFAR form, and a few others. Each has a width, so that a narrow one trains on a CPU.
 
-ResNet (He et al. 2016) with a 3×3 stem of stride 1 and no max pooling; VGG (Simonyan & Zisserman 2015)
-whose five poolings leave one pixel, with a single linear layer as classifier. Convolutions start as in
-He et al. 2015 (normal, fan out), in every network and for every optimizer: with torch's default a VGG
-without normalization hardly starts to learn. ConvNeXt and ViT, which the paper does not have, are timm's, with its
-start. Inputs are ``(N, channels, 32, 32)``, outputs logits ``(N, classes)``.
+ResNet (He et al. 2016) has a 3×3 stem of stride 1 and no max pooling. VGG (Simonyan & Zisserman 2015) has five
+poolings that leave one pixel, and a single linear layer as classifier. Every convolution starts as in He et al.
+2015 (normal, fan out), in every network and for every optimizer: with torch's default initialization a VGG without
+normalization hardly starts to learn. ConvNeXt and ViT, which the paper does not have, are timm's, with timm's
+initialization. Inputs are ``(N, channels, 32, 32)``, outputs are logits ``(N, classes)``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import torch
 import torchvision
 from torch import Tensor, nn
 
-__all__ = ["NETWORKS", "TORCHVISION", "BasicBlock", "Bottleneck", "ResNet", "Vgg", "build"]
+from experiments.residual_blocks import BasicBlock, Bottleneck, PlainBlock, conv_norm
+
+__all__ = ["MLPS", "NETWORKS", "TORCHVISION", "ResNet", "Vgg", "build"]
 
 # Output channels as multiples of width / 64; "M" is a pooling of 2×2.
 VGG_LAYOUTS: dict[int, tuple[int | str, ...]] = {
     11: (64, "M", 128, "M", 256, 256, "M", 512, 512, "M", 512, 512, "M"),
     19: (64, 64, "M", 128, 128, "M", *[256] * 4, "M", *[512] * 4, "M", *[512] * 4, "M"),
 }
-
-
-class BasicBlock(nn.Module):
-    """Two 3×3 convolutions, each with batch norm, and the shortcut around them (ResNet-18)."""
-
-    expansion = 1
-
-    def __init__(self, inputs: int, width: int, stride: int) -> None:
-        super().__init__()
-        self.residual = nn.Sequential(
-            *_conv_norm(inputs, width, 3, stride), nn.ReLU(), *_conv_norm(width, width, 3)
-        )
-        self.shortcut = _shortcut(inputs, width * self.expansion, stride)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Add the residual to the shortcut, then ReLU."""
-        return torch.relu(self.residual(x) + self.shortcut(x))
-
-
-class Bottleneck(nn.Module):
-    """1×1, 3×3 and 1×1 convolutions to four times the width, each with batch norm (ResNet-50)."""
-
-    expansion = 4
-
-    def __init__(self, inputs: int, width: int, stride: int) -> None:
-        super().__init__()
-        self.residual = nn.Sequential(
-            *_conv_norm(inputs, width, 1), nn.ReLU(),
-            *_conv_norm(width, width, 3, stride), nn.ReLU(),
-            *_conv_norm(width, width * self.expansion, 1),
-        )  # fmt: skip
-        self.shortcut = _shortcut(inputs, width * self.expansion, stride)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Add the residual to the shortcut, then ReLU."""
-        return torch.relu(self.residual(x) + self.shortcut(x))
+HIDDEN_LAYERS = 4
 
 
 class ResNet(nn.Module):
@@ -75,14 +43,16 @@ class ResNet(nn.Module):
 
     def __init__(
         self,
-        block: type[BasicBlock | Bottleneck],
+        block: type[BasicBlock | Bottleneck | PlainBlock],
         depths: tuple[int, ...],
         width: int,
         channels: int,
         classes: int,
     ) -> None:
         super().__init__()
-        self.stem = nn.Sequential(*_conv_norm(channels, width, 3), nn.ReLU())
+        plain = block is PlainBlock
+        stem = (nn.Conv2d(channels, width, 3, padding=1),) if plain else conv_norm(channels, width, 3)
+        self.stem = nn.Sequential(*stem, nn.ReLU())
         blocks: list[nn.Module] = []
         features = width
         for stage, depth in enumerate(depths):
@@ -95,7 +65,7 @@ class ResNet(nn.Module):
         self.apply(_he_normal)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Images → logits."""
+        """Compute logits from images."""
         return self.classifier(self.pool(self.blocks(self.stem(x))).flatten(1))  # type: ignore[no-any-return]
 
 
@@ -105,7 +75,7 @@ class Vgg(nn.Module):
     Args:
         depth: 11 or 19.
         norm: Whether a batch norm follows each convolution.
-        width: Channels of the first convolution, at most 8 times as many later; 64 is the published network.
+        width: Channels of the first convolution, later up to 8 times as many; 64 is the published network.
         channels: Channels of the images.
         classes: Number of classes.
     """
@@ -126,19 +96,8 @@ class Vgg(nn.Module):
         self.apply(_he_normal)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Images → logits."""
+        """Compute logits from images."""
         return self.classifier(self.features(x).flatten(1))  # type: ignore[no-any-return]
-
-
-def _conv_norm(inputs: int, outputs: int, kernel: int, stride: int = 1) -> tuple[nn.Module, nn.Module]:
-    convolution = nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, bias=False)
-    return convolution, nn.BatchNorm2d(outputs)
-
-
-def _shortcut(inputs: int, outputs: int, stride: int) -> nn.Module:
-    if stride == 1 and inputs == outputs:
-        return nn.Identity()
-    return nn.Sequential(*_conv_norm(inputs, outputs, 1, stride))
 
 
 def _he_normal(module: nn.Module) -> None:
@@ -149,7 +108,7 @@ def _he_normal(module: nn.Module) -> None:
 
 
 def _convnext(width: int, channels: int, classes: int) -> nn.Module:
-    """A stem of 2×2; four stages of two blocks, each at half the pixels, of ``width``, 2, 4 and 8 times that."""
+    """A 2×2 stem, then four stages of two blocks, each at half the resolution, of 1, 2, 4 and 8 times ``width``."""
     import timm
 
     dims = tuple(width << stage for stage in range(4))
@@ -171,8 +130,21 @@ def _vit(width: int, channels: int, classes: int) -> nn.Module:
     return timm.create_model("vit_tiny_patch16_224", in_chans=channels, num_classes=classes, **size)
 
 
+def _mlp(width: int, channels: int, classes: int) -> nn.Module:
+    """Four hidden layers with tanh. Weights start as in Glorot & Bengio 2010, biases at zero."""
+    sizes = (channels, *[width] * HIDDEN_LAYERS, classes)
+    layers: list[nn.Module] = []
+    for inputs, outputs in pairwise(sizes):
+        linear = nn.Linear(inputs, outputs)
+        nn.init.xavier_normal_(linear.weight)
+        nn.init.zeros_(linear.bias)
+        layers += [linear, nn.Tanh()]
+    return nn.Sequential(*layers[:-1])
+
+
 NETWORKS: dict[str, Callable[[int, int, int], nn.Module]] = {
     "resnet18": partial(ResNet, BasicBlock, (2, 2, 2, 2)),
+    "resnet18-no-norm": partial(ResNet, PlainBlock, (2, 2, 2, 2)),
     "resnet50": partial(ResNet, Bottleneck, (3, 4, 6, 3)),
     "vgg11": partial(Vgg, 11, False),
     "vgg11-bn": partial(Vgg, 11, True),
@@ -181,28 +153,38 @@ NETWORKS: dict[str, Callable[[int, int, int], nn.Module]] = {
     "convnext": _convnext,
     "vit": _vit,
 }
+"""Networks for images of 32×32 pixels."""
+
+MLPS: dict[str, Callable[[int, int, int], nn.Module]] = {"mlp-tanh": _mlp}
+"""Networks for points: inputs ``(N, channels)``, outputs ``(N, classes)``."""
 
 TORCHVISION: dict[str, Callable[..., nn.Module]] = {
     "resnet18-imagenet": torchvision.models.resnet18,
     "resnet50-imagenet": torchvision.models.resnet50,
 }
-"""Those for images of 224×224 pixels, of three channels and in the published width alone."""
+"""Networks for images of 224×224 pixels with three channels, in the published width only."""
 
 
 def build(name: str, *, width: int = 64, channels: int = 3, classes: int = 10, seed: int = 0) -> nn.Module:
-    """The network ``name`` of :data:`NETWORKS` or :data:`TORCHVISION`, its start decided by ``seed`` alone.
+    """Build a network whose initial weights depend on ``seed`` alone. The global random state is left as it was.
 
-    The global random state is left as it was.
+    Args:
+        name: A key of :data:`NETWORKS`, :data:`MLPS` or :data:`TORCHVISION`.
+        width: Channels of the first layer.
+        channels: Channels of the inputs.
+        classes: Number of outputs.
+        seed: Decides the weights.
 
     Raises:
-        ValueError: for a width or number of channels that a torchvision network does not come in.
+        ValueError: for a width or number of channels that a torchvision network does not have.
     """
     if name in TORCHVISION and (width, channels) != (64, 3):
         raise ValueError(
-            f"{name} is torchvision's, of width 64 for 3 channels; width {width}, {channels} channel(s) asked for."
+            f"{name} is torchvision's, with width 64 and 3 channels; you asked for width {width} and "
+            f"{channels} channel(s)."
         )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if name in TORCHVISION:
             return TORCHVISION[name](num_classes=classes)
-        return NETWORKS[name](width, channels, classes)
+        return {**NETWORKS, **MLPS}[name](width, channels, classes)

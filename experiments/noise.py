@@ -1,4 +1,4 @@
-"""How much noisier the Hessian is of part of a batch: the numbers of docs/curvature.md.
+"""Measure how much noisier the Hessian of part of a batch is: the numbers of docs/curvature.md.
 
 ``python -m experiments.noise --network resnet18 --data data``
 """
@@ -17,27 +17,28 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from experiments.batches import augmented_batches
-from experiments.short_training import Trained, training_options, with_bar
+from experiments.datasets.batches import augmented_batches
+from experiments.hessian.short_training import TrainedNetwork, training_options
+from experiments.progress import run_with_progress
 from sgdph_fx import Prepared
 from sgdph_fx.curvature.forward_over_reverse import product_only
 from sgdph_fx.report.files import write_text
 
-__all__ = ["Noise", "main", "measure", "noise_of"]
+__all__ = ["Noise", "main", "measure", "relative_noise"]
 
-# Not those of the training, so that the batches are new.
+# Not the training's seed, so that the batches are new.
 BATCH_SEED = 1
 SHARES = (1.0, 0.5, 0.25, 0.125)
 
 
 @dataclass(frozen=True, slots=True)
 class Noise:
-    """What one batch tells of a parameter's (H·1), beside what many tell.
+    """What one batch says about a parameter's H·1, compared with many batches.
 
     Args:
         parameter: Its name.
-        share: Of the batch, the part that the product was taken on.
-        error: Root mean square distance of one batch's product to the mean over all other whole batches, as a
+        share: The part of the batch that the product was taken on.
+        error: Root mean square distance of one batch's product from the mean over all other whole batches, as a
             share of that mean's norm.
     """
 
@@ -47,7 +48,7 @@ class Noise:
 
 
 @click.command(
-    help="Train for a few hundred steps, then compare the Hessian of parts of a batch with that of many."
+    help="Train for a few hundred steps, then compare the Hessian of parts of a batch with that of many batches."
 )
 @training_options
 @click.option("--batch", type=int, default=128, show_default=True, help="Images of a whole batch.")
@@ -69,9 +70,10 @@ def main(
 ) -> None:
     """Train, measure, write and print."""
     torch.set_num_threads(threads)
-    trained = Trained.on(data, network, width, steps)
-    drawn = list(islice(augmented_batches(trained.images, batch, trained.standard, BATCH_SEED, 0), batches))
-    found = with_bar("products", lambda told: measure(trained.prepared, drawn, parameters, told))
+    trained = TrainedNetwork.from_folder(data, network, width, steps)
+    every = augmented_batches(trained.images, batch, trained.standardizer, BATCH_SEED, 0)
+    drawn = list(islice(every, batches))
+    found = run_with_progress("products", lambda report: measure(trained.prepared, drawn, parameters, report))
     out.mkdir(parents=True, exist_ok=True)
     write_text(out / f"{network}.json", json.dumps([asdict(noise) for noise in found], indent=1) + "\n")
     click.echo(summary(found), nl=False)
@@ -83,7 +85,14 @@ def measure(
     count: int,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[Noise]:
-    """The noise of ``count`` second-order parameters, on each share of a batch."""
+    """Measure the noise of ``count`` second-order parameters, on each share of a batch.
+
+    Args:
+        prepared: The network.
+        batches: Inputs and labels of whole batches.
+        count: How many parameters, evenly spread over the network.
+        progress: Called with the number of parameters done, and their total.
+    """
     second = [p for group in prepared.param_groups if group["order"] == 2 for p in group["params"]]
     count = min(count, len(second))
     chosen = [second[int((i + 0.5) * len(second) / count)] for i in range(count)]
@@ -94,20 +103,29 @@ def measure(
         whole = torch.stack([row_sums(*batch) for batch in batches])
         for share in SHARES:
             part = whole if share == 1 else torch.stack([row_sums(*_part(batch, share)) for batch in batches])
-            found.append(Noise(names[parameter], share, noise_of(part, whole)))
+            found.append(Noise(names[parameter], share, relative_noise(part, whole)))
         progress(done, count)
     return found
 
 
-def noise_of(part: Tensor, whole: Tensor) -> float:
-    """Distance of each row of ``part`` to the mean of the other rows of ``whole``, both ``(batches, n)``."""
+def relative_noise(part: Tensor, whole: Tensor) -> float:
+    """Measure the distance of each row of ``part`` from the mean of the other rows of ``whole``.
+
+    Args:
+        part: One product for each batch, ``(batches, n)``, taken on part of the batch.
+        whole: The same, taken on the whole batch.
+
+    Returns:
+        The root mean square distance, as a share of the norm of the mean of ``whole``.
+    """
     others = (whole.sum(0) - whole) / (len(whole) - 1)
     distance = (part - others).square().sum(1).mean().sqrt()
-    return (distance / whole.mean(0).norm()).item()
+    ratio: float = (distance / whole.mean(0).norm()).item()
+    return ratio
 
 
 def summary(found: Sequence[Noise]) -> str:
-    """Medians over parameters, as a Markdown table."""
+    """Write medians over parameters as a Markdown table."""
     lines = ["| part of the batch | error | from | to |", "|---:|---:|---:|---:|"]
     for share in SHARES:
         errors = [noise.error for noise in found if noise.share == share]

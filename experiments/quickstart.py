@@ -1,7 +1,7 @@
 """The training of the quickstart page: SGD-PH beside SGD with momentum, on real images, on one CPU core.
 
-``python -m experiments.quickstart --data DIR`` trains VGG-11 without normalization and ResNet-18 with batch
-norm, both narrow, from the same starts and on the same batches with each optimizer; then it writes
+``python -m experiments.quickstart --data DIR`` trains a narrow VGG-11 without normalization and a narrow ResNet-18
+with batch norm. Each method starts from the same weights and sees the same batches. The command writes
 ``results.json`` and a plot of the curves for each network.
 """
 
@@ -20,38 +20,39 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from experiments.curves import LABELS, figure
-from experiments.data import DATASETS, MissingDataError
-from experiments.records import Run
-from experiments.running import Bench
-from experiments.training import Epoch, Recipe
+from experiments.datasets.load import DATASETS, MissingDataError
+from experiments.reports.plots import METHOD_LABELS, comparison_figure
+from experiments.running.run_log import Run
+from experiments.running.runner import Runner
+from experiments.training.config import RunConfig
+from experiments.training.metrics import EpochMetrics
 from sgdph_fx.report.files import replacing, write_text
 
-__all__ = ["COMPARISONS", "Comparison", "main", "summarise"]
+__all__ = ["COMPARISONS", "Comparison", "main", "summarize"]
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """One network, and the systems that train it.
+    """One network, and the methods that train it.
 
     Args:
         network: A key of :data:`experiments.networks.NETWORKS`.
-        share: Its width as a share of the width asked for.
-        settings: System → its learning rate and weight decay, found by :mod:`experiments.tune`; the page
-            docs/quickstart.md holds the grid.
+        share: Its width as a share of the command's ``--width``.
+        settings: Method → learning rate and weight decay, found by :mod:`experiments.tune`. The page
+            docs/quickstart.md shows the grid.
     """
 
     network: str
     share: float
     settings: Mapping[str, tuple[float, float]]
 
-    def recipes(self, width: int, epochs: int, seeds: Sequence[int]) -> list[Recipe]:
-        """A run for each seed and system, those of one seed side by side."""
+    def configs(self, width: int, epochs: int, seeds: Sequence[int]) -> list[RunConfig]:
+        """Make a run for each seed and method, those of one seed next to each other."""
         narrow = max(1, int(width * self.share))
         return [
-            Recipe(self.network, narrow, system, lr, weight_decay, epochs, seed=seed)
+            RunConfig(self.network, narrow, method, lr, weight_decay, epochs, seed=seed)
             for seed in seeds
-            for system, (lr, weight_decay) in self.settings.items()
+            for method, (lr, weight_decay) in self.settings.items()
         ]
 
 
@@ -90,46 +91,50 @@ def main(
     device: str,
     out: Path,
 ) -> None:
-    """Run every comparison, then write the results; runs that the log in ``out`` holds are not run again."""
+    """Run every comparison and write the results. Runs that the log in ``out`` holds are skipped."""
     torch.set_num_threads(threads)
     try:
-        bench = Bench.in_memory(dataset, data, train_size, False, out, torch.device(device))
+        runner = Runner.in_memory(dataset, data, train_size, False, out, torch.device(device))
     except (MissingDataError, ValueError) as error:
         raise click.ClickException(str(error)) from error
     console = Console()
     summaries = []
     for comparison in COMPARISONS:
-        recipes = comparison.recipes(width, epochs, range(seeds))
-        runs = _by_system(bench.run(recipes, console))
-        summaries.append(summarise(runs))
+        configs = comparison.configs(width, epochs, range(seeds))
+        runs = _by_method(runner.run(configs, console))
+        summaries.append(summarize(runs))
         _plot(runs, f"{dataset}, {train_size:,} training images", device, out)
         console.print(_table(summaries[-1]))
-    setting = {**bench.images, "threads": threads, "device": device, "torch": torch.__version__}
+    setting = {**runner.data, "threads": threads, "device": device, "torch": torch.__version__}
     results = {**setting, "machine": platform.machine(), "comparisons": summaries}
     write_text(out / "results.json", json.dumps(results, indent=2) + "\n")
-    console.print(f"Written to {out}: results.json, epochs.jsonl and the curves.")
+    console.print(f"Wrote results.json, epochs.jsonl and the curves to {out}.")
 
 
-def summarise(runs: Mapping[str, Sequence[Run]]) -> dict[str, Any]:
-    """The outcome of one comparison, fit for JSON; accuracies and losses are those after the last epoch."""
-    first = next(iter(runs.values()))[0].recipe
+def summarize(runs: Mapping[str, Sequence[Run]]) -> dict[str, Any]:
+    """Summarize one comparison as JSON data, with accuracies and losses of the last epoch.
+
+    Args:
+        runs: Method → its runs, one for each seed.
+    """
+    first = next(iter(runs.values()))[0].config
     return {
         "network": first.network,
         "width": first.width,
         "epochs": first.epochs,
         "batch_size": first.batch_size,
-        "systems": {
-            system: {
-                "lr": of_system[0].recipe.lr,
-                "weight_decay": of_system[0].recipe.weight_decay,
-                "seeds": [run.recipe.seed for run in of_system],
-                "diverged": sum(run.epochs[-1].diverged for run in of_system),
+        "methods": {
+            method: {
+                "lr": own[0].config.lr,
+                "weight_decay": own[0].config.weight_decay,
+                "seeds": [run.config.seed for run in own],
+                "diverged": sum(run.epochs[-1].diverged for run in own),
                 **{
-                    name: _spread([getattr(run.epochs[-1], name) for run in of_system])
+                    name: _spread([getattr(run.epochs[-1], name) for run in own])
                     for name in ("test_accuracy", "test_loss", "train_loss", "cpu_seconds", "seconds")
                 },
             }
-            for system, of_system in runs.items()
+            for method, own in runs.items()
         },
     }
 
@@ -140,27 +145,27 @@ def _spread(values: Sequence[float]) -> dict[str, Any]:
     return {"mean": fmean(finite) if finite else None, "deviation": deviation, "values": finite}
 
 
-def _by_system(runs: Sequence[Run]) -> dict[str, list[Run]]:
-    systems: dict[str, list[Run]] = {}
+def _by_method(runs: Sequence[Run]) -> dict[str, list[Run]]:
+    methods: dict[str, list[Run]] = {}
     for run in runs:
-        systems.setdefault(run.recipe.system, []).append(run)
-    return systems
+        methods.setdefault(run.config.method, []).append(run)
+    return methods
 
 
 def _plot(runs: Mapping[str, Sequence[Run]], title: str, device: str, out: Path) -> None:
-    recipe = next(iter(runs.values()))[0].recipe
-    # Processor time leaves out what other programs take; on an accelerator only wall time tells.
+    config = next(iter(runs.values()))[0].config
+    # Processor time leaves out what other programs take. On an accelerator only wall time counts.
     seconds, label = (_cpu, "processor time (s)") if device == "cpu" else (_wall, "time (s)")
-    heading = f"{recipe.network}, width {recipe.width}: {title}"
-    with replacing(out / f"{recipe.network}.png") as part:
-        figure(runs, heading, seconds, label).savefig(part, dpi=150)
+    heading = f"{config.network}, width {config.width}: {title}"
+    with replacing(out / f"{config.network}.png") as part:
+        comparison_figure(runs, heading, seconds, label).savefig(part, dpi=150)
 
 
-def _cpu(epoch: Epoch) -> float:
+def _cpu(epoch: EpochMetrics) -> float:
     return epoch.cpu_seconds
 
 
-def _wall(epoch: Epoch) -> float:
+def _wall(epoch: EpochMetrics) -> float:
     return epoch.seconds
 
 
@@ -168,10 +173,10 @@ def _table(summary: Mapping[str, Any]) -> Table:
     table = Table(title=f"{summary['network']}, width {summary['width']}, {summary['epochs']} epochs")
     for heading in ("", "accuracy (%)", "test loss", "training loss", "cpu (s)"):
         table.add_column(heading, justify="right" if heading else "left")
-    for system, outcome in summary["systems"].items():
+    for method, found in summary["methods"].items():
         numbers = ("test_accuracy", "test_loss", "train_loss", "cpu_seconds")
-        cells = (_cell(outcome[name], digits) for name, digits in zip(numbers, (2, 3, 3, 0), strict=True))
-        table.add_row(LABELS[system], *cells)
+        cells = (_cell(found[name], digits) for name, digits in zip(numbers, (2, 3, 3, 0), strict=True))
+        table.add_row(METHOD_LABELS[method], *cells)
     return table
 
 

@@ -1,5 +1,5 @@
-"""The coverage table: every model of four zoos, read, prepared and restored, with what was found on the way.
+"""The coverage table: every model of four zoos is read, prepared and restored, and what is found is logged.
 
-``python -m benchmarks.coverage --zoo all --out coverage.jsonl`` measures, ``--render coverage.jsonl`` writes
-the page. Weights are random and nothing is downloaded.
+``python -m benchmarks.coverage --zoo all --out coverage.jsonl`` measures, and ``--render coverage.jsonl`` writes the
+page. Weights are random, and nothing is downloaded.
 """

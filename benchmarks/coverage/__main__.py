@@ -1,4 +1,4 @@
-"""The command: measure what is not measured yet, or render what is."""
+"""``python -m benchmarks.coverage``: measure the models that are not in the log yet, or render the log."""
 
 from __future__ import annotations
 
@@ -7,28 +7,28 @@ from pathlib import Path
 
 import click
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from benchmarks.coverage.children import Limits, measured
 from benchmarks.coverage.render import page
 from benchmarks.coverage.row import Log
+from benchmarks.coverage.subprocesses import Limits, measured
 from benchmarks.coverage.zoos import ZOOS, zoo
+from experiments.progress import make_progress
 
 __all__ = ["main"]
 
 
-@click.command(help="Read, prepare and restore every model of the zoos, and log what is found.")
+@click.command(help="Read, prepare and restore every model of the zoos, and log the results.")
 @click.option("--zoo", "name", type=click.Choice([*ZOOS, "all"]), default="all", show_default=True)
-@click.option("--only", default="*", show_default=True, help="Only models whose name fits this glob.")
+@click.option("--only", default="*", show_default=True, help="Only models whose name matches this glob.")
 @click.option(
     "--out", type=click.Path(path_type=Path), default=Path("runs/coverage.jsonl"), show_default=True
 )
 @click.option(
-    "--oracle", type=click.IntRange(0), default=0, help="Convolutions of each model to ask the oracle about."
+    "--oracle", type=click.IntRange(0), default=0, help="Convolutions of each model to test numerically."
 )
 @click.option("--seconds", type=float, default=900, show_default=True, help="Time limit for a model.")
 @click.option("--gigabytes", type=float, default=12, show_default=True, help="Memory limit for a model.")
-@click.option("--again", is_flag=True, help="Measure models with problems anew, too.")
+@click.option("--again", is_flag=True, help="Measure models with problems again.")
 @click.option(
     "--render", type=click.Path(path_type=Path, exists=True), help="Write this log as a page instead."
 )
@@ -42,7 +42,7 @@ def main(
     again: bool,
     render: Path | None,
 ) -> None:
-    """Measure; models with a row in ``out`` are not measured again."""
+    """Measure the models that have no row in ``out``."""
     if render is not None:
         click.echo(page(list(Log(render).rows().values())), nl=False)
         return
@@ -62,9 +62,7 @@ def main(
 
 
 def _measure(todo: list[tuple[str, str]], log: Log, limits: Limits, oracle: int) -> None:
-    console = Console()
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+    with make_progress(Console()) as progress:
         bar = progress.add_task("", total=len(todo))
         for name, model in todo:
             progress.update(bar, description=f"{name} {model}")

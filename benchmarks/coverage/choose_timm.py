@@ -1,8 +1,8 @@
-"""Which of timm's architectures the table holds: ``python -m benchmarks.coverage.choose_timm``.
+"""Choose the timm architectures of the table: ``python -m benchmarks.coverage.choose_timm``.
 
-Of each of timm's module files the smallest, and up to two more, not too large, that are the smallest with another
-set of module types in them, so that each file's variants (blur pooling, squeeze-excitation, other norms, ...) are
-seen at the least cost. The choice is written to ``timm_models.txt``, so that it stays the same with another timm.
+From each of timm's module files it takes the smallest model, and up to two more that are not too large: the smallest
+ones with other sets of module types. This covers each file's variants (blur pooling, squeeze-excitation, other norms,
+...) at the least cost. The choice is written to ``timm_models.txt``, so that it stays the same with another timm.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ LARGE = 100_000_000
 
 
 def choose(module: str) -> list[str]:
-    """The names chosen from ``timm/models/<module>.py``, the smallest first."""
+    """Choose models from ``timm/models/<module>.py``, the smallest first."""
     sized = sorted(_sizes(module), key=lambda found: found[:2])
     kinds: dict[frozenset[str], str] = {}
     for size, name, types in sized:
@@ -43,7 +43,7 @@ def _sizes(module: str) -> Iterator[tuple[int, str, frozenset[str]]]:
 
 
 def _without_storage(name: str) -> nn.Module | None:
-    """None for one that reads numbers while it is built; its file's other models do not."""
+    """Build a model without storage. None if it reads numbers while it is built; its file has others that do not."""
     try:
         with torch.device("meta"):
             return timm.create_model(name, pretrained=False)

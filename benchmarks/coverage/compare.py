@@ -1,4 +1,4 @@
-"""What is held against what: outputs, plans, groups, and calls of convolutions."""
+"""Compare outputs, plans, parameter groups, and calls of convolutions."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ __all__ = [
 
 
 def outputs_of(model: nn.Module, sample: Sample) -> list[Tensor]:
-    """All tensors that ``model`` returns in evaluation mode, with the same random numbers at each call."""
+    """Give all tensors that ``model`` returns in evaluation mode, with the same random numbers at each call."""
     random.seed(0)
     np.random.seed(0)
     torch.manual_seed(0)
@@ -37,7 +37,7 @@ def outputs_of(model: nn.Module, sample: Sample) -> list[Tensor]:
 
 
 def distance(after: Sequence[Tensor], before: Sequence[Tensor]) -> float:
-    """The largest of max |y' - y| / max |y| over all outputs; infinite for another number or shape of outputs."""
+    """Give the largest max |y' - y| / max |y| over all outputs; infinity if their number or shapes differ."""
     if [a.shape for a in after] != [b.shape for b in before]:
         return float("inf")
     return max(map(_distance, after, before), default=0.0)
@@ -54,12 +54,12 @@ def _distance(after: Tensor, before: Tensor) -> float:
 
 
 def says_nothing(outputs: Sequence[Tensor]) -> bool:
-    """Whether no output has two different finite numbers."""
+    """Tell whether no output has two different finite numbers."""
     return not any(len(set(leaf[leaf.isfinite()].flatten()[:1000].tolist())) > 1 for leaf in outputs)
 
 
 def differences(symbolic: Plan, recorded: Plan) -> Iterator[str]:
-    """Where two plans of one model decide differently."""
+    """List where two plans of one model decide differently."""
     yield from _unequal(
         {c.name: c.verdict for c in symbolic.convolutions}, {c.name: c.verdict for c in recorded.convolutions}
     )
@@ -77,19 +77,19 @@ def _unequal(symbolic: dict[str, str], recorded: dict[str, str]) -> Iterator[str
 
 
 def ill_grouped(prepared: Prepared) -> Iterator[str]:
-    """Parameters that are not in exactly one group, if they are trainable, or in none, if not."""
+    """List trainable parameters that are not in exactly one group, and others that are in any."""
     counts = Counter(id(p) for group in prepared.param_groups for p in group["params"])
     for name, parameter in prepared.model.named_parameters():
         if counts.pop(id(parameter), 0) != int(parameter.requires_grad):
             yield name
     if counts:
-        yield f"{len(counts)} that are not the model's"
+        yield f"{len(counts)} that do not belong to the model"
 
 
 def convolution_calls(model: nn.Module, sample: Sample) -> tuple[int, int]:
-    """How many convolutions one run in training mode dispatches, and how many the trace of that run shows.
+    """Count the convolutions that one run in training mode dispatches, and those that the trace of that run shows.
 
-    Those with a buffer for a kernel (blur pooling) are left out on both sides: nothing in them is trained.
+    Convolutions whose kernel is a buffer (blur pooling) count on neither side: nothing in them is trained.
     """
     counter = ConvolutionCounter(model)
     with counter:
@@ -105,7 +105,7 @@ def convolution_calls(model: nn.Module, sample: Sample) -> tuple[int, int]:
 
 
 def _has_fixed_kernel(node: fx.Node, buffers: set[str]) -> bool:
-    """Whether a functional convolution's weight is a buffer, seen through views of it."""
+    """Tell whether a functional convolution's weight is a buffer, or a view of one."""
     if node.op == "call_module":
         return False
     weight = node.args[1] if len(node.args) > 1 else node.kwargs.get("weight")
@@ -115,9 +115,9 @@ def _has_fixed_kernel(node: fx.Node, buffers: set[str]) -> bool:
 
 
 def overlooked(plan: Plan, model: nn.Module, sample: Sample) -> Iterator[str]:
-    """Convolutions that the plan says training never calls, although a gradient by their parameters reaches there.
+    """List convolutions that the plan says training never calls, although their parameters get a gradient.
 
-    The graph that autograd builds tells which parameters a training run uses, without a look at the trace.
+    Autograd's graph tells which parameters a training run uses, independently of the trace.
     """
     model.train()
     with torch.enable_grad():
@@ -130,7 +130,7 @@ def overlooked(plan: Plan, model: nn.Module, sample: Sample) -> Iterator[str]:
 
 
 def _reached(outputs: Sequence[Tensor]) -> set[int]:
-    """Identities of the tensors without a history of their own that ``outputs`` were computed from."""
+    """Give the identities of the leaf tensors that ``outputs`` were computed from."""
     waiting = [output.grad_fn for output in outputs]
     seen = set(waiting)
     leaves = set()

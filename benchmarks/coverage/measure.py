@@ -1,4 +1,4 @@
-"""One model, stage by stage: each adds what it finds to the row."""
+"""Measure one model in stages. Each stage adds what it finds to the row."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ from sgdph_fx.errors import TraceError
 
 __all__ = ["rows_of"]
 
-# Repeated while this lasts, at most so often: small models are noisy, large ones are not.
+# Repeat for this long, at most that often: small models are noisy, large ones are not.
 _SECONDS, _TIMES = 0.8, 5
 
-# Of two values a batch norm keeps only the order, so that the oracle needs more.
+# Of two values a batch norm keeps only their order, so the oracle needs more.
 _BATCH, _LARGER_BATCH = 2, 4
 
 
 @dataclass
-class _Bench:
-    """What a stage leaves to the next."""
+class _Subject:
+    """What a stage leaves for the next."""
 
     sample: Sample
     symbolic: Plan | None = None
@@ -46,86 +46,89 @@ class _Bench:
 
 
 def rows_of(zoo: str, model: str, build: Callable[[int], Sample], oracle: int = 0) -> Iterator[Row]:
-    """The row of one model, again and again, each time with one stage more; the last is the whole.
-
-    A stage that raises ends it, with its name in ``failed``.
+    """Measure one model.
 
     Args:
-        zoo, model: Its names.
-        build: Gives the model with a batch of that many inputs.
-        oracle: How many convolutions the numerical oracle is asked about.
+        zoo: The zoo's name.
+        model: The model's name there.
+        build: Builds the model with a batch of that many inputs.
+        oracle: How many convolutions to test numerically.
+
+    Yields:
+        The model's row, each time with one more stage. A stage that raises is the last one, with its name in
+        ``failed``.
     """
     row = Row(zoo, model)
     start = time.perf_counter()
     warnings.simplefilter("ignore")
     torch.manual_seed(0)
     try:
-        bench = _Bench(stirred(build(_BATCH)))
+        subject = _Subject(stirred(build(_BATCH)))
     except Exception as error:
-        yield replace(row, failed="build", reason=_told(error))
+        yield replace(row, failed="build", reason=_describe(error))
         return
-    size = sum(p.numel() for p in bench.sample.model.parameters() if p.requires_grad)
-    row = replace(row, inputs=bench.sample.shapes, parameters=size)
+    size = sum(p.numel() for p in subject.sample.model.parameters() if p.requires_grad)
+    row = replace(row, inputs=subject.sample.shapes, parameters=size)
     stages = {**_STAGES, **({"oracle": _oracle(build, oracle, f"{zoo} {model}")} if oracle else {})}
     for name, stage in stages.items():
         yield row
         try:
-            row = replace(row, **stage(bench), seconds=time.perf_counter() - start)
+            row = replace(row, **stage(subject), seconds=time.perf_counter() - start)
         except Exception as error:
-            yield replace(row, failed=name, reason=_told(error), seconds=time.perf_counter() - start)
+            yield replace(row, failed=name, reason=_describe(error), seconds=time.perf_counter() - start)
             return
     yield row
 
 
-def _recorded(bench: _Bench) -> dict[str, Any]:
-    sample = bench.sample
-    _in_both_modes(sample)  # the first run is slower than the others
+def _recorded(subject: _Subject) -> dict[str, Any]:
+    sample = subject.sample
+    _in_both_modes(sample)  # the first run is slower than the rest
     with watched(sample.model) as disturbed:
-        bench.recorded = analyze(sample.model, sample)
+        subject.recorded = analyze(sample.model, sample)
     forward, seconds = _alternating(lambda: _in_both_modes(sample), lambda: analyze(sample.model, sample))
     return {
         "forward_seconds": forward,
-        "recorded": _reading(bench.recorded, seconds),
+        "recorded": _reading(subject.recorded, seconds),
         "disturbed": tuple(disturbed),
     }
 
 
-def _symbolic(bench: _Bench) -> dict[str, Any]:
-    model = bench.sample.model.train()
+def _symbolic(subject: _Subject) -> dict[str, Any]:
+    model = subject.sample.model.train()
     try:
         with watched(model) as disturbed:
-            bench.symbolic = analyze(model)
+            subject.symbolic = analyze(model)
     except TraceError as error:
-        return {"symbolic_error": _told(error)}
+        return {"symbolic_error": _describe(error)}
     found: dict[str, Any] = {"disturbed": tuple(disturbed)} if disturbed else {}
     try:
         fx.symbolic_trace(model)
     except Exception as error:
         seconds, _ = _alternating(lambda: analyze(model), lambda: None)
-        return {**found, "symbolic": _reading(bench.symbolic, seconds), "fx_error": _told(error)}
+        return {**found, "symbolic": _reading(subject.symbolic, seconds), "fx_error": _describe(error)}
     plain, seconds = _alternating(lambda: fx.symbolic_trace(model), lambda: analyze(model))
-    return {**found, "symbolic": _reading(bench.symbolic, seconds), "fx_seconds": plain}
+    return {**found, "symbolic": _reading(subject.symbolic, seconds), "fx_seconds": plain}
 
 
-def _agreement(bench: _Bench) -> dict[str, Any]:
-    if bench.symbolic is None or bench.recorded is None:
+def _agreement(subject: _Subject) -> dict[str, Any]:
+    if subject.symbolic is None or subject.recorded is None:
         return {}
-    return {"differences": tuple(differences(bench.symbolic, bench.recorded))}
+    return {"differences": tuple(differences(subject.symbolic, subject.recorded))}
 
 
-def _convolutions(bench: _Bench) -> dict[str, Any]:
-    sample = bench.sample
+def _convolutions(subject: _Subject) -> dict[str, Any]:
+    sample = subject.sample
     run, seen = convolution_calls(sample.model, sample)
-    missed = tuple(overlooked(bench.recorded, sample.model, sample)) if bench.recorded else ()
+    missed = tuple(overlooked(subject.recorded, sample.model, sample)) if subject.recorded else ()
     return {"convolutions_run": run, "convolutions_seen": seen, "overlooked": missed}
 
 
-def _round_trip(bench: _Bench) -> dict[str, Any]:
-    sample = bench.sample
+def _round_trip(subject: _Subject) -> dict[str, Any]:
+    sample = subject.sample
     state = {name: (value.shape, value.double().sum()) for name, value in sample.model.state_dict().items()}
     before = outputs_of(sample.model.eval(), sample)
     prepared = prepare(sample.model, sample)
-    bench.sample = replace(sample, model=prepared.model)  # lets the original go: some are large
+    subject.sample = replace(sample, model=prepared.model)  # frees the original: some models are large
     after = distance(outputs_of(prepared.model, sample), before)
     groups = tuple(ill_grouped(prepared))
     restored = restore(prepared.model, inplace=True)
@@ -138,17 +141,17 @@ def _round_trip(bench: _Bench) -> dict[str, Any]:
     }
 
 
-def _oracle(build: Callable[[int], Sample], number: int, seed: str) -> Callable[[_Bench], dict[str, Any]]:
-    def stage(bench: _Bench) -> dict[str, Any]:
-        from benchmarks.coverage.truth import asked
+def _oracle(build: Callable[[int], Sample], number: int, seed: str) -> Callable[[_Subject], dict[str, Any]]:
+    def stage(subject: _Subject) -> dict[str, Any]:
+        from benchmarks.coverage.oracle_check import check_verdicts
 
-        bench.sample = stirred(build(_LARGER_BATCH))
-        return {"oracle": asked(bench.sample, number, seed)}
+        subject.sample = stirred(build(_LARGER_BATCH))
+        return {"oracle": check_verdicts(subject.sample, number, seed)}
 
     return stage
 
 
-_STAGES: dict[str, Callable[[_Bench], dict[str, Any]]] = {
+_STAGES: dict[str, Callable[[_Subject], dict[str, Any]]] = {
     "recorded": _recorded,
     "symbolic": _symbolic,
     "agreement": _agreement,
@@ -164,7 +167,7 @@ def _in_both_modes(sample: Sample) -> None:
 
 
 def _alternating(first: Callable[[], Any], second: Callable[[], Any]) -> tuple[float, float]:
-    """The least seconds of each of two calls that take turns."""
+    """Measure the seconds of two calls that take turns, the least of each."""
     times: list[tuple[float, float]] = []
     start = time.perf_counter()
     while len(times) < _TIMES and (not times or time.perf_counter() - start < _SECONDS):
@@ -173,7 +176,7 @@ def _alternating(first: Callable[[], Any], second: Callable[[], Any]) -> tuple[f
 
 
 def _seconds(call: Callable[[], Any]) -> float:
-    """Seconds of processor time, which on one thread is what a call takes on a machine that does nothing else."""
+    """Measure processor seconds. On one thread this is what a call takes on an idle machine."""
     start = time.process_time()
     call()
     return time.process_time() - start
@@ -188,7 +191,7 @@ def _reading(plan: Plan, seconds: float) -> Reading:
 def _changed(before: dict[str, Any], model: nn.Module) -> Iterator[str]:
     after = model.state_dict()
     if list(before) != list(after):
-        yield "its keys or their order"
+        yield "its keys, or their order"
     for name, (shape, total) in before.items():
         value = after.get(name)
         if value is not None and not _is(value, shape, total):
@@ -199,6 +202,6 @@ def _is(value: Tensor, shape: torch.Size, total: Tensor) -> bool:
     return value.shape == shape and torch.allclose(value.double().sum(), total, 1e-5, 1e-5, equal_nan=True)
 
 
-def _told(error: Exception) -> str:
+def _describe(error: Exception) -> str:
     text = " ".join(str(error).split())
     return f"{type(error).__name__}: {text}"[:600]

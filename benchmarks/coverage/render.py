@@ -1,4 +1,4 @@
-"""Rows → the page of the coverage table, as Markdown."""
+"""Write the rows as the page docs/coverage.md."""
 
 from __future__ import annotations
 
@@ -12,19 +12,26 @@ __all__ = ["page"]
 _PREFACE = """\
 # Coverage
 
-Every model below was built with random weights, read, prepared and restored. The page is written by
+Which models does it work on? Every model below was built with random weights, then read, prepared and restored. These
+commands write the page:
 
     python -m benchmarks.coverage --zoo all --oracle 4 --out coverage.jsonl
     python -m benchmarks.coverage --render coverage.jsonl > docs/coverage.md
 
-Each model ran in a process of its own on small inputs, batch 2, one thread of a CPU. *Read*: by symbolic tracing
-without inputs, or by a recorded run with them. *Equal*: outputs in evaluation mode after `prepare`, and after
-`restore`, are those from before to a relative 1e-5, and the `state_dict` is the same. *Groups*: every trainable
-parameter is in exactly one. *Seen*: calls of a convolution that the trace of a training run shows, of those that
-the very same run dispatches; fixed kernels are left out, and a scripted submodule would hide some. *Oracle*: for
-convolutions drawn at random, the verdict under the policy `absorbing` against what scaling the filters really does
-in float64. "Cautious" counts those called bare although a gain is absorbed: decoupling them is of no use, and no
-harm.
+Each model ran in its own process, on small inputs of batch 2, on one CPU thread. The rows and columns mean:
+
+- *Read*: traced symbolically without inputs, or by recording a run with inputs.
+- *Equal*: after `prepare`, and after `restore`, the outputs in evaluation mode are the same as before, to a relative
+  1e-5, and so is the `state_dict`.
+- *Groups*: every trainable parameter is in exactly one parameter group.
+- *Seen*: the convolution calls that the trace of a training run shows, out of those that the same run dispatches.
+  Fixed kernels are left out. A scripted submodule would hide some calls.
+- *Oracle*: for random convolutions, the verdict under the policy `absorbing` is compared with what scaling the filters
+  really does, in float64. *Cautious* counts convolutions called bare although a gain is absorbed: decoupling them
+  neither helps nor harms. *Unsound* would be the opposite mistake.
+
+The times in the last columns are rough: the machine did other work meanwhile. `python -m benchmarks.analyze`
+measures them as ratios in one run.
 """
 
 _SUMMARY: tuple[tuple[str, Callable[[Sequence[Row]], str]], ...] = (
@@ -50,7 +57,7 @@ _SUMMARY: tuple[tuple[str, Callable[[Sequence[Row]], str]], ...] = (
 _COLUMNS: tuple[tuple[str, Callable[[Row], str]], ...] = (
     ("model", lambda r: f"{r.zoo}: {r.model}"),
     ("inputs", lambda r: r.inputs or "–"),
-    ("way in", lambda r: _ways(r)),
+    ("traced", lambda r: _traced(r)),
     ("bare", lambda r: _of(r, lambda reading: reading.bare)),
     ("normalized", lambda r: _of(r, lambda reading: reading.normalized)),
     ("second-order", lambda r: _of(r, lambda reading: reading.second_order)),
@@ -66,7 +73,11 @@ _COLUMNS: tuple[tuple[str, Callable[[Row], str]], ...] = (
 
 
 def page(rows: Sequence[Row]) -> str:
-    """The page: a summary by zoo, what went wrong and why, what the oracle differs in, and the whole table."""
+    """Write the page: a summary by zoo, problems, where the oracle disagrees, and the whole table.
+
+    Args:
+        rows: One row for each model.
+    """
     rows = sorted(rows, key=lambda row: (not row.problems, row.zoo, row.model))
     return "\n".join(
         [_PREFACE, *_summary(rows), "", *_problems(rows), *_differences(rows), *_table(rows), ""]
@@ -78,8 +89,8 @@ def _summary(rows: Sequence[Row]) -> Iterator[str]:
     groups = {**zoos, "all": list(rows)}
     yield _line(["", *groups])
     yield _line(["---", *["---:"] * len(groups)])
-    for title, figure in _SUMMARY:
-        yield _line([title, *map(figure, groups.values())])
+    for title, summarize in _SUMMARY:
+        yield _line([title, *map(summarize, groups.values())])
 
 
 def _problems(rows: Sequence[Row]) -> Iterator[str]:
@@ -90,7 +101,7 @@ def _problems(rows: Sequence[Row]) -> Iterator[str]:
 
 
 def _differences(rows: Sequence[Row]) -> Iterator[str]:
-    yield "## Where the oracle and the verdict differ, or the oracle cannot tell\n"
+    yield "## Where the verdict and the oracle differ, or the oracle cannot tell\n"
     found = [
         f"- {row.zoo}: {row.model}, {kind}, {_plain(text)}"
         for row in rows
@@ -144,7 +155,7 @@ def _all_seen(row: Row) -> bool:
     return row.convolutions_run is not None and row.convolutions_run == row.convolutions_seen
 
 
-def _ways(row: Row) -> str:
+def _traced(row: Row) -> str:
     ways = {"symbolic": row.symbolic, "recorded": row.recorded}
     return " + ".join(way for way, reading in ways.items() if reading) or "none"
 

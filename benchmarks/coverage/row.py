@@ -1,28 +1,29 @@
-"""What is found out about one model: a row of the table, and a line of the log."""
+"""The results for one model: a row of the table, and a line of the log."""
 
 from __future__ import annotations
 
 import contextlib
 import json
-import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
+
+from experiments.files import append_line
 
 __all__ = ["Log", "Oracle", "Reading", "Row"]
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What ``analyze`` says by one way in.
+    """What ``analyze`` finds with one way of tracing.
 
     Args:
-        seconds: What it takes, the best of a few.
+        seconds: How long it takes, the best of a few.
         bare: Number of bare convolutions.
         normalized: Number of normalized ones.
         second_order: Number of second-order parameters of the prepared model.
-        hints: Code of each hint → how often it comes.
+        hints: Code of each hint → how often it occurs.
     """
 
     seconds: float
@@ -34,13 +35,13 @@ class Reading:
 
 @dataclass(frozen=True, slots=True)
 class Oracle:
-    """Verdicts under the policy ``absorbing`` held to what scaling the filters really does.
+    """Verdicts under the policy ``absorbing``, compared with what scaling the filters really does.
 
     Args:
-        asked: Number of convolutions that were tried.
-        unsound: Those called normalized that do not absorb a gain: each a mistake.
+        asked: Number of convolutions that were tested.
+        unsound: Those called normalized that do not absorb a gain. Each is a mistake.
         cautious: Those called bare that do, with the reason given for "bare".
-        untellable: Those on which the numbers say nothing, with the reason.
+        untellable: Those for which the numbers say nothing, with the reason.
     """
 
     asked: int
@@ -54,28 +55,30 @@ class Row:
     """One model. What was not reached is None, and ``failed`` and ``reason`` say why.
 
     Args:
-        zoo, model: Which.
-        failed: The stage that could not be done.
+        zoo: The zoo's name.
+        model: The model's name.
+        failed: The stage that failed.
         reason: What it raised, or what ended the process.
         inputs: Shapes of the inputs.
         parameters: Number of trainable numbers.
         forward_seconds: One forward pass in training mode and one in evaluation mode, without gradients.
         fx_seconds: Plain ``torch.fx.symbolic_trace``, once.
         fx_error: Why that fails.
-        symbolic, recorded: ``analyze`` without and with example inputs.
-        symbolic_error: Why the former cannot be.
-        differences: Where the two ways differ: convolutions' verdicts, parameters' order and role.
+        symbolic: ``analyze`` without example inputs.
+        recorded: ``analyze`` with them.
+        symbolic_error: Why the former fails.
+        differences: Where the two differ in convolutions' verdicts, or in parameters' order and role.
         disturbed: What ``analyze`` left changed in the model or in the random number generators.
-        convolutions_run: Calls of a convolution, but for fixed kernels, that one run in training mode dispatches.
+        convolutions_run: Convolution calls that one run in training mode dispatches, without fixed kernels.
         convolutions_seen: Those that the recorded trace of the same run shows.
         overlooked: Convolutions that ``analyze`` says training never calls, although a gradient reaches them.
-        prepared: How far outputs are after ``prepare``, max |y' - y| / max |y|, in evaluation mode.
+        prepared: Change of the outputs after ``prepare``, max |y' - y| / max |y|, in evaluation mode.
         restored: The same after ``restore``.
-        silent: Whether the outputs are no number but one and the same, so that equality says little.
+        silent: Whether all outputs are one and the same number, so that equality says little.
         state: What differs between the ``state_dict`` before and after, in keys, shapes or the sum of a tensor.
         groups: What is wrong with the parameter groups; empty if each trainable parameter is in exactly one.
         oracle: See :class:`Oracle`.
-        seconds: Time of it all.
+        seconds: Time of everything.
         peak_mb: Largest resident memory of the process, in MB.
     """
 
@@ -112,7 +115,7 @@ class Row:
 
     @property
     def problems(self) -> tuple[str, ...]:
-        """All that is not as it should be; empty for a model that is covered."""
+        """Everything that is wrong; empty for a model that is covered."""
         return tuple(_problems(self))
 
 
@@ -128,40 +131,37 @@ def _problems(row: Row) -> Iterator[str]:
         ("analyze leaves changed", row.disturbed),
         ("the state dict changes", row.state),
         ("groups", row.groups),
-        ("used in training, but taken for never called", row.overlooked),
+        ("used in training, but called never-called", row.overlooked),
         ("called normalized but no gain is absorbed", row.oracle.unsound if row.oracle else ()),
     ):
         if found:
-            yield f"{label}: {_some(found)}"
+            yield f"{label}: {_first_few(found)}"
 
 
-def _some(found: tuple[str, ...]) -> str:
+def _first_few(found: tuple[str, ...]) -> str:
     return "; ".join(found[:3]) + (f"; and {len(found) - 3} more" if len(found) > 3 else "")
 
 
 @dataclass(frozen=True, slots=True)
 class Log:
-    """A file of JSON lines, one for each row; a model's last line counts.
+    """A file of JSON lines, one for each row. A model's last line counts.
 
     Args:
-        file: The file; its folder must be there.
+        file: The file. Its folder must exist.
     """
 
     file: Path
 
     def append(self, row: Row) -> None:
-        """Add a row at the end, on a line of its own."""
-        line = json.dumps(asdict(row), ensure_ascii=False)
-        with self.file.open("a+b") as stream:
-            start = "" if _ends_whole(stream) else "\n"
-            stream.write(f"{start}{line}\n".encode())
+        """Write one line."""
+        append_line(self.file, json.dumps(asdict(row), ensure_ascii=False))
 
     def rows(self) -> dict[tuple[str, str], Row]:
-        """Zoo and model → row."""
+        """Read all rows, by zoo and model."""
         text = self.file.read_text(encoding="utf-8") if self.file.exists() else ""
         rows = {}
         for line in text.splitlines():
-            # A kill may have left half a line; its model counts as not done.
+            # A kill may have left half a line. Its model counts as not done.
             with contextlib.suppress(json.JSONDecodeError):
                 row = _row(json.loads(line))
                 rows[row.zoo, row.model] = row
@@ -177,9 +177,3 @@ def _row(line: dict[str, Any]) -> Row:
 
 def _tuples(line: dict[str, Any]) -> dict[str, Any]:
     return {key: tuple(value) if isinstance(value, list) else value for key, value in line.items()}
-
-
-def _ends_whole(stream: IO[bytes]) -> bool:
-    size = stream.seek(0, os.SEEK_END)
-    stream.seek(max(size - 1, 0))
-    return stream.read() in (b"", b"\n")

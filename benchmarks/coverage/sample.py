@@ -1,4 +1,4 @@
-"""A model with inputs that it runs on, in training and in evaluation."""
+"""A model with inputs on which it runs, in training and in evaluation mode."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ __all__ = ["Sample", "first_that_runs", "leaves_of", "noise"]
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """A model and its example inputs; calling it with a model runs that model on them.
+    """A model and its example inputs. Calling the sample with a model runs that model on them.
 
     Args:
-        model: With random weights.
+        model: A model with random weights.
         args: Positional inputs.
         kwargs: Keyword inputs.
-        in_training: Keyword inputs that are given in training mode alone: a detector's targets.
+        in_training: Keyword inputs for training mode only, such as a detector's targets.
     """
 
     model: nn.Module
@@ -29,12 +29,12 @@ class Sample:
     in_training: Mapping[str, Any] = field(default_factory=dict)
 
     def __call__(self, model: nn.Module) -> Any:
-        """What ``model`` returns, without gradients."""
+        """Run ``model`` without gradients."""
         with torch.no_grad():
             return self.run(model)
 
     def run(self, model: nn.Module) -> Any:
-        """What ``model`` returns; it gets copies, inputs of its own floating dtype."""
+        """Run ``model`` on copies of the inputs, in its own floating dtype."""
         dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
         targets = _copy(self.in_training, torch.float32) if model.training else {}
         return model(*_copy(self.args, dtype), **_copy(self.kwargs, dtype), **targets)
@@ -47,12 +47,12 @@ class Sample:
 
 
 def noise(*shape: int) -> Tensor:
-    """Standard normal numbers, always the same ones, whatever was drawn before."""
+    """Draw standard normal numbers, the same ones at every call."""
     return torch.randn(shape, generator=torch.Generator().manual_seed(0))
 
 
 def leaves_of(value: Any) -> list[Tensor]:
-    """The tensors in ``value``, through lists, tuples, mappings and dataclasses."""
+    """List the tensors in ``value``, through lists, tuples, mappings and dataclasses."""
     return list(_leaves(value))
 
 
@@ -81,10 +81,15 @@ def _copy(value: Any, dtype: torch.dtype) -> Any:
 
 
 def first_that_runs(samples: Callable[[int], Sample], sizes: tuple[int, ...]) -> Sample:
-    """The sample of the first of ``sizes`` on which the model runs in both modes.
+    """Find the first size at which the model runs in both modes.
+
+    Args:
+        samples: Makes a sample of that size.
+        sizes: The sizes to try, in order.
 
     Raises:
-        Exception: what the last size raised, if none will do.
+        Exception: what the last size raises, if none works.
+        ValueError: if there is no size.
     """
     for size in sizes:
         sample = samples(size)

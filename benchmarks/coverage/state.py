@@ -1,4 +1,4 @@
-"""Models made telling, and watched."""
+"""Perturb a model so that its outputs say something, and find out what a call changes in it."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ __all__ = ["stirred", "watched"]
 
 @torch.no_grad()
 def stirred(sample: Sample) -> Sample:
-    """``sample``, in whose model parameters that start constant have got noise.
+    """Add noise, in place, to parameters that start constant.
 
-    A LayerScale of 1e-6 or a head of zeros passes nothing on, and all outputs would be equal for nothing.
+    A LayerScale of 1e-6 or a head of zeros passes nothing on, so all outputs would be equal for no good reason.
     """
     generator = torch.Generator().manual_seed(0)
     for parameter in sample.model.parameters():
@@ -31,7 +31,7 @@ def stirred(sample: Sample) -> Sample:
 
 @contextmanager
 def watched(model: nn.Module) -> Iterator[list[str]]:
-    """Gives a list that on leaving holds what has changed: parameters, buffers, modes, attributes, random numbers."""
+    """Give a list that is filled at the end with what changed: parameters, buffers, modes, attributes, random state."""
     before = _snapshot(model)
     changes: list[str] = []
     yield changes

@@ -1,1 +1,1 @@
-"""What one training step costs under each optimizer: time, convolution arithmetic and memory, as ratios to SGD's."""
+"""What one training step costs under each optimizer: time, arithmetic and memory, as ratios to SGD's."""

@@ -1,4 +1,4 @@
-"""The command."""
+"""``python -m benchmarks.step``: time a training step of each optimizer."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from pathlib import Path
 import click
 import torch
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
-from benchmarks.step.contenders import Trainer, available
+from benchmarks.step.candidates import Trainer, available
 from benchmarks.step.measure import Cost, measure
 from benchmarks.step.memory import peak_megabytes
 from benchmarks.step.plot import figure
-from benchmarks.step.table import Row, page
-from benchmarks.step.task import batch_of, trainer
+from benchmarks.step.table import Row, markdown
+from benchmarks.step.workload import batch_of, trainer
 from experiments.networks import NETWORKS
+from experiments.progress import make_progress
 from sgdph_fx.report.files import replacing, write_text
 
 __all__ = ["main"]
 
 
-@click.command(help="Time a training step of each optimizer, interleaved, as ratios to SGD's.")
+@click.command(help="Time a training step of each optimizer, in turns, as ratios to SGD's.")
 @click.option("--network", type=click.Choice([*NETWORKS]), default="resnet18", show_default=True)
 @click.option("--width", type=click.IntRange(1), default=64, show_default=True)
 @click.option(
@@ -51,7 +51,7 @@ __all__ = ["main"]
     type=click.Choice(["cpu", "cuda"]),
     default="cpu",
     show_default=True,
-    help="One core and its processor time, or one GPU and the clock.",
+    help="One core and its processor time, or one GPU and wall time.",
 )
 @click.option("--out", type=click.Path(path_type=Path), default=Path("runs/step.json"), show_default=True)
 def main(
@@ -65,7 +65,7 @@ def main(
     device: str,
     out: Path,
 ) -> None:
-    """Print a Markdown table and write the same figures as JSON, with a plot of them beside it."""
+    """Print a Markdown table, and write the numbers as JSON with a plot beside it."""
     if device == "cuda" and not torch.cuda.is_available():
         raise click.UsageError(
             "--device cuda: torch finds no GPU here (torch.cuda.is_available() is False); try --device cpu."
@@ -80,35 +80,26 @@ def main(
         rows += [_row(name, batch, costs, peaks) for name in names]
     how = (
         f"{network}, width {width}, CIFAR form; torch {torch.__version__}, {_machine(device)}, best of {rounds} "
-        f"rounds; refreshes sampled: at most {sample} of a cycle."
+        f"rounds, with at most {sample} refreshes of a cycle."
     )
     out.parent.mkdir(parents=True, exist_ok=True)
     write_text(out, json.dumps({"how": how, "rows": [asdict(row) for row in rows]}, indent=1) + "\n")
     with replacing(out.with_suffix(".png")) as part:
         figure(rows, f"{network}: a step, as a multiple of SGD's").savefig(part, dpi=110)
-    click.echo(page(rows, how), nl=False)
+    click.echo(markdown(rows, how), nl=False)
 
 
 def _machine(device: str) -> str:
     if device == "cpu":
         return f"{platform.machine()}, one core, processor time"
-    return f"CUDA {torch.version.cuda}, {torch.cuda.get_device_name()}, time of the clock, memory of the allocator"
+    return f"CUDA {torch.version.cuda}, {torch.cuda.get_device_name()}, wall time, memory of the allocator"
 
 
 def _costs(
     trainers: dict[str, Trainer], batch: tuple[Tensor, Tensor], sample: int, rounds: int
 ) -> dict[str, Cost]:
-    turns = rounds * max(len(t.moments(sample)) for t in trainers.values())
-    console = Console(stderr=True)
-    bar = Progress(
-        TextColumn(f"batch {len(batch[0])}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=console,
-        disable=not console.is_terminal,
-    )
-    with bar:
+    turns = rounds * max(len(t.sampled_steps(sample)) for t in trainers.values())
+    with make_progress(Console(stderr=True), f"batch {len(batch[0])}") as bar:
         task = bar.add_task("", total=turns)
         return measure(trainers, batch, sample=sample, rounds=rounds, done=lambda: bar.advance(task))
 
@@ -116,7 +107,7 @@ def _costs(
 def _row(name: str, batch: int, costs: dict[str, Cost], peaks: dict[str, float]) -> Row:
     own, sgd = costs[name], costs["SGD"]
     return Row(
-        contender=name,
+        optimizer=name,
         batch=batch,
         milliseconds=1e3 * own.seconds,
         time=own.seconds / sgd.seconds,

@@ -1,4 +1,4 @@
-"""Floating-point operations of convolutions and matrix products."""
+"""Count the floating-point operations of convolutions and matrix products."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["flops_of"]
 
 
 def flops_of(run: Callable[[], object]) -> float:
-    """Of all that ``run`` does, by torch's counter, with a formula of our own for a convolution's backward pass."""
+    """Count the operations of ``run`` by torch's counter, with our own formula for a convolution's backward pass."""
     with FlopCounterMode(display=False, custom_mapping=_OWN) as counter:
         run()
     return float(counter.get_total_flops())
@@ -21,9 +21,9 @@ def flops_of(run: Callable[[], object]) -> float:
 def _convolution_backward(
     grad: Sequence[int], x: Sequence[int], weight: Sequence[int], *rest: Any, **unused: Any
 ) -> int:
-    """Each gradient that is asked for costs what the forward pass does: it has the same products in other sums.
+    """Count a forward pass for each gradient that is asked for: it has the same products in other sums.
 
-    torch 2.14's formula takes the gradient by the weight of a grouped convolution for a dense one.
+    torch 2.14's formula counts the weight gradient of a grouped convolution as if it were dense.
     """
     *_, transposed, _, _, wanted = rest
     return int(sum(wanted[:2])) * conv_flop_count([*x], [*weight], [*grad], transposed)

@@ -1,4 +1,4 @@
-"""Time and convolution arithmetic, all contenders interleaved in one process, on one core or one GPU."""
+"""Measure time and arithmetic of all candidates, which take turns in one process, on one core or one GPU."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ import torch
 from torch import Tensor
 
 from benchmarks.step.arithmetic import flops_of
-from benchmarks.step.contenders import Trainer
+from benchmarks.step.candidates import Trainer
 
 __all__ = ["Cost", "measure"]
 
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What a mean step of one contender costs over its Hessian cycle.
+    """What a step of one candidate costs, averaged over its Hessian cycle.
 
     Args:
-        seconds: Of processor time; on a GPU of the clock, from one empty queue to the next.
-        flops: Of convolutions and matrix products.
+        seconds: Processor time. On a GPU it is wall time, from one empty queue to the next.
+        flops: Operations of convolutions and matrix products.
     """
 
     seconds: float
@@ -30,17 +30,17 @@ class Cost:
 
 
 @dataclass(slots=True)
-class _Lane:
+class _Timings:
     trainer: Trainer
-    moments: list[tuple[int, float]]
+    steps: list[tuple[int, float]]
     turns: list[list[float]] = field(default_factory=list)
 
     def cost(self, batch: tuple[Tensor, Tensor]) -> Cost:
         best = [min(taken) for taken in self.turns]
-        count = len(self.moments)
-        seconds = (share * statistics.mean(best[i::count]) for i, (_, share) in enumerate(self.moments))
-        flops = {step: _flops(self.trainer, step, batch) for step in {step for step, _ in self.moments}}
-        return Cost(sum(seconds), sum(share * flops[step] for step, share in self.moments))
+        count = len(self.steps)
+        seconds = (share * statistics.mean(best[i::count]) for i, (_, share) in enumerate(self.steps))
+        flops = {step: _flops(self.trainer, step, batch) for step in {step for step, _ in self.steps}}
+        return Cost(sum(seconds), sum(share * flops[step] for step, share in self.steps))
 
 
 def measure(
@@ -51,41 +51,41 @@ def measure(
     rounds: int,
     done: Callable[[], None],
 ) -> dict[str, Cost]:
-    """Mean cost of a step of each contender.
+    """Measure the mean cost of a step of each candidate.
 
-    Steps take turns, one of each contender, so that whatever else the machine does falls on all alike.
-    Of each turn the best round counts, as the machine's other work only adds; it is the same choice among as many
-    for all, and a contender with fewer moments than turns has the mean of those that fall on one.
+    The candidates take turns, one step each, so that other work on the machine affects all alike. Of each turn
+    the best round counts, because other work only adds time. Every candidate has the same number of turns. If
+    it has fewer steps than turns, the mean of the turns of a step counts.
 
     Args:
         trainers: By name, on the batch's device.
         batch: Images and labels.
         sample: How many refreshes stand for a Hessian cycle.
-        rounds: How often each of them is timed.
-        done: Called after each turn; there are ``rounds`` times the longest cycle's moments of them.
+        rounds: How often each step is timed.
+        done: Called after each turn. There are ``rounds`` times as many as steps of the longest cycle.
     """
-    lanes = {name: _Lane(t, t.moments(sample)) for name, t in trainers.items()}
-    turns = max(len(lane.moments) for lane in lanes.values())
-    for lane in lanes.values():
-        lane.turns = [[] for _ in range(turns)]
-        _warm(lane, batch)
+    timings = {name: _Timings(t, t.sampled_steps(sample)) for name, t in trainers.items()}
+    turns = max(len(each.steps) for each in timings.values())
+    for each in timings.values():
+        each.turns = [[] for _ in range(turns)]
+        _warm_up(each, batch)
     for turn in list(range(turns)) * rounds:
-        for lane in lanes.values():
-            lane.turns[turn].append(_timed(lane, turn % len(lane.moments), batch))
+        for each in timings.values():
+            each.turns[turn].append(_time(each, turn % len(each.steps), batch))
         done()
-    return {name: lane.cost(batch) for name, lane in lanes.items()}
+    return {name: each.cost(batch) for name, each in timings.items()}
 
 
-def _warm(lane: _Lane, batch: tuple[Tensor, Tensor]) -> None:
-    # A GPU loads each kernel at its first call, and every moment of a cycle has kernels of its own.
-    for moment in range(1 if batch[0].is_cpu else len(lane.moments)):
-        _timed(lane, moment, batch)
+def _warm_up(timings: _Timings, batch: tuple[Tensor, Tensor]) -> None:
+    # A GPU loads each kernel at its first call, and every step of a cycle has its own kernels.
+    for number in range(1 if batch[0].is_cpu else len(timings.steps)):
+        _time(timings, number, batch)
 
 
-def _timed(lane: _Lane, moment: int, batch: tuple[Tensor, Tensor]) -> float:
-    lane.trainer.go_to(lane.moments[moment][0])
+def _time(timings: _Timings, number: int, batch: tuple[Tensor, Tensor]) -> float:
+    timings.trainer.go_to(timings.steps[number][0])
     started = _now(batch[0].device)
-    lane.trainer.step(batch)
+    timings.trainer.step(batch)
     return _now(batch[0].device) - started
 
 

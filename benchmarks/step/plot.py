@@ -1,8 +1,7 @@
-"""What was measured, as a fig. Run as a module, of several files: ``python -m benchmarks.step.plot A B OUT``."""
+"""Draw the measurements. Run as a module, it draws several files: ``python -m benchmarks.step.plot A B OUT``."""
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,23 +9,21 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from benchmarks.step.table import Row
+from benchmarks.step.table import Row, read_rows
+from experiments.reports.plots import COLOURS
 from sgdph_fx.report.files import replacing
 
 __all__ = ["figure"]
 
-# Okabe and Ito's, told apart by every common kind of colour vision.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
-
 
 def figure(rows: Sequence[Row], title: str) -> Figure:
-    """Bars of time on the left, and of memory on the right where it was measured; SGD's is the line at 1.
+    """Draw bars of time, and of memory beside them where it was measured. The line at 1 is SGD.
 
     Args:
-        rows: Of any batch sizes; each has a colour.
-        title: Heads the fig.
+        rows: Measurements at any batch sizes; each batch size has a colour.
+        title: The figure's title.
     """
-    names = [name for name in dict.fromkeys(row.contender for row in rows) if name != "SGD"]
+    names = [name for name in dict.fromkeys(row.optimizer for row in rows) if name != "SGD"]
     with_memory = any(row.memory is not None for row in rows)
     fig = Figure(figsize=(9 if with_memory else 5.5, 1.6 + 0.5 * len(names)), layout="constrained")
     axes = fig.subplots(1, 2 if with_memory else 1, sharey=True, squeeze=False)[0]
@@ -44,7 +41,7 @@ def _bars(axis: Axes, rows: Sequence[Row], names: Sequence[str], field: str) -> 
     batches = sorted({row.batch for row in rows})
     height = 0.8 / len(batches)
     for number, batch in enumerate(batches):
-        known = {row.contender: getattr(row, field) for row in rows if row.batch == batch}
+        known = {row.optimizer: getattr(row, field) for row in rows if row.batch == batch}
         places = [k for k, name in enumerate(names) if known.get(name) is not None]
         bars = axis.barh(
             [k + (number - (len(batches) - 1) / 2) * height for k in places],
@@ -58,11 +55,8 @@ def _bars(axis: Axes, rows: Sequence[Row], names: Sequence[str], field: str) -> 
     axis.margins(x=0.12)
 
 
-def _rows(files: Sequence[str]) -> list[Row]:
-    return [Row(**row) for file in files for row in json.loads(Path(file).read_text())["rows"]]
-
-
 if __name__ == "__main__":
-    *_files, _out = sys.argv[1:]
+    *_files, _out = map(Path, sys.argv[1:])
+    _rows = [row for file in _files for row in read_rows(file)]
     with replacing(_out) as _part:
-        figure(_rows(_files), "A training step, as a multiple of SGD's").savefig(_part, dpi=110)
+        figure(_rows, "A training step, as a multiple of SGD's").savefig(_part, dpi=110)

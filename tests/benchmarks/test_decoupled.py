@@ -1,4 +1,4 @@
-"""The benchmark of decoupled convolutions: three networks, and ratios to the first. No time is judged."""
+"""The benchmark of decoupled convolutions: three networks, and ratios to the first. No test depends on a time."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from click.testing import CliRunner
 from torch import nn
 
 from benchmarks.decoupled import NETWORKS, main
-from benchmarks.step.task import batch_of
+from benchmarks.step.workload import batch_of
 from experiments.networks import build
 from sgdph_fx.transform.decouple import Decoupled
 
@@ -22,7 +22,7 @@ def test_the_command_prints_a_ratio_for_each_network() -> None:
     assert ratios[0] == 1
 
 
-def test_all_networks_compute_the_same_and_the_second_is_decoupled_throughout() -> None:
+def test_all_networks_compute_the_same_and_the_second_is_fully_decoupled() -> None:
     images, _ = batch_of(2)
     made = {name: make(build("vgg11", width=2), images).eval() for name, make in NETWORKS.items()}
     convolutions = [m for m in made["decoupled"].modules() if isinstance(m, nn.Conv2d)]

@@ -1,1 +1,1 @@
-"""What the pages show is run: Python blocks, commands, and what they are said to print."""
+"""The tests run what the pages show: Python blocks, commands, and the output that they claim."""

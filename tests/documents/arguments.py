@@ -1,4 +1,4 @@
-"""Whether a command on a page means something: its own parser reads it, and nothing else of it runs."""
+"""Check a command on a page by its own program's parser. Nothing else of the program runs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.documents.reading import ROOT
 __all__ = ["PROGRAMS", "options_of", "program_of", "read"]
 
 OURS = ("experiments", "benchmarks")
-# What others wrote is not parsed here. Of each: why a page may be believed.
+# Other people's programs are not parsed here. For each: why the pages can be trusted.
 OTHERS = {
     "venv": "continuous integration runs the README's second command word for word",
     "pytest": "the same",
@@ -31,11 +31,11 @@ OTHERS = {
 
 
 class ParsedError(Exception):
-    """Arguments were read, and that is all that was wanted."""
+    """Raised to stop a program once its arguments are read."""
 
 
 def read(words: Sequence[str]) -> None:
-    """Read a command as its program would, in the current folder; AssertionError says what is wrong with it."""
+    """Read a command as its program would, in the current folder. An AssertionError says what is wrong with it."""
     name = program_of(words)
     if name == "=":
         _assigned(words[1:], words[0])
@@ -45,12 +45,12 @@ def read(words: Sequence[str]) -> None:
 
 
 def program_of(words: Sequence[str]) -> str:
-    """The program without its folder; a word that sets a variable counts as one of its own."""
+    """Give the program without its folder; "=" for a word that sets a variable."""
     return "=" if re.match(r"\w+=", words[0]) else words[0].removeprefix(".venv/bin/")
 
 
 def options_of(words: Sequence[str]) -> set[str]:
-    """All options that the program of a mentioned command has."""
+    """Give all options of the program of a mentioned command."""
     command = convert if words[0] == "sgdph-convert" else _main(words[2])
     if not isinstance(command, click.Command):
         return set()
@@ -79,7 +79,7 @@ def _python(arguments: Sequence[str]) -> None:
 
 
 def _main(name: str) -> click.Command | Callable[[Sequence[str]], object]:
-    """What ``python -m NAME`` calls."""
+    """Find what ``python -m NAME`` calls."""
     module = importlib.import_module(name)
     if hasattr(module, "__path__"):
         module = importlib.import_module(f"{name}.__main__")
@@ -117,7 +117,7 @@ def _parse_by_argparse(main: Callable[[Sequence[str]], object], arguments: Seque
 
 
 def _make_files(arguments: Sequence[str]) -> None:
-    """Options that read a file want it to be there, and one that writes a file wants its folder."""
+    """Make the files that options read, and the folders of files that they write."""
     for word in arguments:
         is_file = Path(word).suffix or word == "CHECKPOINT"
         if is_file and not word.startswith("-") and ":" not in word:
@@ -146,7 +146,7 @@ def _eval(arguments: Sequence[str]) -> None:
 
 
 def _assigned(words: Sequence[str], variable: str) -> None:
-    """A shell asks the command for its completion."""
+    """Check the way in which a shell asks the command for its completion."""
     name, _, value = variable.partition("=")
     assert [*words] == ["sgdph-convert"]
     done = CliRunner().invoke(convert, [], prog_name="sgdph-convert", env={name: value})

@@ -1,4 +1,4 @@
-"""A folder as a reader of the pages has it before them."""
+"""A folder such as a reader of the pages works in."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.cli.conftest import forget
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The current one; afterwards nothing of it is imported any more, and no rule that a page registered holds."""
+    """Make a folder the current one. Afterwards forget its modules, and the rules that a page registered."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
     rules = dict(MODULES)

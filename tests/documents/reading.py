@@ -1,4 +1,4 @@
-"""The code that stands on the pages: fenced blocks, and commands in them or in a line of text."""
+"""Read the code on the pages: fenced blocks, and commands in them or in a line of text."""
 
 from __future__ import annotations
 
@@ -8,7 +8,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["BLOCKS", "PAGES", "ROOT", "Block", "Command", "commands", "mentions", "of_language"]
+__all__ = [
+    "BLOCKS",
+    "PAGES",
+    "ROOT",
+    "Block",
+    "Command",
+    "Needs",
+    "commands",
+    "mentions",
+    "needs_of",
+    "of_language",
+]
 
 ROOT = Path(__file__).parents[2]
 FOLDERS = ("docs", "examples", "experiments", "benchmarks", "sgdph_fx", "cli", "tests")
@@ -17,7 +28,9 @@ PAGES = sorted([*ROOT.glob("*.md"), *(page for folder in FOLDERS for page in (RO
 FENCED = re.compile(r"^```(?P<language>\S*)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
 INDENTED = re.compile(r"^    (?P<text>(?:python|sgdph-convert|torchrun) .*)$", re.MULTILINE)
 INLINE = re.compile(r"`(?P<text>(?:sgdph-convert|python -m (?:experiments|benchmarks)|torchrun)\b[^`]*)`")
-# Between commands that stand in one line, and before what is a shell's business alone.
+CONTINUES = re.compile(r"# Continues the blocks? above\.$")
+FRAGMENT = re.compile(r"# Fragment: (?P<names>[\w, ]+?) (?:is|are) your own\.$")
+# What separates the commands of one line.
 BETWEEN = {"&&", "||", "|", ";"}
 
 
@@ -30,6 +43,23 @@ class Block:
     language: str
     text: str
     fenced: bool = True
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a Python block needs that is not in it, by the mark in its first line."""
+
+    blocks_above: bool = False
+    your_own: tuple[str, ...] = ()
+
+
+def needs_of(block: Block) -> Needs:
+    """Read the mark of a block. A block without a mark needs nothing."""
+    first = block.text.splitlines()[0]
+    if CONTINUES.match(first):
+        return Needs(blocks_above=True)
+    found = FRAGMENT.match(first)
+    return Needs(your_own=tuple(re.split(r", | and ", found["names"]))) if found else Needs()
 
 
 @dataclass(frozen=True)
@@ -61,13 +91,13 @@ BLOCKS = [block for page in PAGES for block in _blocks(page)]
 
 
 def of_language(language: str) -> dict[str, list[Block]]:
-    """The blocks of each page that has any, in their order."""
+    """Give the blocks of each page that has any, in their order."""
     pages = {block.page for block in BLOCKS if block.language == language}
     return {page: [b for b in BLOCKS if (b.page, b.language) == (page, language)] for page in sorted(pages)}
 
 
 def commands(block: Block) -> Iterator[Command]:
-    """All commands of a block of sh: joined lines, without comments and redirections."""
+    """Give all commands of a block of sh: joined lines, without comments and redirections."""
     for number, line in enumerate(block.text.replace("\\\n", "  ").splitlines()):
         lexer = shlex.shlex(line, posix=True, punctuation_chars="&|;<>")
         lexer.whitespace_split = True
@@ -82,7 +112,7 @@ def commands(block: Block) -> Iterator[Command]:
 
 
 def mentions(text: str, page: str) -> Iterator[Command]:
-    """Commands inside a sentence; they may be no more than a program's name and an option."""
+    """Give the commands inside sentences, which may be no more than a program's name and an option."""
     for found in INLINE.finditer(FENCED.sub("", text)):
         block = Block(page, 0, "sh", " ".join(found["text"].split()))
         yield next(commands(block))

@@ -1,4 +1,4 @@
-"""Every command on a page is understood by its program, and those on small models run."""
+"""Each program understands the commands that the pages show, and those on small models run."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from tests.documents.reading import PAGES, ROOT, Block, Command, commands, menti
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-# What is read by its program's parser and not run: why.
+# Commands that are parsed and not run, and why.
 NOT_RUN = {
     r"sgdph-convert (audit )?torchvision\.models:": "networks of 11 to 144 million parameters, one with weights to get",
-    r"python -m experiments\b": "minutes to days on data sets; tests/experiments runs them on made data",
+    r"python -m experiments\b": "minutes to days on data sets; tests/experiments runs them on small data",
     r"python -m benchmarks\.": "minutes to hours of measuring; tests/benchmarks and tests/zoo run them in small",
     r"torchrun .*-m experiments\b": "the experiments again, on several GPUs",
     r"(pip|python3? -m (pip|venv|pytest|sphinx))\b": "other people's programs: see arguments.py",
@@ -31,8 +31,8 @@ NOT_RUN = {
 SHELL = {page: [c for b in blocks for c in commands(b)] for page, blocks in of_language("sh").items()}
 
 
-def helped() -> list[Command]:
-    """The examples in the help of each command."""
+def examples_in_help() -> list[Command]:
+    """Give the examples in the help of each command."""
     found = []
     for name, command in {"": main, **main.commands}.items():
         lines = re.findall(r"^ *(sgdph-convert .*)$", command.help or "", re.MULTILINE)
@@ -42,7 +42,7 @@ def helped() -> list[Command]:
 
 
 def is_whole(command: Command) -> bool:
-    """Whether words in a sentence are a command to be typed, and not a program's or an option's name alone."""
+    """Tell whether words in a sentence are a whole command, and not only the name of a program or an option."""
     words = command.words
     name = 3 if words[0] == "python" else 2 if words[1:2] and words[1] in main.commands else 1
     return len(words) > name and not words[-1].startswith("--")
@@ -53,7 +53,7 @@ MENTIONED = [
 ]
 
 EVERY = [
-    *(c for group in (*SHELL.values(), helped()) for c in group if program_of(c.words) != "dot"),
+    *(c for group in (*SHELL.values(), examples_in_help()) for c in group if program_of(c.words) != "dot"),
     *filter(is_whole, MENTIONED),
 ]
 
@@ -74,24 +74,24 @@ def test_options_in_a_sentence_exist() -> None:
     assert unknown == []
 
 
-def furnish() -> None:
-    """The files that the pages speak of, for one small model."""
+def write_files() -> None:
+    """Write the files that the pages mention, for one small model."""
     Path("model.py").write_text(MODEL_FILE, encoding="utf-8")
     net = load_model("model.py")
     torch.save(net.state_dict(), "trained.pt")
     torch.save((torch.randn(8, 3, 6, 6), torch.arange(8) % 3), "batch.pt")
 
 
-def on_our_model(command: Command) -> bool:
+def is_on_our_model(command: Command) -> bool:
     return command.words[0] == "sgdph-convert" and any(w.startswith("model.py") for w in command.words)
 
 
-RUN = {page: found for page, group in SHELL.items() if (found := [c for c in group if on_our_model(c)])}
+RUN = {page: found for page, group in SHELL.items() if (found := [c for c in group if is_on_our_model(c)])}
 
 
 @pytest.mark.parametrize("page", RUN)
 def test_commands_on_a_model_of_ones_own_run_in_their_order(page: str, folder: Path) -> None:
-    furnish()
+    write_files()
     for command in RUN[page]:
         forget(folder)
         done = CliRunner().invoke(main, command.words[1:], prog_name="sgdph-convert")
@@ -113,7 +113,7 @@ def test_what_is_not_run_is_in_the_table() -> None:
 
 
 def test_a_wrong_option_is_found(folder: Path) -> None:
-    """The reader itself: one for click, one for argparse, one behind torchrun."""
+    """The checks themselves: one for click, one for argparse, one behind torchrun."""
     for text in (
         "sgdph-convert model.py --polcy direct",
         "sgdph-convert audit model.py --draws none",

@@ -1,4 +1,4 @@
-"""Examples in docstrings give what they say."""
+"""Examples in docstrings print what they claim."""
 
 from __future__ import annotations
 

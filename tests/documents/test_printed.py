@@ -1,4 +1,4 @@
-"""What a page says that a command prints is what it prints."""
+"""Commands print what the pages say they print."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ PRINTED: Mapping[tuple[str, int], Callable[[], str]] = {
     ("docs/quickstart.md", 0): of("vgg11", 16),
     ("docs/quickstart.md", 1): of("resnet18", 8),
 }
-"""By page and number of its block: what makes the text."""
+"""Page and number of its text block → what prints the text."""
 
 
 def test_every_printed_block_has_its_maker() -> None:

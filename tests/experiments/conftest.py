@@ -1,4 +1,4 @@
-"""One thread for each of these tests: their networks are small, and the machine may be shared."""
+"""Run each of these tests on one thread: their networks are small, and the machine may be shared."""
 
 from __future__ import annotations
 
@@ -7,4 +7,4 @@ import pytest
 
 @pytest.fixture(autouse=True)
 def _one_thread(one_thread: None) -> None:
-    """For every test here."""
+    """Apply to every test here."""

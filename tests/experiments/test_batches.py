@@ -1,4 +1,4 @@
-"""Batches: crops and mirrors found again by search, order and standardisation by their definitions."""
+"""Batches: crops and mirrors are found again by search; order and standardization follow their definitions."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from experiments.batches import Standard, augmented_batches, crop_and_flip, plain_batches
-from experiments.formats import Images
+from experiments.datasets.batches import Standardizer, augmented_batches, crop_and_flip, plain_batches
+from experiments.datasets.formats import Images
 
 
 def _random_images(count: int, channels: int = 3, size: int = 8) -> Images:
@@ -33,7 +33,7 @@ def test_each_output_is_a_window_of_its_own_padded_image_and_all_windows_occur()
     }
     found = [windows[output.numpy().tobytes()] for output in outputs]
     assert {(top, left) for top, left, _ in found} == {(top, left) for top in range(9) for left in range(9)}
-    # Five standard deviations of a fair coin thrown 3,000 times.
+    # Five standard deviations of 3,000 tosses of a fair coin.
     assert abs(sum(mirrored for *_, mirrored in found) - 1_500) < 5 * (3_000 / 4) ** 0.5
 
 
@@ -50,9 +50,9 @@ def test_images_of_a_batch_are_not_mixed() -> None:
 
 def test_an_epoch_takes_each_image_once_in_an_order_of_its_own() -> None:
     images = _random_images(40)
-    standard = Standard.of(images)
+    standardizer = Standardizer.from_images(images)
     orders = [
-        torch.cat([labels for _, labels in augmented_batches(images, 10, standard, seed, epoch)]).tolist()
+        torch.cat([labels for _, labels in augmented_batches(images, 10, standardizer, seed, epoch)]).tolist()
         for seed, epoch in ((0, 1), (0, 1), (0, 2), (1, 1))
     ]
     assert all(sorted(order) == list(range(40)) for order in orders)
@@ -62,18 +62,18 @@ def test_an_epoch_takes_each_image_once_in_an_order_of_its_own() -> None:
 
 def test_batches_do_not_depend_on_the_global_random_state() -> None:
     images = _random_images(20)
-    standard = Standard.of(images)
+    standardizer = Standardizer.from_images(images)
     torch.manual_seed(1)
-    once = [inputs for inputs, _ in augmented_batches(images, 8, standard, 3, 4)]
+    once = [inputs for inputs, _ in augmented_batches(images, 8, standardizer, 3, 4)]
     torch.manual_seed(2)
-    again = [inputs for inputs, _ in augmented_batches(images, 8, standard, 3, 4)]
+    again = [inputs for inputs, _ in augmented_batches(images, 8, standardizer, 3, 4)]
     assert len(once) == 2
     assert all(torch.equal(a, b) for a, b in zip(once, again, strict=True))
 
 
-def test_standardised_pixels_have_mean_0_and_deviation_1() -> None:
+def test_standardized_pixels_have_mean_0_and_deviation_1() -> None:
     images = _random_images(64)
-    batches = list(plain_batches(images, 24, Standard.of(images)))
+    batches = list(plain_batches(images, 24, Standardizer.from_images(images)))
     assert [len(labels) for _, labels in batches] == [24, 24, 16]
     channels = torch.cat([inputs for inputs, _ in batches]).double().numpy()
     assert np.abs(channels.mean(axis=(0, 2, 3))).max() < 1e-6

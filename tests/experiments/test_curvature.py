@@ -1,4 +1,4 @@
-"""The experiment behind the page on curvature, from end to end on made files."""
+"""The experiment behind the page on curvature, from end to end on small files made here."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from click.testing import CliRunner
 from torch import nn
 
 from experiments import curvature
-from experiments.data import load
-from experiments.short_training import SETTINGS, WEIGHT_DECAY, Trained
-from tests.experiments.made_files import smallest_training, write_cifar10_binary
+from experiments.datasets.load import load
+from experiments.hessian.short_training import SETTINGS, WEIGHT_DECAY, TrainedNetwork
+from tests.experiments.dataset_files import smallest_training, write_cifar10_binary
 
 
 def test_it_trains_audits_and_writes(tmp_path: Path) -> None:
@@ -22,23 +22,24 @@ def test_it_trains_audits_and_writes(tmp_path: Path) -> None:
     folder = tmp_path / "out" / "resnet18"
     # 20 batch norms with scale and shift, and the classifier's bias.
     assert len(json.loads((folder / "audit.json").read_text())["rows"]) == 41
-    pairs = json.loads((folder / "pairs.json").read_text())
-    assert len(pairs) == 20
-    for pair in pairs:
-        assert pair["missed"] ** 2 == pytest.approx(pair["coupling"] ** 2 + pair["left"] ** 2, rel=1e-6)
+    blocks = json.loads((folder / "pairs.json").read_text())
+    assert len(blocks) == 20
+    for block in blocks:
+        parts = block["coupling"] ** 2 + block["missed_by_blocks"] ** 2
+        assert block["missed_by_diagonal"] ** 2 == pytest.approx(parts, rel=1e-6)
     assert (folder / "audit.png").read_bytes().startswith(b"\x89PNG")
     assert result.stderr == ""
 
 
-def test_training_is_that_of_torchs_sgd_with_momentum(tmp_path: Path) -> None:
-    """One step of the prepared network's classifier, whose gradient is known from its inputs."""
+def test_training_takes_a_step_of_sgd(tmp_path: Path) -> None:
+    """The gradient of the classifier's bias has entries that sum to zero."""
     write_cifar10_binary(tmp_path, 8)
     images = load("cifar10", tmp_path).train
-    before, after = (Trained.after(steps, "vgg19", 1, images).prepared.model for steps in (0, 1))
+    before, after = (TrainedNetwork.after(steps, "vgg19", 1, images).prepared.model for steps in (0, 1))
     assert isinstance(before, nn.Module)
     bias = "classifier.bias"
     moved = after.get_parameter(bias) - before.get_parameter(bias)
-    # ∂L/∂b = mean(softmax − one-hot), whose entries add up to zero, as the decay's do not.
+    # ∂L/∂b = mean(softmax − one-hot). Its entries sum to zero; those of the decay do not.
     decay = SETTINGS["vgg19"].lr * WEIGHT_DECAY * before.get_parameter(bias)
     assert (moved + decay).sum().item() == pytest.approx(0, abs=1e-7)
     assert moved.abs().max() > 1e-4

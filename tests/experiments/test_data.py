@@ -1,4 +1,4 @@
-"""The loaders against files written byte by byte in the published formats."""
+"""The loaders, against files written byte by byte in the published formats."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ import pytest
 import torch
 from torchvision.datasets import CIFAR10, CIFAR100
 
-from experiments.data import DATASETS, Dataset, MissingDataError, load, split
-from experiments.formats import DamagedDataError, Images
-from tests.experiments.made_files import (
+from experiments.datasets.formats import DamagedDataError, Images
+from experiments.datasets.load import DATASETS, Dataset, MissingDataError, load, split
+from tests.experiments.dataset_files import (
     Batches,
     python2_batch,
     write_cifar10_binary,
@@ -47,14 +47,14 @@ def test_cifar100_has_fine_labels(pickled: bool, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("name", "official"), [("cifar10", CIFAR10), ("cifar100", CIFAR100)])
-def test_what_torchvision_reads_is_read_alike(
+def test_files_are_read_as_torchvision_reads_them(
     name: str, official: type[CIFAR10], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_cifar10_pickled(tmp_path, 3)
     write_cifar100(tmp_path, 3, pickled=True)
     (tmp_path / "cifar-10-batches-py" / "batches.meta").write_bytes(pickle.dumps({"label_names": []}))
     (tmp_path / "cifar-100-python" / "meta").write_bytes(pickle.dumps({"fine_label_names": []}))
-    # The made files have no published checksum.
+    # The files made here have no published checksum.
     monkeypatch.setattr("torchvision.datasets.cifar.check_integrity", lambda *arguments: True)
     dataset = load(name, tmp_path)
     for images, train in ((dataset.train, True), (dataset.test, False)):
@@ -65,7 +65,7 @@ def test_what_torchvision_reads_is_read_alike(
 
 @pytest.mark.parametrize("place", ["fashion-mnist", "FashionMNIST/raw", "."])
 @pytest.mark.parametrize("packed", [True, False])
-def test_fashion_mnist_is_framed_to_32(place: str, packed: bool, tmp_path: Path) -> None:
+def test_fashion_mnist_is_padded_to_32(place: str, packed: bool, tmp_path: Path) -> None:
     root = tmp_path / "root"
     halves = write_fashion_mnist(root / place, 12, packed)
     dataset = load("fashion-mnist", root)
@@ -77,22 +77,22 @@ def test_fashion_mnist_is_framed_to_32(place: str, packed: bool, tmp_path: Path)
 
 
 @pytest.mark.parametrize(
-    ("name", "told"),
+    ("name", "words"),
     [
         ("cifar10", ["cifar-10-batches-bin", "cifar-10-batches-py", "cs.toronto.edu/~kriz/cifar.html"]),
         ("cifar100", ["cifar-100-binary", "cifar-100-python", "cs.toronto.edu/~kriz/cifar.html"]),
         ("fashion-mnist", ["train-images-idx3-ubyte.gz", "zalandoresearch/fashion-mnist"]),
     ],
 )
-def test_missing_data_is_told_with_what_goes_where(
-    name: str, told: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_the_error_for_missing_data_says_what_goes_where(
+    name: str, words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     in_folder = tuple(layout for layout in DATASETS[name].layouts if not layout.folder.startswith("/"))
     monkeypatch.setitem(DATASETS, name, replace(DATASETS[name], layouts=in_folder))
     with pytest.raises(MissingDataError) as caught:
         load(name, tmp_path)
-    for part in [str(tmp_path), *told]:
-        assert part in str(caught.value)
+    for word in [str(tmp_path), *words]:
+        assert word in str(caught.value)
 
 
 def test_a_batch_that_lacks_one_file_counts_as_missing(tmp_path: Path) -> None:
@@ -113,7 +113,7 @@ def test_a_file_cut_short_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "content", [b"\x00\x00\x08\x01\x00\x00\x00\x05abc", b"\x00\x00\x0d\x01\x00\x00\x00\x01a", b""]
 )
-def test_what_is_no_idx_file_of_bytes_is_refused(content: bytes, tmp_path: Path) -> None:
+def test_a_file_that_is_not_idx_is_refused(content: bytes, tmp_path: Path) -> None:
     write_fashion_mnist(tmp_path / "fashion-mnist", 2)
     file = tmp_path / "fashion-mnist" / "t10k-labels-idx1-ubyte.gz"
     file.write_bytes(gzip.compress(content))
@@ -121,7 +121,7 @@ def test_what_is_no_idx_file_of_bytes_is_refused(content: bytes, tmp_path: Path)
         load("fashion-mnist", tmp_path)
 
 
-def test_a_broken_gzip_is_told(tmp_path: Path) -> None:
+def test_a_broken_gzip_is_refused(tmp_path: Path) -> None:
     write_fashion_mnist(tmp_path / "fashion-mnist", 2)
     file = tmp_path / "fashion-mnist" / "train-images-idx3-ubyte.gz"
     file.write_bytes(file.read_bytes()[:-20])

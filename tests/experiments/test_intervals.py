@@ -1,4 +1,4 @@
-"""Paired intervals against Student's density integrated here, and against a case worked by hand."""
+"""Intervals, against Student's density integrated here and against a case worked out by hand."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from experiments.intervals import NORMAL, QUANTILES, paired, unpaired
+from experiments.reports.intervals import NORMAL, QUANTILES, paired, unpaired
 
 
 @pytest.mark.parametrize("freedom", range(1, len(QUANTILES) + 1))
@@ -30,13 +30,13 @@ def test_a_case_by_hand() -> None:
     difference = paired([11.0, 22.0, 33.0], [10.0, 20.0, 30.0])
     assert difference.mean == pytest.approx(2.0)
     assert difference.half_width == pytest.approx(2.4843, abs=1e-4)
-    assert difference.holds_zero
-    assert not paired([11.0, 12.1, 11.1, 12.0], [10.0, 11.0, 10.0, 11.0]).holds_zero
+    assert difference.includes_zero
+    assert not paired([11.0, 12.1, 11.1, 12.0], [10.0, 11.0, 10.0, 11.0]).includes_zero
 
 
-def test_one_seed_tells_nothing() -> None:
+def test_one_seed_gives_an_infinite_interval() -> None:
     assert math.isinf(paired([2.0], [1.0]).half_width)
-    assert paired([2.0], [1.0]).holds_zero
+    assert paired([2.0], [1.0]).includes_zero
 
 
 def test_no_pair_is_an_error() -> None:
@@ -51,6 +51,6 @@ def test_welchs_interval_of_equal_deviations_is_the_pooled_one() -> None:
     assert difference.half_width == pytest.approx(2.447 * 0.3 / math.sqrt(2))
 
 
-def test_welchs_freedom_falls_to_that_of_the_wide_group() -> None:
+def test_welchs_degrees_of_freedom_fall_to_those_of_the_wide_group() -> None:
     # One group without deviation: the other's 3 degrees of freedom, t = 3.182.
     assert unpaired((1.0, 0.2), (0.0, 0.0), seeds=4).half_width == pytest.approx(3.182 * 0.1)

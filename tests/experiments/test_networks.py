@@ -1,4 +1,4 @@
-"""The networks against parameter counts summed by hand, and against their published sizes."""
+"""The networks, against parameter counts summed by hand and against their published sizes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ VGG_CHANNELS = {11: [1, 2, 4, 4, 8, 8, 8, 8], 19: [1, 1, 2, 2, *[4] * 4, *[8] * 
 
 
 def vgg_count(depth: int, norm: bool, width: int, channels: int) -> int:
-    """Σ 9·in·out + out over the convolutions, 2·out for each norm, and the classifier."""
+    """Count 9·in·out + out for each convolution, 2·out for each norm, and the classifier."""
     outs = [multiple * width for multiple in VGG_CHANNELS[depth]]
     ins = [channels, *outs[:-1]]
     convolutions = sum(9 * i * o + o for i, o in zip(ins, outs, strict=True))
@@ -20,12 +20,22 @@ def vgg_count(depth: int, norm: bool, width: int, channels: int) -> int:
 
 
 def resnet18_count(w: int, channels: int) -> int:
-    """Stem, 2 + 2 blocks of each stage, three 1×1 shortcuts; convolutions have no bias; 2 a norm channel."""
+    """Count stem, two blocks in each stage, three 1×1 shortcuts; no biases, two numbers for each norm channel."""
     stem = 9 * channels * w + 2 * w
     first = 4 * (9 * w * w + 2 * w)
     rest = sum(
         (9 * (c // 2) * c + 2 * c) + 3 * (9 * c * c + 2 * c) + ((c // 2) * c + 2 * c)
         for c in (2 * w, 4 * w, 8 * w)
+    )
+    return stem + first + rest + 8 * w * 10 + 10
+
+
+def resnet18_no_norm_count(w: int, channels: int) -> int:
+    """As above without norms, each convolution with a bias."""
+    stem = 9 * channels * w + w
+    first = 4 * (9 * w * w + w)
+    rest = sum(
+        (9 * (c // 2) * c + c) + 3 * (9 * c * c + c) + ((c // 2) * c + c) for c in (2 * w, 4 * w, 8 * w)
     )
     return stem + first + rest + 8 * w * 10 + 10
 
@@ -51,7 +61,7 @@ def convnext_count(w: int, channels: int) -> int:
 
 
 def vit_count(w: int, channels: int) -> int:
-    """Patches, a class token, 65 places, 6 blocks of two norms, q, k, v, projection and MLP, a norm."""
+    """Patches, a class token, 65 positions, 6 blocks of two norms, q, k, v, projection and MLP, and a norm."""
     e = 3 * w
     block = 2 * 2 * e + 3 * e * e + 3 * e + e * e + e + 4 * e * e + 4 * e + 4 * e * e + e
     return 16 * channels * e + e + e + 65 * e + 6 * block + 2 * e + e * 10 + 10
@@ -65,6 +75,7 @@ def _count(net: nn.Module) -> int:
 def test_parameter_counts(width: int, channels: int) -> None:
     for name, expected in {
         "resnet18": resnet18_count(width, channels),
+        "resnet18-no-norm": resnet18_no_norm_count(width, channels),
         "resnet50": resnet50_count(width, channels),
         "vgg11": vgg_count(11, False, width, channels),
         "vgg11-bn": vgg_count(11, True, width, channels),
@@ -97,7 +108,7 @@ def test_resnet_stages_have_32_16_8_and_4_pixels() -> None:
     assert sizes == [32, 32, 16, 16, 8, 8, 4, 4]
 
 
-def test_the_start_depends_on_the_seed_alone() -> None:
+def test_initial_weights_depend_on_the_seed_alone() -> None:
     torch.manual_seed(5)
     before = torch.get_rng_state()
     once, again, other = (build("vgg11", width=8, seed=seed) for seed in (1, 1, 2))
@@ -109,5 +120,26 @@ def test_the_start_depends_on_the_seed_alone() -> None:
 
 def test_convolutions_start_as_he_et_al_say() -> None:
     weight = build("vgg19").get_submodule("features.34").get_parameter("weight")
-    # Variance 2 / fan_out with fan_out = 9 · 512; 512 · 512 · 9 draws leave under 0.2% of chance.
+    # Variance 2 / fan_out with fan_out = 9 · 512. With 512 · 512 · 9 draws chance is under 0.2%.
     assert weight.std().item() == pytest.approx((2 / (9 * 512)) ** 0.5, rel=0.01)
+
+
+def test_without_norm_activations_neither_vanish_nor_explode_at_the_start() -> None:
+    net = build("resnet18-no-norm", width=16)
+    sizes: list[float] = []
+    for block in net.get_submodule("blocks").children():
+        block.register_forward_hook(
+            lambda module, inputs, output: sizes.append(output.square().mean().item())
+        )
+    net(torch.randn(16, 3, 32, 32, generator=torch.Generator().manual_seed(0)))
+    # Unscaled residuals would double the mean square in each of the 8 blocks.
+    assert 1 / 20 < sizes[-1] / sizes[0] < 20
+
+
+def test_the_mlp_has_four_hidden_layers_and_starts_as_glorot_and_bengio_say() -> None:
+    net = build("mlp-tanh", width=200, channels=2, classes=1)
+    assert _count(net) == (2 * 200 + 200) + 3 * (200 * 200 + 200) + 200 + 1
+    assert net(torch.randn(5, 2)).shape == (5, 1)
+    # Variance 2 / (fan_in + fan_out).
+    assert net.get_parameter("2.weight").std().item() == pytest.approx((2 / 400) ** 0.5, rel=0.02)
+    assert not net.get_parameter("2.bias").any()

@@ -1,4 +1,4 @@
-"""The noise of the product on part of a batch: its arithmetic by hand, its products against torch's."""
+"""The noise of the product on part of a batch: arithmetic by hand, products against torch's."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from experiments import noise
-from experiments.noise import measure, noise_of
+from experiments.noise import measure, relative_noise
 from sgdph_fx import prepare
-from tests.experiments.made_files import smallest_training
+from tests.experiments.dataset_files import smallest_training
 
 
 def test_a_batch_is_compared_with_the_mean_of_the_others() -> None:
     whole = torch.tensor([[1.0, 0.0], [3.0, 0.0], [5.0, 0.0]])
     # The others' means are 4, 3 and 2, the distances 3, 0 and 3; the mean of all is 3.
-    assert noise_of(whole, whole) == pytest.approx((18 / 3) ** 0.5 / 3)
-    # Of one point moved up by 4, the distance is 5 in place of 3.
+    assert relative_noise(whole, whole) == pytest.approx((18 / 3) ** 0.5 / 3)
+    # One point is moved up by 4, so its distance is 5 in place of 3.
     part = whole + torch.tensor([[0.0, 4.0], [0.0, 0.0], [0.0, 0.0]])
-    assert noise_of(part, whole) == pytest.approx((34 / 3) ** 0.5 / 3)
+    assert relative_noise(part, whole) == pytest.approx((34 / 3) ** 0.5 / 3)
 
 
 def test_the_products_are_torchs_row_sums() -> None:
@@ -43,8 +43,8 @@ def test_the_products_are_torchs_row_sums() -> None:
     whole = torch.stack([row_sums(*batch) for batch in batches])
     halves = torch.stack([row_sums(x[:4], y[:4]) for x, y in batches])
     found = {(n.parameter, n.share): n.error for n in measure(prepared, batches, 100)}
-    assert found["1.weight", 1.0] == pytest.approx(noise_of(whole, whole))
-    assert found["1.weight", 0.5] == pytest.approx(noise_of(halves, whole))
+    assert found["1.weight", 1.0] == pytest.approx(relative_noise(whole, whole))
+    assert found["1.weight", 0.5] == pytest.approx(relative_noise(halves, whole))
 
 
 def test_the_command_trains_measures_and_writes(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The quickstart from end to end on made files, and its plot against means taken by hand."""
+"""The quickstart from end to end on small files made here, and its plot against means taken by hand."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ import pytest
 from click.testing import CliRunner
 
 from experiments import quickstart, tune
-from experiments.curves import figure
-from experiments.records import Run
-from experiments.training import Epoch, Recipe
-from tests.experiments.made_files import write_cifar10_binary
+from experiments.reports.plots import comparison_figure
+from experiments.running.run_log import Run
+from experiments.training.config import RunConfig
+from experiments.training.metrics import EpochMetrics
+from tests.experiments.dataset_files import write_cifar10_binary
 
 
 def _run(tmp_path: Path, *more: str) -> str:
@@ -23,21 +24,21 @@ def _run(tmp_path: Path, *more: str) -> str:
     return result.output
 
 
-def test_quickstart_writes_its_results_and_goes_on_where_it_was(tmp_path: Path) -> None:
+def test_quickstart_writes_its_results_and_resumes(tmp_path: Path) -> None:
     write_cifar10_binary(tmp_path, 26)
     output = _run(tmp_path)
     assert "━━━" not in output.splitlines()[0]
     out = tmp_path / "out"
     log = (out / "epochs.jsonl").read_text()
     lines = [json.loads(line) for line in log.splitlines()]
-    runs = {(line["network"], line["width"], line["system"], line["seed"]) for line in lines}
+    runs = {(line["network"], line["width"], line["method"], line["seed"]) for line in lines}
     assert len(runs) == len(lines)
     assert {("vgg11", 8), ("resnet18", 4)} == {(network, width) for network, width, _, _ in runs}
-    assert {"sgdm", "sgd-ph"} <= {system for _, _, system, _ in runs}
+    assert {"sgdm", "sgd-ph"} <= {method for _, _, method, _ in runs}
     results = json.loads((out / "results.json").read_text())
     for comparison in results["comparisons"]:
-        for system, outcome in comparison["systems"].items():
-            (line,) = (r for r in lines if (r["network"], r["system"]) == (comparison["network"], system))
+        for method, outcome in comparison["methods"].items():
+            (line,) = (r for r in lines if (r["network"], r["method"]) == (comparison["network"], method))
             assert outcome["test_accuracy"]["values"] == [line["test_accuracy"]]
             assert outcome["lr"] == line["lr"]
         assert (out / f"{comparison['network']}.png").read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
@@ -49,7 +50,7 @@ def test_quickstart_writes_its_results_and_goes_on_where_it_was(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("more", [[], ["--train-size", "999"]])
-def test_what_cannot_be_trained_on_is_one_message(more: list[str], tmp_path: Path) -> None:
+def test_data_that_cannot_be_used_is_one_message(more: list[str], tmp_path: Path) -> None:
     if more:
         write_cifar10_binary(tmp_path, 1)
     result = CliRunner().invoke(
@@ -60,16 +61,16 @@ def test_what_cannot_be_trained_on_is_one_message(more: list[str], tmp_path: Pat
     assert ("999 were asked for" if more else "cs.toronto.edu/~kriz") in result.output
 
 
-def test_tuning_judges_by_held_out_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("experiments.data.HELD_OUT", 20)
+def test_tuning_evaluates_on_held_out_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("experiments.datasets.load.HELD_OUT", 20)
     write_cifar10_binary(tmp_path, 30)
-    command = ["--data", str(tmp_path), "--out", str(tmp_path), "--network", "vgg11", "--system", "sgdm"]
+    command = ["--data", str(tmp_path), "--out", str(tmp_path), "--network", "vgg11", "--method", "sgdm"]
     grid = ["--lr", "0.1", "--lr", "0.01", "--weight-decay", "0"]
     size = ["--width", "8", "--epochs", "1", "--train-size", "128"]
     result = CliRunner().invoke(tune.main, [*command, *grid, *size])
     assert result.exit_code == 0, result.output
     lines = [json.loads(line) for line in (tmp_path / "epochs.jsonl").read_text().splitlines()]
-    assert [(line["lr"], line["judged_by"]) for line in lines] == [
+    assert [(line["lr"], line["evaluated_on"]) for line in lines] == [
         (0.1, "held-out images"),
         (0.01, "held-out images"),
     ]
@@ -78,11 +79,15 @@ def test_tuning_judges_by_held_out_images(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_lines_of_the_plot_are_means_over_seeds() -> None:
     def run(seed: int, losses: list[float]) -> Run:
-        recipe = Recipe("vgg11", 8, "sgd-ph", 0.1, 0.0, epochs=2, seed=seed)
-        epochs = (Epoch(k, loss, 0, 0, 10 * loss, 5.0 * k + seed, 0, 0) for k, loss in enumerate(losses, 1))
+        recipe = RunConfig("vgg11", 8, "sgd-ph", 0.1, 0.0, epochs=2, seed=seed)
+        epochs = (
+            EpochMetrics(k, loss, 0, 0, 10 * loss, 5.0 * k + seed, 0, 0) for k, loss in enumerate(losses, 1)
+        )
         return Run(recipe, tuple(epochs))
 
-    drawn = figure({"sgd-ph": [run(0, [3.0, 1.0]), run(2, [5.0, 2.0])]}, "title", lambda e: e.seconds, "time")
+    drawn = comparison_figure(
+        {"sgd-ph": [run(0, [3.0, 1.0]), run(2, [5.0, 2.0])]}, "title", lambda e: e.seconds, "time"
+    )
     lines = [np.asarray(axes.lines[0].get_xydata()).T.tolist() for axes in drawn.axes]
     loss, loss_in_time, accuracy, accuracy_in_time = lines
     assert loss == [[1, 2], [4.0, 1.5]]

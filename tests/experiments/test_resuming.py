@@ -1,4 +1,4 @@
-"""Trainings that were broken off, against the same ones left in peace: every number to the bit."""
+"""Interrupted trainings, against the same ones without interruption: every number to the bit."""
 
 from __future__ import annotations
 
@@ -18,20 +18,22 @@ import torch
 from click.testing import CliRunner
 
 from experiments.__main__ import main
-from experiments.checkpoints import Checkpoint
-from experiments.recipe_files import SMOKE
-from experiments.systems import SYSTEMS
-from experiments.training import Epoch, Recipe, train
-from tests.experiments.made_files import write_cifar10_binary
+from experiments.running.recipe_files import SMOKE
+from experiments.training.checkpoints import Checkpoint
+from experiments.training.config import RunConfig
+from experiments.training.loop import train
+from experiments.training.methods import METHODS
+from experiments.training.metrics import EpochMetrics
+from tests.experiments.dataset_files import write_cifar10_binary
 from tests.experiments.test_training import tiny_task
 
 ROOT = Path(__file__).parents[2]
-CASES = {system: Recipe("resnet18", 4, system, 0.01, 1e-3, epochs=3, batch_size=10) for system in SYSTEMS}
-CASES["vgg11"] = Recipe("vgg11", 8, "sgd-ph", 0.05, 1e-3, 3, 10, seed=2, options={"probe": "rademacher"})
-CASES["channels last"] = Recipe("vgg11-bn", 8, "sgd-ph", 0.05, 1e-3, 3, 10, channels_last=True)
+CASES = {method: RunConfig("resnet18", 4, method, 0.01, 1e-3, epochs=3, batch_size=10) for method in METHODS}
+CASES["vgg11"] = RunConfig("vgg11", 8, "sgd-ph", 0.05, 1e-3, 3, 10, seed=2, options={"probe": "rademacher"})
+CASES["channels last"] = RunConfig("vgg11-bn", 8, "sgd-ph", 0.05, 1e-3, 3, 10, channels_last=True)
 
 
-def _numbers(epoch: Epoch) -> tuple[float, ...]:
+def _numbers(epoch: EpochMetrics) -> tuple[float, ...]:
     return astuple(epoch)[:5]
 
 
@@ -47,12 +49,12 @@ def _killed_at(step: int) -> Callable[[], None]:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_a_training_goes_on_with_the_same_bits(name: str, tmp_path: Path) -> None:
+def test_a_training_resumes_with_the_same_bits(name: str, tmp_path: Path) -> None:
     recipe, task = CASES[name], tiny_task()
     whole = list(train(recipe, task))
     checkpoint = Checkpoint(tmp_path / "state.pt")
-    parts: list[Epoch] = []
-    # Four steps an epoch: broken off in the second epoch, begun again there, broken off in the third.
+    parts: list[EpochMetrics] = []
+    # Four steps an epoch: interrupted in the second epoch, resumed there, interrupted in the third.
     for on_step in (_killed_at(6), _killed_at(5)):
         with suppress(KeyboardInterrupt):
             for epoch in train(recipe, task, on_step, checkpoint):
@@ -68,7 +70,7 @@ def test_epochs_are_yielded_before_the_checkpoint_is_written(tmp_path: Path) -> 
     checkpoint = Checkpoint(tmp_path / "state.pt")
     epochs = train(CASES["sgdm"], tiny_task(), checkpoint=checkpoint)
     next(epochs)
-    # A log that lacks an epoch which the checkpoint has could never be completed.
+    # If the log lacked an epoch that the checkpoint has, the run could never be completed.
     assert checkpoint.read(torch.device("cpu")) is None
     next(epochs)
     state = checkpoint.read(torch.device("cpu"))
@@ -81,7 +83,7 @@ class FailsWhenSaved:
         raise ZeroDivisionError
 
 
-def test_a_write_that_was_cut_short_leaves_the_old_state(tmp_path: Path) -> None:
+def test_a_failed_write_leaves_the_old_state(tmp_path: Path) -> None:
     checkpoint = Checkpoint(tmp_path / "state.pt")
     checkpoint.write({"epoch": 1, "tensor": torch.tensor([1.0])})
     with pytest.raises(ZeroDivisionError):
@@ -105,11 +107,11 @@ COMMAND = [
     "1",
 ]
 
-# Runs the command, and kills its own process, without any clean-up, at the seventh step of the second training.
+# Runs the command, and kills its own process without clean-up at the seventh SGD-PH step.
 KILLED = """
 import os, signal, sys
 import torch
-from experiments import recipe_files
+from experiments.running import recipe_files
 from experiments.__main__ import main
 from sgdph_fx import SGDPH
 recipe_files.SMOKE["epochs"] = 3
@@ -125,7 +127,7 @@ main(sys.argv[1:])
 """
 
 
-def test_a_killed_process_goes_on_with_the_same_bits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_killed_process_resumes_with_the_same_bits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(SMOKE, "epochs", 3)
     write_cifar10_binary(tmp_path, 20)
 
@@ -138,7 +140,7 @@ def test_a_killed_process_goes_on_with_the_same_bits(tmp_path: Path, monkeypatch
     )
     assert killed.returncode == -signal.SIGKILL
     before = _log(tmp_path / "killed")
-    assert [(line["system"], line["epoch"]) for line in before] == [
+    assert [(line["method"], line["epoch"]) for line in before] == [
         *(("sgdm", epoch) for epoch in (1, 2, 3)),
         ("sgd-ph", 1),
     ]

@@ -12,13 +12,13 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from benchmarks.coverage.children import Limits, measured
 from benchmarks.coverage.compare import convolution_calls, distance, overlooked
 from benchmarks.coverage.measure import rows_of
 from benchmarks.coverage.render import page
 from benchmarks.coverage.row import Log, Oracle, Reading, Row
 from benchmarks.coverage.sample import Sample, noise
 from benchmarks.coverage.state import watched
+from benchmarks.coverage.subprocesses import Limits, measured
 from benchmarks.coverage.zoos import from_timm, from_torchvision, zoo
 from sgdph_fx import analyze
 from tests.zoo.case import single_threaded

@@ -1,0 +1,1 @@
+"""Logged runs as tables, plots and intervals."""

@@ -1,0 +1,1 @@
+"""Many runs: recipe files, the log, resuming, several jobs at once."""
