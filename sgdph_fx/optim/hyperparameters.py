@@ -43,7 +43,7 @@ ABSENT_MEANS: Mapping[str, Any] = {
     "maximize": False,
     "foreach": None,
     "capturable": False,
-    "without_curvature": "first-order",
+    "without_curvature": "gradient",
     "second_order_lr": 1e-3,
     "momentum": 0.9,
     "hessian_momentum": 0.9,

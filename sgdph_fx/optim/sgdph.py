@@ -68,8 +68,8 @@ class SGDPH(Stepping):
         max_preconditioner: The most that the factor on M^G in D may be, everything in it; 1 keeps
             second-order steps within SGD's, also where H is nothing but rounding. None for no bound.
         without_curvature: What becomes of a parameter below an operation that has no second derivative.
-            ``"first-order"``: it takes SGD's steps, as if its order were 1. ``"gradient"``: \|g\| stands in for
-            \|Hv\|. ``"raise"``: :class:`NoCurvatureError`. The first such parameter warns by name, all are counted.
+            ``"gradient"``: \|g\| stands in for \|Hv\|. ``"first-order"``: it takes SGD's steps, as if its order
+            were 1. ``"raise"``: :class:`NoCurvatureError`. The first such parameter warns by name, all are counted.
         seed: Decides the signs z together with the step's number, alike on all processes.
         maximize: Climb instead of descend.
         foreach: torch's multi-tensor calls, or a plain loop with the same bits; None lets torch choose.
@@ -125,7 +125,7 @@ class SGDPH(Stepping):
         probe: ProbeName = "ones",
         hessian_interval: int = 1,
         max_preconditioner: float | None = None,
-        without_curvature: FallbackName = "first-order",
+        without_curvature: FallbackName = "gradient",
         seed: int = 0,
         maximize: bool = False,
         foreach: bool | None = None,

@@ -50,7 +50,10 @@ class Problem:
 def test_first_order_is_torchs_sgd_for_that_parameter_and_nothing_else_for_the_others(
     own_graph: bool,
 ) -> None:
-    problem, sgd = Problem(), nn.Parameter(torch.tensor([0.5, -1.0], dtype=torch.float64))
+    problem, sgd = (
+        Problem(without_curvature="first-order"),
+        nn.Parameter(torch.tensor([0.5, -1.0], dtype=torch.float64)),
+    )
     told = problem.train(7, own_graph)
     reference = torch.optim.SGD([sgd], 0.1, momentum=0.5)
     for _ in range(7):
@@ -69,7 +72,7 @@ def test_first_order_is_torchs_sgd_for_that_parameter_and_nothing_else_for_the_o
 
 
 def test_the_others_are_refreshed_as_if_it_were_not_there() -> None:
-    with_cut, without = Problem(), Problem()
+    with_cut, without = Problem(without_curvature="first-order"), Problem()
     without.loss = lambda: without.p.sum() + (without.q**4).sum() + (without.last**2).sum()  # type: ignore[method-assign]
     with_cut.train(9)
     without.train(9)
@@ -133,7 +136,7 @@ def test_what_was_found_is_state_and_a_run_resumes_with_the_same_bits(fallback: 
 
 def test_where_no_hessian_is_left_at_all_that_is_told_too() -> None:
     p, last = nn.Parameter(torch.ones(2)), nn.Parameter(torch.ones(1))
-    optimizer = SGDPH([{"params": [p, last], "order": 2}], 0.1)
+    optimizer = SGDPH([{"params": [p, last], "order": 2}], 0.1, without_curvature="first-order")
     optimizer.backward(Cut.apply(p).sum() + (last**2).sum())
     with pytest.warns(RuntimeWarning) as told:
         optimizer.step()
