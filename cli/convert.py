@@ -29,9 +29,9 @@ from .working import working
 if TYPE_CHECKING:
     from torch import nn
 
-    from sgdph_fx.pipeline import Prepared
     from sgdph_fx.plan.plan import Plan
     from sgdph_fx.report import Report
+    from sgdph_fx.report.prepared import Prepared
     from sgdph_fx.trace import ExampleInputs
 
 __all__ = ["convert"]

@@ -12,7 +12,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from sgdph_fx.pipeline import Prepared
+from sgdph_fx.report.prepared import Prepared
 
 from .errors import NotWrittenError
 from .file_set import put_together, reserved

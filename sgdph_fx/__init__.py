@@ -19,13 +19,14 @@ if TYPE_CHECKING:
         attach,
         compile_between_refreshes,
     )
-    from sgdph_fx.pipeline import Prepared, analyze, param_groups, prepare
+    from sgdph_fx.pipeline import analyze, param_groups, prepare
     from sgdph_fx.plan.assign import Assignment, assign
     from sgdph_fx.plan.checkpoint import Checkpoint, load, save
     from sgdph_fx.plan.config import Config
     from sgdph_fx.plan.plan import Plan
     from sgdph_fx.plan.schemes import Scheme, SchemeContext, SchemeRow, register_scheme
     from sgdph_fx.report import Report
+    from sgdph_fx.report.prepared import Prepared
     from sgdph_fx.rules.register import register_conv, register_norm, register_transparent
     from sgdph_fx.transform.decouple import restore
 
@@ -76,7 +77,7 @@ _HOMES = {
     "Coverage": "curvature",
     "LightningMixin": "optim",
     "Plan": "plan.plan",
-    "Prepared": "pipeline",
+    "Prepared": "report.prepared",
     "Report": "report",
     "Scheme": "plan.schemes",
     "SchemeContext": "plan.schemes",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
-from typing import Any, Literal, NamedTuple, overload
+from typing import Any, Literal, overload
 
 import torch
 from torch import nn
@@ -17,9 +17,9 @@ from sgdph_fx.plan import Config, Plan
 from sgdph_fx.plan.assign import groups_of
 from sgdph_fx.plan.param_groups import ParamGroup, build_param_groups
 from sgdph_fx.plan.schemes import Scheme
-from sgdph_fx.plan.wording import counted
 from sgdph_fx.report import Report
 from sgdph_fx.report.graph_view import graph_view_of
+from sgdph_fx.report.prepared import Prepared
 from sgdph_fx.trace import (
     ExampleInputs,
     read_model,
@@ -33,40 +33,7 @@ from sgdph_fx.transform.decouple import decoupled_weights
 from sgdph_fx.transform.guard import one_at_a_time
 from sgdph_fx.transform.verification import Expectation
 
-__all__ = ["Prepared", "analyze", "param_groups", "plan_as_it_stands", "prepare"]
-
-
-class Prepared(NamedTuple):
-    """What :func:`prepare` returns.
-
-    Args:
-        model: The model, of your own class, in which bare convolutions have been decoupled.
-        param_groups: Ordinary parameter groups for :class:`sgdph_fx.SGDPH`, or for any torch optimizer.
-        report: What was decided and why; print it to read it.
-
-    >>> prepare(nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU()))
-    Prepared(
-        model=<Sequential: 1 of 1 convolution decoupled>,
-        param_groups=<3 groups: 2 of 3 parameters second-order>,
-        report=<print it to read it>,
-    )
-    """
-
-    model: nn.Module
-    param_groups: list[ParamGroup]
-    report: Report
-
-    def __repr__(self) -> str:
-        plan = self.report.plan
-        convolutions = f"{len(plan.decoupled)} of {counted(len(plan.convolutions), 'convolution')} decoupled"
-        orders = f"{len(plan.second_order)} of {counted(len(plan.parameters), 'parameter')} second-order"
-        return (
-            "Prepared(\n"
-            f"    model=<{type(self.model).__name__}: {convolutions}>,\n"
-            f"    param_groups=<{counted(len(self.param_groups), 'group')}: {orders}>,\n"
-            "    report=<print it to read it>,\n"
-            ")"
-        )
+__all__ = ["analyze", "param_groups", "plan_as_it_stands", "prepare"]
 
 
 def analyze(

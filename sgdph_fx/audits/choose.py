@@ -10,9 +10,10 @@ from torch import Tensor, nn
 
 from sgdph_fx.audits.judge import Audited
 from sgdph_fx.errors import AuditError
-from sgdph_fx.pipeline import Prepared, plan_as_it_stands
+from sgdph_fx.pipeline import plan_as_it_stands
 from sgdph_fx.plan.param_groups import build_param_groups
 from sgdph_fx.plan.plan import Plan
+from sgdph_fx.report.prepared import Prepared
 
 __all__ = ["Found", "drawn", "planned", "second_order"]
 

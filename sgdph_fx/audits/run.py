@@ -16,7 +16,7 @@ from sgdph_fx.audits.judge import Scale, judge, unused
 from sgdph_fx.audits.result import Audit
 from sgdph_fx.curvature import Block, chunk_for, measure_block, missing_derivatives_explained
 from sgdph_fx.errors import AuditError, NoCurvatureError
-from sgdph_fx.pipeline import Prepared
+from sgdph_fx.report.prepared import Prepared
 from sgdph_fx.trace import untouched
 
 __all__ = ["audit"]

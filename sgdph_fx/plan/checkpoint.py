@@ -18,10 +18,10 @@ from sgdph_fx.errors import CheckpointError
 from sgdph_fx.optim import SGDPH
 from sgdph_fx.optim.saved_state import loadable
 from sgdph_fx.optim.serialized import joined, made_of, split
-from sgdph_fx.pipeline import Prepared
 from sgdph_fx.plan import Plan
 from sgdph_fx.plan.wording import first_few
 from sgdph_fx.report.files import replacing
+from sgdph_fx.report.prepared import Prepared
 from sgdph_fx.transform.copying import copy_of
 
 __all__ = ["Checkpoint", "load", "save"]

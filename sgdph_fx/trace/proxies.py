@@ -64,6 +64,7 @@ class ProxyTracer(fx.Tracer):
         return self._proxies[name]
 
     def create_arg(self, a: Any) -> Any:
+        """An operand as torch.fx writes it; a tensor becomes a constant of the graph."""
         if type(a) is fx.Proxy:
             return a.node
         if isinstance(a, Tensor):
@@ -83,6 +84,7 @@ class ProxyTracer(fx.Tracer):
     def create_node(
         self, kind: str, target: Any, args: Any, kwargs: Any, name: Any = None, type_expr: Any = None
     ) -> fx.Node:
+        """A node, with the line of the call and the module that it lies in."""
         # Not torch.fx's own way there, which copies the stack of modules into each node.
         node = add_node(self.graph, kind, target, args, kwargs)
         if kind != "placeholder":

@@ -43,6 +43,7 @@ class SavedAttributes:
         self.saved: dict[str, Any] = dict(owner.__dict__)
 
     def put_back(self) -> None:
+        """Set the class and each attribute that changed."""
         if type(self._owner) is not self._kind:
             object.__setattr__(self._owner, "__class__", self._kind)
         _set_items(self._owner.__dict__, self.saved)
@@ -58,6 +59,7 @@ class SavedSlots:
         self.saved = {name: getattr(owner, name, _MISSING) for name in names}
 
     def put_back(self) -> None:
+        """Set or delete each slot that changed."""
         for name, value in self.saved.items():
             if getattr(self._owner, name, _MISSING) is value:
                 continue
@@ -76,6 +78,7 @@ class SavedItems:
         self._owner, self.saved = owner, dict(_base(owner).items(owner))
 
     def put_back(self) -> None:
+        """Set the items and their order."""
         _set_items(self._owner, self.saved)
 
 
@@ -88,6 +91,7 @@ class SavedElements:
         self._owner, self._extend, self.saved = owner, extend, tuple(owner)
 
     def put_back(self) -> None:
+        """Empty it and fill it again, if an element changed."""
         if not _same(tuple(self._owner), self.saved):
             self._owner.clear()
             self._extend(self._owner, self.saved)
@@ -102,6 +106,7 @@ class SavedCell:
         self._owner, self.saved = owner, owner.cell_contents
 
     def put_back(self) -> None:
+        """Bind the variable again."""
         self._owner.cell_contents = self.saved
 
 
@@ -114,6 +119,7 @@ class SavedState:
         self._saved, self._write = saved, write
 
     def put_back(self) -> None:
+        """Write the state."""
         self._write(self._saved)
 
 
@@ -130,6 +136,7 @@ class SavedScript:
         self.saved = {name: owner._c.getattr(name) for name in names if name not in held}
 
     def put_back(self) -> None:
+        """Set each attribute that changed."""
         for name, value in self.saved.items():
             now = self._owner._c.getattr(name)
             if now is not value:
@@ -157,6 +164,11 @@ class SavedTensor:
         yield self._tensor.__dict__
 
     def put_back(self) -> None:
+        """Set all of it that changed.
+
+        Raises:
+            ValueError: if it has become the result of another computation.
+        """
         tensor = self._tensor
         if tensor.grad_fn is not self._grad_fn:
             if self._grad_fn is not None:

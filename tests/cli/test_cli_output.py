@@ -12,10 +12,10 @@ from torch import nn
 
 from sgdph_fx.cli.errors import CliError
 from sgdph_fx.cli.output import FILES, write
-from sgdph_fx.pipeline import Prepared
 from sgdph_fx.plan.entries import ParameterEntry
 from sgdph_fx.plan.plan import Plan
 from sgdph_fx.report import Report
+from sgdph_fx.report.prepared import Prepared
 
 PLAN = Plan(
     model="torch.nn.Linear",
