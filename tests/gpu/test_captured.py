@@ -217,7 +217,7 @@ def test_replays_allocate_nothing_and_take_less_time(device: torch.device) -> No
         torch.cuda.synchronize()
         seconds[kind] = time.perf_counter() - start
     assert len(set(held)) == 1
-    assert seconds[CapturedStep] < 0.5 * seconds[Eager]
+    assert seconds[CapturedStep] < 0.8 * seconds[Eager]
 
 
 def test_a_model_that_branches_on_data_is_refused_and_unchanged(device: torch.device) -> None:

@@ -24,8 +24,8 @@ pytestmark = pytest.mark.gpu
 HEADS: list[tuple[int, ...]] = [(2, 2, 16, 8)] * 3
 # The node that each kernel leaves, and a precision that it takes.
 KERNELS = {
-    SDPBackend.FLASH_ATTENTION: ("ScaledDotProductFlashAttentionBackward0", torch.bfloat16, 0.05),
-    SDPBackend.CUDNN_ATTENTION: ("ScaledDotProductCudnnAttentionBackward0", torch.bfloat16, 0.05),
+    SDPBackend.FLASH_ATTENTION: ("ScaledDotProductFlashAttentionBackward0", torch.float16, 0.02),
+    SDPBackend.CUDNN_ATTENTION: ("ScaledDotProductCudnnAttentionBackward0", torch.float16, 0.02),
     SDPBackend.EFFICIENT_ATTENTION: ("ScaledDotProductEfficientAttentionBackward0", torch.float32, 1e-4),
 }
 
