@@ -32,7 +32,7 @@ MODES: dict[str, torch.dtype | None] = {
 MOST = 3.0
 """How many times torch's own error ours may be, for one vector of one parameter."""
 SCALES = (2.0**7, 1.0, 2.0**-7)
-"""What the loss is multiplied by in float16: the first with which torch's own product is finite, as a GradScaler does."""
+"""Factors of the loss in float16; the first counts with which torch's own product is finite, as for a GradScaler."""
 
 
 @contextmanager
