@@ -1,0 +1,120 @@
+"""Who competes: methods with the ranges that tuning searches, the same number of trials for each."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch.quasirandom import SobolEngine
+
+from experiments.gpu_visit.tasks import Task
+from sgdph_fx import SGDPH
+
+__all__ = ["CONTENDERS", "TRIALS", "Contender", "available", "trial_settings"]
+
+TRIALS = 6
+SOBOL_SEED = 19
+
+Range = tuple[float, float]
+
+SGD: Mapping[str, dict[str, Range]] = {
+    "plain": {"lr": (0.003, 0.1), "weight_decay": (1e-4, 2e-3)},
+    "normalized": {"lr": (0.01, 0.3), "weight_decay": (3e-4, 6e-3)},
+    "large batch": {"lr": (0.04, 1.2), "weight_decay": (3e-4, 6e-3)},
+    "text": {"lr": (0.03, 1.0), "weight_decay": (1e-6, 2e-5)},
+}
+"""By :attr:`Task.ranges`: learning rates span a factor of about 30, decays one of 20."""
+
+ADAM: dict[str, Range] = {"lr": (3e-4, 1e-2), "weight_decay": (1.5e-2, 3e-1)}
+MUON: dict[str, Range] = {"lr": (1e-3, 3e-2), "adamw_lr": (5e-4, 1e-2), "weight_decay": (1.5e-2, 3e-1)}
+# With Muon, AdamW's rate is a fixed third of Muon's where SGD-PH's rate is searched, so that there are three to search.
+MIXED: dict[str, Range] = {
+    "lr": (1e-3, 3e-2),
+    "channelwise_lr": (2e-5, 4e-4),
+    "weight_decay": (1.5e-2, 3e-1),
+}
+ADAMW_SHARE = 1 / 3
+
+
+@dataclass(frozen=True, slots=True)
+class Contender:
+    """A method and what is searched for it.
+
+    Args:
+        label: What tables call it.
+        method: A key of :data:`experiments.training.methods.METHODS`.
+        options: Fixed options of the method.
+        ranges: Ranges to search beside, or in place of, SGD's; None takes SGD's alone.
+    """
+
+    label: str
+    method: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    extra: Mapping[str, Range] = field(default_factory=dict)
+    own: Mapping[str, Range] | None = None
+
+    def ranges(self, task: Task) -> dict[str, Range]:
+        """Give the searched settings, the most important first."""
+        if self.own is not None:
+            return dict(self.own)
+        sgd = SGD[task.ranges]
+        return {"lr": sgd["lr"], **self.extra, "weight_decay": sgd["weight_decay"]}
+
+
+TAU = {"second_order_lr": (5e-4, 1e-2)}
+
+CONTENDERS: Mapping[str, Contender] = {
+    "sgdm": Contender("SGDM", "sgdm"),
+    "sgdm-wn": Contender("SGDM, decoupled", "sgdm-wn"),
+    "sgd-ph": Contender("SGD-PH, ones", "sgd-ph", {"probe": "ones"}, TAU),
+    "sgd-ph-rademacher": Contender("SGD-PH, rademacher", "sgd-ph", {"probe": "rademacher"}, TAU),
+    "gradient": Contender("SGD-PH's step by |g|, no Hessian", "sgd-ph", {"probe": "gradient"}, TAU),
+    "adam-channelwise": Contender(
+        "SGDM, Adam on channel-wise", "adam-channelwise", {}, {"channelwise_lr": (2e-4, 4e-3)}
+    ),
+    "adamw": Contender("AdamW", "adamw", own=ADAM),
+    "soap": Contender("SOAP", "soap", own=ADAM),
+    "muon-adamw": Contender("Muon, AdamW on the rest", "muon-adamw", own=MUON),
+    "muon-adamw-wn": Contender("Muon, AdamW, decoupled", "muon-adamw-wn", own=MUON),
+    "muon-gradient": Contender("Muon, |g| on channel-wise", "muon-ph", {"probe": "gradient"}, own=MIXED),
+    "muon-ph": Contender("Muon, SGD-PH on channel-wise", "muon-ph", {"probe": "ones"}, own=MIXED),
+    "sgd-ph-gauss-newton": Contender("SGD-PH, Gauss-Newton", "sgd-ph", {"curvature": "gauss-newton"}, TAU),
+    "muon-gauss-newton": Contender(
+        "Muon, Gauss-Newton on channel-wise", "muon-ph", {"curvature": "gauss-newton"}, own=MIXED
+    ),
+    "sgd-ph-rademacher-4": Contender(
+        "SGD-PH, mean of four rademacher", "sgd-ph", {"probe": "rademacher", "probe_draws": 4}, TAU
+    ),
+}
+"""By key."""
+
+
+def available(task: Task) -> list[str]:
+    """List a task's contenders, without those whose options this SGDPH does not have."""
+    known = {*inspect.signature(SGDPH).parameters, "adamw_lr", "channelwise_lr"}
+    return [key for key in task.contenders if CONTENDERS[key].options.keys() <= known]
+
+
+def trial_settings(task: Task, contender: Contender) -> list[dict[str, float]]:
+    """Give the settings of each trial: points of one Sobol sequence, logarithmic in each range.
+
+    Every contender of a task gets the same points of the unit cube. One with fewer settings takes fewer coordinates.
+    """
+    ranges = contender.ranges(task)
+    engine = SobolEngine(3, scramble=True, seed=SOBOL_SEED)  # type: ignore[no-untyped-call]
+    points: Sequence[Sequence[float]] = engine.draw(TRIALS).tolist()
+    found = [
+        {name: _between(*bounds, share) for (name, bounds), share in zip(ranges.items(), point, strict=False)}
+        for point in points
+    ]
+    if contender.method == "muon-ph":
+        found = [{**each, "adamw_lr": each["lr"] * ADAMW_SHARE} for each in found]
+    return found
+
+
+def _between(low: float, high: float, share: float) -> float:
+    """Take the point at ``share`` of the way from ``low`` to ``high`` on a logarithmic scale, to three digits."""
+    return float(f"{low * math.exp(share * math.log(high / low)):.3g}")

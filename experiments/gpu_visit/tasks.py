@@ -1,0 +1,158 @@
+"""What is trained: networks, data, lengths, and who competes on each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+from experiments.training.config import DECAY, DECAY_INTERVAL
+
+__all__ = ["SCHEDULES", "TASKS", "Task", "tasks_at"]
+
+WARM_UP = 0.15
+
+
+def _steps_down(progress: float) -> float:
+    """Multiply by 0.1 after every 30% of the training, as the paper does."""
+    return float(DECAY ** int(progress / DECAY_INTERVAL + 1e-9))
+
+
+def _triangle(progress: float) -> float:
+    """Rise for the first 15%, then fall to zero."""
+    return min((progress + 0.01) / WARM_UP, (1 - progress) / (1 - WARM_UP))
+
+
+SCHEDULES: Mapping[str, Callable[[float], float]] = {"steps": _steps_down, "triangle": _triangle}
+"""Share of the training that is over, in [0, 1) → factor on all learning rates."""
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One competition.
+
+    Args:
+        name: Its key in :data:`TASKS`.
+        label: What tables call it.
+        network: A key of :data:`experiments.networks.NETWORKS`, ``"speedrun"`` or ``"language"``.
+        width: Channels of its first layer, or of each position.
+        batch_size: Images, or sequences.
+        trial_length: Length of a trial, in epochs for images and in steps for text.
+        length: Length of a run that counts, likewise.
+        contenders: Keys of :data:`experiments.gpu_visit.contenders.CONTENDERS`, the most important first.
+        ranges: Which learning rates and decays SGD searches; see :mod:`experiments.gpu_visit.contenders`.
+        train_size: Training images of a run; None is all.
+        schedule: A key of :data:`SCHEDULES`.
+        augmentation: ``"crop"``, as usual for CIFAR, or ``"translate"``, as in the speedrun.
+        label_smoothing: Of the training loss.
+        mirrored: Whether the test averages each image with its mirror image.
+        depth: Blocks of the language model.
+        context: Bytes of a sequence.
+        tier: 1 is run first.
+    """
+
+    name: str
+    label: str
+    network: str
+    width: int
+    batch_size: int
+    trial_length: int
+    length: int
+    contenders: tuple[str, ...]
+    ranges: str
+    train_size: int | None = None
+    schedule: str = "triangle"
+    augmentation: str = "crop"
+    label_smoothing: float = 0.0
+    mirrored: bool = False
+    depth: int = 4
+    context: int = 256
+    tier: int = 1
+
+    @property
+    def is_text(self) -> bool:
+        """Whether it is about text, and scored by the loss."""
+        return self.network == "language"
+
+
+CONTROLS = (
+    *("sgdm", "sgd-ph", "gradient", "sgd-ph-rademacher", "adamw", "adam-channelwise", "muon-adamw"),
+    *("muon-gradient", "sgd-ph-gauss-newton", "sgd-ph-rademacher-4"),
+)
+RACERS = ("sgdm", "adamw", "muon-adamw", "muon-gradient", "muon-ph", "soap", "muon-gauss-newton")
+
+TASKS: Mapping[str, Task] = {
+    task.name: task
+    for task in (
+        Task(
+            "vgg11",
+            "VGG-11 without norm",
+            "vgg11",
+            64,
+            128,
+            3,
+            8,
+            ("sgdm-wn", *CONTROLS),
+            "plain",
+            train_size=20_000,
+            schedule="steps",
+        ),
+        Task(
+            "speedrun",
+            "Speedrun network",
+            "speedrun",
+            64,
+            512,
+            3,
+            8,
+            RACERS,
+            "normalized",
+            augmentation="translate",
+            label_smoothing=0.2,
+            mirrored=True,
+        ),
+        Task("language", "Language model", "language", 192, 32, 200, 800, (*RACERS, "muon-adamw-wn"), "text"),
+        Task(
+            "resnet18",
+            "ResNet-18, width 32",
+            "resnet18",
+            32,
+            128,
+            3,
+            8,
+            CONTROLS,
+            "normalized",
+            train_size=20_000,
+            schedule="steps",
+            tier=2,
+        ),
+        Task(
+            "resnet18-b1024",
+            "ResNet-18, width 32, batch 1,024",
+            "resnet18",
+            32,
+            1024,
+            3,
+            8,
+            CONTROLS,
+            "large batch",
+            train_size=20_000,
+            schedule="steps",
+            tier=3,
+        ),
+    )
+}
+"""By name."""
+
+
+def tasks_at(scale: str) -> dict[str, Task]:
+    """Give the tasks as they are (``"full"``), or so small that a processor runs all of them (``"tiny"``)."""
+    if scale == "full":
+        return dict(TASKS)
+    return {name: _tiny(task) for name, task in TASKS.items()}
+
+
+def _tiny(task: Task) -> Task:
+    if task.is_text:
+        return replace(task, width=8, depth=1, context=16, batch_size=2, trial_length=2, length=3)
+    width = {"speedrun": 2, "vgg11": 4, "resnet18": 2}[task.network]
+    return replace(task, width=width, batch_size=8, trial_length=1, length=1, train_size=16)
