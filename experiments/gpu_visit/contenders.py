@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
-
-from torch.quasirandom import SobolEngine
 
 from experiments.gpu_visit.tasks import Task
 from sgdph_fx import SGDPH
 
 __all__ = ["CONTENDERS", "TRIALS", "Contender", "available", "trial_settings"]
 
-TRIALS = 6
-SOBOL_SEED = 19
+# A Latin design: each setting takes each of its six values once, and no two go up together.
+DESIGN = ((0, 3, 1), (1, 0, 4), (2, 4, 2), (3, 1, 5), (4, 5, 0), (5, 2, 3))
+TRIALS = len(DESIGN)
 
 Range = tuple[float, float]
 
@@ -24,7 +23,7 @@ SGD: Mapping[str, dict[str, Range]] = {
     "plain": {"lr": (0.003, 0.1), "weight_decay": (1e-4, 2e-3)},
     "normalized": {"lr": (0.01, 0.3), "weight_decay": (3e-4, 6e-3)},
     "large batch": {"lr": (0.04, 1.2), "weight_decay": (3e-4, 6e-3)},
-    "text": {"lr": (0.03, 1.0), "weight_decay": (1e-6, 2e-5)},
+    "text": {"lr": (0.01, 0.3), "weight_decay": (1e-6, 2e-5)},
 }
 """By :attr:`Task.ranges`: learning rates span a factor of about 30, decays one of 20."""
 
@@ -76,7 +75,7 @@ CONTENDERS: Mapping[str, Contender] = {
         "SGDM, Adam on channel-wise", "adam-channelwise", {}, {"channelwise_lr": (2e-4, 4e-3)}
     ),
     "adamw": Contender("AdamW", "adamw", own=ADAM),
-    "soap": Contender("SOAP", "soap", own=ADAM),
+    "soap": Contender("SOAP", "soap", own={**ADAM, "lr": (1e-3, 3e-2)}),
     "muon-adamw": Contender("Muon, AdamW on the rest", "muon-adamw", own=MUON),
     "muon-adamw-wn": Contender("Muon, AdamW, decoupled", "muon-adamw-wn", own=MUON),
     "muon-gradient": Contender("Muon, |g| on channel-wise", "muon-ph", {"probe": "gradient"}, own=MIXED),
@@ -99,22 +98,20 @@ def available(task: Task) -> list[str]:
 
 
 def trial_settings(task: Task, contender: Contender) -> list[dict[str, float]]:
-    """Give the settings of each trial: points of one Sobol sequence, logarithmic in each range.
+    """Give the settings of each trial: six values of each setting, logarithmic in its range, in a fixed design.
 
-    Every contender of a task gets the same points of the unit cube. One with fewer settings takes fewer coordinates.
+    Every contender has the same design. One with two settings takes its first two columns.
     """
     ranges = contender.ranges(task)
-    engine = SobolEngine(3, scramble=True, seed=SOBOL_SEED)  # type: ignore[no-untyped-call]
-    points: Sequence[Sequence[float]] = engine.draw(TRIALS).tolist()
     found = [
-        {name: _between(*bounds, share) for (name, bounds), share in zip(ranges.items(), point, strict=False)}
-        for point in points
+        {name: _value(*bounds, level) for (name, bounds), level in zip(ranges.items(), levels, strict=False)}
+        for levels in DESIGN
     ]
     if contender.method == "muon-ph":
         found = [{**each, "adamw_lr": each["lr"] * ADAMW_SHARE} for each in found]
     return found
 
 
-def _between(low: float, high: float, share: float) -> float:
-    """Take the point at ``share`` of the way from ``low`` to ``high`` on a logarithmic scale, to three digits."""
-    return float(f"{low * math.exp(share * math.log(high / low)):.3g}")
+def _value(low: float, high: float, level: int) -> float:
+    """Take the middle of one of six equal parts of the range, on a logarithmic scale, to three digits."""
+    return float(f"{low * math.exp((level + 0.5) / TRIALS * math.log(high / low)):.3g}")

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from experiments.datasets.batches import Standardizer, crop_and_flip, translate_and_alternate
 from experiments.datasets.formats import Images
 from experiments.gpu_visit.captured import make_step
-from experiments.gpu_visit.tasks import SCHEDULES, Task
+from experiments.gpu_visit.tasks import Task, lr_factor
 from experiments.networks import build
 from experiments.speedrun_network import SpeedrunNetwork
 from experiments.training.methods import METHODS, Setup
@@ -116,7 +116,7 @@ def train_images(
         losses = []
         for inputs, labels in epoch_batches(task, data, seed, epoch):
             on_step(taken, setup)
-            step.set_factor(SCHEDULES[task.schedule](taken / total))
+            step.set_factor(lr_factor(taken / total))
             losses.append(step(inputs, labels))
             taken += 1
         means.append(torch.stack(losses).float().mean())

@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from experiments.training.config import DECAY, DECAY_INTERVAL
-
-__all__ = ["SCHEDULES", "TASKS", "Task", "tasks_at"]
+__all__ = ["TASKS", "Task", "lr_factor", "tasks_at"]
 
 WARM_UP = 0.15
 
 
-def _steps_down(progress: float) -> float:
-    """Multiply by 0.1 after every 30% of the training, as the paper does."""
-    return float(DECAY ** int(progress / DECAY_INTERVAL + 1e-9))
+def lr_factor(progress: float) -> float:
+    """Give the factor on all learning rates: it rises for the first 15% of a training, then falls to zero.
 
-
-def _triangle(progress: float) -> float:
-    """Rise for the first 15%, then fall to zero."""
+    Args:
+        progress: Share of the training that is over, in [0, 1).
+    """
     return min((progress + 0.01) / WARM_UP, (1 - progress) / (1 - WARM_UP))
-
-
-SCHEDULES: Mapping[str, Callable[[float], float]] = {"steps": _steps_down, "triangle": _triangle}
-"""Share of the training that is over, in [0, 1) → factor on all learning rates."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +34,6 @@ class Task:
         contenders: Keys of :data:`experiments.gpu_visit.contenders.CONTENDERS`, the most important first.
         ranges: Which learning rates and decays SGD searches; see :mod:`experiments.gpu_visit.contenders`.
         train_size: Training images of a run; None is all.
-        schedule: A key of :data:`SCHEDULES`.
         augmentation: ``"crop"``, as usual for CIFAR, or ``"translate"``, as in the speedrun.
         label_smoothing: Of the training loss.
         mirrored: Whether the test averages each image with its mirror image.
@@ -60,7 +52,6 @@ class Task:
     contenders: tuple[str, ...]
     ranges: str
     train_size: int | None = None
-    schedule: str = "triangle"
     augmentation: str = "crop"
     label_smoothing: float = 0.0
     mirrored: bool = False
@@ -94,7 +85,6 @@ TASKS: Mapping[str, Task] = {
             ("sgdm-wn", *CONTROLS),
             "plain",
             train_size=20_000,
-            schedule="steps",
         ),
         Task(
             "speedrun",
@@ -122,7 +112,6 @@ TASKS: Mapping[str, Task] = {
             CONTROLS,
             "normalized",
             train_size=20_000,
-            schedule="steps",
             tier=2,
         ),
         Task(
@@ -136,7 +125,6 @@ TASKS: Mapping[str, Task] = {
             CONTROLS,
             "large batch",
             train_size=20_000,
-            schedule="steps",
             tier=3,
         ),
     )

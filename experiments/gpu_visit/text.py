@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from experiments.gpu_visit.captured import make_step
-from experiments.gpu_visit.tasks import SCHEDULES, Task
+from experiments.gpu_visit.tasks import Task, lr_factor
 from experiments.language_model import LanguageModel
 from experiments.training.methods import METHODS
 
@@ -86,7 +86,7 @@ def train_text(
     step = make_step(setup, next_byte, data.autocast)
     losses = []
     for taken, batch in enumerate(text_batches(task, data, seed, steps)):
-        step.set_factor(SCHEDULES[task.schedule](taken / steps))
+        step.set_factor(lr_factor(taken / steps))
         losses.append(step(*batch))
     loss = evaluate_text(setup.finish(setup.model), task, data)
     parts = torch.stack(losses).float().chunk(8)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from experiments.gpu_visit.__main__ import LOG, main
 from experiments.gpu_visit.contenders import CONTENDERS, TRIALS, available, trial_settings
 from experiments.gpu_visit.jobs import SEEDS, Job, best_trial, is_ready, plan, read_rows, settings_of
 from experiments.gpu_visit.perform import Laboratory
-from experiments.gpu_visit.tasks import SCHEDULES, TASKS, tasks_at
+from experiments.gpu_visit.tasks import TASKS, lr_factor, tasks_at
 from experiments.gpu_visit.workers import Visit, run_visit
 from tests.experiments.dataset_files import write_cifar10_binary
 from tests.experiments.text_files import write_text_files
@@ -225,16 +224,11 @@ def test_alignment_is_measured_along_a_training(data: Path) -> None:
     json.dumps(found)
 
 
-def _factors(name: str, count: int) -> Iterator[float]:
-    return (SCHEDULES[name](number / count) for number in range(count))
-
-
-def test_schedules_are_the_papers_steps_and_a_triangle() -> None:
-    assert [*_factors("steps", 10)] == pytest.approx([1, 1, 1, 0.1, 0.1, 0.1, 0.01, 0.01, 0.01, 1e-3])
-    triangle = [*_factors("triangle", 200)]
-    top = triangle.index(max(triangle))
+def test_learning_rates_rise_and_fall_to_zero() -> None:
+    factors = [lr_factor(step / 200) for step in range(200)]
+    top = factors.index(max(factors))
     assert 0.13 < top / 200 < 0.17
-    assert triangle[0] > 0
-    assert triangle[:top] == sorted(triangle[:top])
-    assert triangle[top:] == sorted(triangle[top:], reverse=True)
-    assert 0 < triangle[-1] < 0.01
+    assert factors[0] > 0
+    assert factors[:top] == sorted(factors[:top])
+    assert factors[top:] == sorted(factors[top:], reverse=True)
+    assert 0 < factors[-1] < 0.01
