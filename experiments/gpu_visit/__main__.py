@@ -22,6 +22,8 @@ __all__ = ["LOG", "main"]
 
 LOG = "gpu-visit.jsonl"
 TRAINING = ("trial", "seed", "alignment")
+SCALES = {"full": TRAINING, "smoke": ("trial",), "tiny": TRAINING}
+"""Scale → which phases it runs. ``smoke`` takes the first trial of each contender."""
 
 
 @click.command(
@@ -34,7 +36,7 @@ TRAINING = ("trial", "seed", "alignment")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("runs/gpu-visit"), show_default=True)
 @click.option("--workers", type=click.IntRange(0), default=8, show_default=True, help="Trainings at once.")
 @click.option("--device", help="[default: cuda if there is a GPU, else cpu]")
-@click.option("--scale", type=click.Choice(["full", "tiny"]), default="full", show_default=True)
+@click.option("--scale", type=click.Choice(list(SCALES)), default="full", show_default=True)
 @click.option("--only", multiple=True, default=("*",), help="TASK/CONTENDER to run, with wildcards.")
 @click.option(
     "--timing", is_flag=True, help="Measure the time of a step instead, with the GPU for itself; --workers 1."
@@ -53,7 +55,9 @@ def main(
     started = time.monotonic()
     chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     tasks = tasks_at(scale)
-    jobs = [job for job in plan(tasks, ("timing",) if timing else TRAINING) if _fits(job, only)]
+    jobs = [job for job in plan(tasks, ("timing",) if timing else SCALES[scale]) if _fits(job, only)]
+    if scale == "smoke":
+        jobs = [job for job in jobs if job.number == 0]
     out.mkdir(parents=True, exist_ok=True)
     machine = _machine(chosen)
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 __all__ = ["TASKS", "Task", "lr_factor", "tasks_at"]
 
 WARM_UP = 0.15
+SMOKE_STEPS = 90
 
 
 def lr_factor(progress: float) -> float:
@@ -133,10 +134,20 @@ TASKS: Mapping[str, Task] = {
 
 
 def tasks_at(scale: str) -> dict[str, Task]:
-    """Give the tasks as they are (``"full"``), or so small that a processor runs all of them (``"tiny"``)."""
-    if scale == "full":
-        return dict(TASKS)
-    return {name: _tiny(task) for name, task in TASKS.items()}
+    """Give the tasks at a scale.
+
+    Args:
+        scale: ``"full"``, as they are. ``"smoke"``, with as many steps as it takes to record all graphs.
+            ``"tiny"``, so small that a processor runs all of them.
+    """
+    change = {"full": lambda task: task, "smoke": _smoke, "tiny": _tiny}[scale]
+    return {name: change(task) for name, task in TASKS.items()}
+
+
+def _smoke(task: Task) -> Task:
+    if task.is_text:
+        return replace(task, trial_length=SMOKE_STEPS)
+    return replace(task, trial_length=1, train_size=min(40_000, SMOKE_STEPS * task.batch_size))
 
 
 def _tiny(task: Task) -> Task:

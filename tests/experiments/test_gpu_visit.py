@@ -165,6 +165,17 @@ def test_a_visit_goes_on_with_what_its_log_does_not_hold(data: Path, tmp_path: P
     assert timeless[: len(rows)] == timeless[len(rows) :]
 
 
+def test_a_smoke_test_takes_one_trial_of_everyone(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("experiments.gpu_visit.tasks.SMOKE_STEPS", 1)
+    rows = run(data, tmp_path, "--workers", "0", "--scale", "smoke", "--only", "language/*")
+    assert [Job.of(found) for found in rows] == [
+        Job("language", contender, "trial", 0) for contender in available(TASKS["language"])
+    ]
+    assert all(found["steps"] == 1 for found in rows)
+
+
 def test_a_training_that_fails_is_a_row_with_its_error_and_ends_nothing_else(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
