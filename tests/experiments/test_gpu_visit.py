@@ -31,7 +31,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Write a few images and a text."""
     root = tmp_path_factory.mktemp("visit")
     write_cifar10_binary(root, 10)
-    write_text_files(root, b"the cat sat on the mat. " * 40)
+    write_text_files(root, b"the cat sat on the mat. " * 800)
     return root
 
 
@@ -169,9 +169,9 @@ def test_a_smoke_test_takes_one_trial_of_everyone(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("experiments.gpu_visit.tasks.SMOKE_STEPS", 1)
-    rows = run(data, tmp_path, "--workers", "0", "--scale", "smoke", "--only", "language/*")
+    rows = run(data, tmp_path, "--workers", "0", "--scale", "smoke", "--only", "language/*w")
     assert [Job.of(found) for found in rows] == [
-        Job("language", contender, "trial", 0) for contender in available(TASKS["language"])
+        Job("language", contender, "trial", 0) for contender in ("adamw", "muon-adamw")
     ]
     assert all(found["steps"] == 1 for found in rows)
 
