@@ -64,13 +64,31 @@ class Contender:
 
 
 TAU = {"second_order_lr": (5e-4, 1e-2)}
+EVERY_FIFTH = {"curvature": "gauss-newton", "refresh": "all", "hessian_interval": 5}
+
+
+def _sgd_ph(label: str, **options: Any) -> Contender:
+    return Contender(label, "sgd-ph", options, TAU)
+
+
+def _mixed(label: str, **options: Any) -> Contender:
+    return Contender(label, "muon-ph", options, own=MIXED)
+
 
 CONTENDERS: Mapping[str, Contender] = {
     "sgdm": Contender("SGDM", "sgdm"),
     "sgdm-wn": Contender("SGDM, decoupled", "sgdm-wn"),
-    "sgd-ph": Contender("SGD-PH, ones", "sgd-ph", {"probe": "ones"}, TAU),
-    "sgd-ph-rademacher": Contender("SGD-PH, rademacher", "sgd-ph", {"probe": "rademacher"}, TAU),
-    "gradient": Contender("SGD-PH's step by |g|, no Hessian", "sgd-ph", {"probe": "gradient"}, TAU),
+    "sgd-ph": _sgd_ph("SGD-PH, ones", probe="ones"),
+    "sgd-ph-rademacher": _sgd_ph("SGD-PH, rademacher", probe="rademacher"),
+    "gradient": _sgd_ph("|g|, one at a time", probe="gradient"),
+    "gradient-all": _sgd_ph("|g|, all at once", probe="gradient", refresh="all"),
+    "gauss-newton": _sgd_ph("Gauss-Newton, one at a time", curvature="gauss-newton"),
+    "gauss-newton-all": _sgd_ph("Gauss-Newton, all, every 5th step", **EVERY_FIFTH),
+    "gauss-newton-affine": _sgd_ph(
+        "Gauss-Newton, 2×2 blocks, every 5th step", **EVERY_FIFTH, blocks="affine"
+    ),
+    "signed": _sgd_ph("SGD-PH, ones, signed average", negative_curvature="average"),
+    "clamped": _sgd_ph("SGD-PH, ones, negative is none", negative_curvature="zero", max_preconditioner=1.0),
     "adam-channelwise": Contender(
         "SGDM, Adam on channel-wise", "adam-channelwise", {}, {"channelwise_lr": (2e-4, 4e-3)}
     ),
@@ -78,23 +96,18 @@ CONTENDERS: Mapping[str, Contender] = {
     "soap": Contender("SOAP", "soap", own={**ADAM, "lr": (1e-3, 3e-2)}),
     "muon-adamw": Contender("Muon, AdamW on the rest", "muon-adamw", own=MUON),
     "muon-adamw-wn": Contender("Muon, AdamW, decoupled", "muon-adamw-wn", own=MUON),
-    "muon-gradient": Contender("Muon, |g| on channel-wise", "muon-ph", {"probe": "gradient"}, own=MIXED),
-    "muon-ph": Contender("Muon, SGD-PH on channel-wise", "muon-ph", {"probe": "ones"}, own=MIXED),
-    "sgd-ph-gauss-newton": Contender("SGD-PH, Gauss-Newton", "sgd-ph", {"curvature": "gauss-newton"}, TAU),
-    "muon-gauss-newton": Contender(
-        "Muon, Gauss-Newton on channel-wise", "muon-ph", {"curvature": "gauss-newton"}, own=MIXED
-    ),
-    "sgd-ph-rademacher-4": Contender(
-        "SGD-PH, mean of four rademacher", "sgd-ph", {"probe": "rademacher", "probe_draws": 4}, TAU
-    ),
+    "muon-ph": _mixed("Muon, SGD-PH on channel-wise", probe="ones"),
+    "muon-gradient": _mixed("Muon, |g|, one at a time", probe="gradient"),
+    "muon-gradient-all": _mixed("Muon, |g|, all at once", probe="gradient", refresh="all"),
+    "muon-gauss-newton": _mixed("Muon, Gauss-Newton, all, every 5th step", **EVERY_FIFTH),
 }
-"""By key."""
+"""By key. *One at a time*, *all*: which parameters' Hessian, or what stands in for it, is refreshed at a step."""
 
 
 def available(task: Task) -> list[str]:
     """List a task's contenders, without those whose options this SGDPH does not have."""
     known = {*inspect.signature(SGDPH).parameters, "adamw_lr", "channelwise_lr"}
-    return [key for key in task.contenders if CONTENDERS[key].options.keys() <= known]
+    return [key for key in (*task.contenders, *task.later) if CONTENDERS[key].options.keys() <= known]
 
 
 def trial_settings(task: Task, contender: Contender) -> list[dict[str, float]]:

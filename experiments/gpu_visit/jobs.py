@@ -55,15 +55,19 @@ def plan(tasks: Mapping[str, Task], phases: Sequence[str]) -> list[Job]:
         phases: The phases to keep.
     """
     jobs: list[Job] = []
-    for tier in sorted({task.tier for task in tasks.values()}):
-        own = [task for task in tasks.values() if task.tier == tier]
-        pairs = [(task.name, contender) for task in own for contender in available(task)]
+    everyone = [(task, contender) for task in tasks.values() for contender in available(task)]
+    for tier in sorted({_tier(*pair) for pair in everyone}):
+        pairs = [(task.name, contender) for task, contender in everyone if _tier(task, contender) == tier]
         trials = [Job(*pair, "trial", number) for pair in pairs for number in range(TRIALS)]
         seeds = [[Job(*pair, "seed", number) for pair in pairs] for number in range(SEEDS)]
         alignment = [Job(name, "sgd-ph", "alignment") for name in ALIGNED if name in tasks and tier == 1]
         jobs += [*trials, *chain(*seeds[:FIRST_SEEDS]), *alignment, *chain(*seeds[FIRST_SEEDS:])]
-    jobs += [Job(task.name, contender, "timing") for task in tasks.values() for contender in available(task)]
+    jobs += [Job(task.name, contender, "timing") for task, contender in everyone]
     return [job for job in jobs if job.phase in phases]
+
+
+def _tier(task: Task, contender: str) -> int:
+    return task.tier + (contender in task.later)
 
 
 def read_rows(file: Path) -> list[dict[str, Any]]:

@@ -41,6 +41,7 @@ class Task:
         depth: Blocks of the language model.
         context: Bytes of a sequence.
         tier: 1 is run first.
+        later: More contenders, which are run with the tasks of the next tier.
     """
 
     name: str
@@ -59,6 +60,7 @@ class Task:
     depth: int = 4
     context: int = 256
     tier: int = 1
+    later: tuple[str, ...] = ()
 
     @property
     def is_text(self) -> bool:
@@ -67,10 +69,22 @@ class Task:
 
 
 CONTROLS = (
-    *("sgdm", "sgd-ph", "gradient", "sgd-ph-rademacher", "adamw", "adam-channelwise", "muon-adamw"),
-    *("muon-gradient", "sgd-ph-gauss-newton", "sgd-ph-rademacher-4"),
+    *("sgdm", "sgd-ph", "gradient", "gauss-newton-all", "sgd-ph-rademacher", "gradient-all"),
+    *("adamw", "adam-channelwise", "muon-adamw", "muon-gradient"),
 )
-RACERS = ("sgdm", "adamw", "muon-adamw", "muon-gradient", "muon-ph", "soap", "muon-gauss-newton")
+CURVATURES = ("gauss-newton", "gauss-newton-affine", "signed", "clamped")
+RACERS = (
+    *(
+        "sgdm",
+        "adamw",
+        "muon-adamw",
+        "muon-gradient-all",
+        "muon-gauss-newton",
+        "muon-ph",
+        "soap",
+        "muon-gradient",
+    ),
+)
 
 TASKS: Mapping[str, Task] = {
     task.name: task
@@ -86,6 +100,7 @@ TASKS: Mapping[str, Task] = {
             ("sgdm-wn", *CONTROLS),
             "plain",
             train_size=20_000,
+            later=CURVATURES,
         ),
         Task(
             "speedrun",
