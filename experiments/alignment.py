@@ -28,7 +28,7 @@ from experiments.reports.tables import markdown
 from sgdph_fx import Prepared
 from sgdph_fx.report.files import write_text
 
-__all__ = ["Alignment", "main", "measure"]
+__all__ = ["Alignment", "main", "measure", "medians"]
 
 DEFAULT_MOMENTS = (0, 10, 30, 100, 300)
 
@@ -162,19 +162,29 @@ def _compare(
 
 def summary(found: Sequence[Alignment]) -> str:
     """Write the cosines as Markdown tables: medians by kind of parameter, then each parameter."""
-    steps = sorted({each.step for each in found})
-    kinds = {each.parameter: _kind(each) for each in found if each.step == steps[0]}
-    heads = [f"step {step}" for step in steps]
-    medians, single = [], []
+    steps, kinds = _steps_and_kinds(found)
+    lines = []
+    for name, kind in kinds.items():
+        cosines = (f"{a.cosine:+.2f}" for a in found if a.parameter == name)
+        lines.append([name, kind, *cosines])
+    single = markdown(["", "kind", *(f"step {step}" for step in steps)], lines)
+    return f"{medians(found)}\n\n{single}\n"
+
+
+def medians(found: Sequence[Alignment]) -> str:
+    """Write the median cosine of each kind of parameter, with the least and the greatest."""
+    steps, kinds = _steps_and_kinds(found)
+    lines = []
     for kind in dict.fromkeys(kinds.values()):
         names = [name for name, own in kinds.items() if own == kind]
         cells = (_middle([a.cosine for a in found if a.step == s and a.parameter in names]) for s in steps)
-        medians.append([kind, str(len(names)), *cells])
-    for name, kind in kinds.items():
-        cosines = (f"{a.cosine:+.2f}" for a in found if a.parameter == name)
-        single.append([name, kind, *cosines])
-    tables = markdown(["", "parameters", *heads], medians), markdown(["", "kind", *heads], single)
-    return "\n\n".join(tables) + "\n"
+        lines.append([kind, str(len(names)), *cells])
+    return markdown(["", "parameters", *(f"step {step}" for step in steps)], lines)
+
+
+def _steps_and_kinds(found: Sequence[Alignment]) -> tuple[list[int], dict[str, str]]:
+    steps = sorted({each.step for each in found})
+    return steps, {each.parameter: _kind(each) for each in found if each.step == steps[0]}
 
 
 def _kind(each: Alignment) -> str:

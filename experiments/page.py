@@ -1,8 +1,8 @@
 """``python -m experiments.page``: rewrite the tables of docs/results.md from logs of runs.
 
 It replaces what stands between ``<!-- NAME: PART -->`` and ``<!-- end -->``, and leaves the rest of the page alone.
-NAME is a recipe, whose log is docs/results/NAME.jsonl. PART is one of :data:`PARTS`, or one of the recipe's
-comparisons.
+NAME is a recipe, or ``gpu-visit``, whose log is docs/results/NAME.jsonl. PART is one of :data:`PARTS`, or one of the
+recipe's comparisons; for ``gpu-visit`` it is a part of :mod:`experiments.gpu_visit.report`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import click
+from matplotlib.figure import Figure
 
+from experiments.gpu_visit import report as gpu_report
 from experiments.reports import tables
 from experiments.reports.plots import experiment_figure
 from experiments.running.recipe_files import Experiment, read_recipe, recipe_names
@@ -21,6 +23,7 @@ from sgdph_fx.report.files import replacing, write_text
 
 __all__ = ["PARTS", "main", "render"]
 
+VISIT = "gpu-visit"
 DOCS = Path(__file__).parents[1] / "docs"
 
 
@@ -50,9 +53,12 @@ def render(page: str, logs: Path) -> str:
     """
 
     def block(found: re.Match[str]) -> str:
-        experiment = read_recipe(found["name"])
-        results = collect_results(experiment, logs / f"{found['name']}.jsonl")
-        content = _part(found["part"], experiment, results)
+        file = logs / f"{found['name']}.jsonl"
+        if found["name"] == VISIT:
+            content = gpu_report.PARTS[found["part"]](gpu_report.VisitLog(file))
+        else:
+            experiment = read_recipe(found["name"])
+            content = _part(found["part"], experiment, collect_results(experiment, file))
         return f"<!-- {found['name']}: {found['part']} -->\n\n{content}\n\n<!-- end -->"
 
     return BLOCK.sub(block, page)
@@ -64,8 +70,15 @@ def _part(part: str, experiment: Experiment, results: Sequence[CellResult]) -> s
     return PARTS[part](experiment, results)
 
 
+def _figure(recipe: str, log: Path) -> Figure:
+    if recipe == VISIT:
+        return gpu_report.figure(gpu_report.VisitLog(log))
+    experiment = read_recipe(recipe)
+    return experiment_figure(experiment, collect_results(experiment, log), ["train_accuracy"])
+
+
 @click.command(help="Rewrite the tables and plots of docs/results.md from the logs in docs/results.")
-@click.option("--recipe", type=click.Choice(recipe_names()), default="cpu", show_default=True)
+@click.option("--recipe", type=click.Choice([*recipe_names(), VISIT]), default="cpu", show_default=True)
 @click.option(
     "--log",
     type=click.Path(path_type=Path, exists=True),
@@ -79,10 +92,7 @@ def main(recipe: str, log: Path | None, docs: Path) -> None:
         logs.mkdir(exist_ok=True)
         write_text(logs / f"{recipe}.jsonl", log.read_text(encoding="utf-8"))
     write_text(page, render(page.read_text(encoding="utf-8"), logs))
-    experiment = read_recipe(recipe)
-    figure = experiment_figure(
-        experiment, collect_results(experiment, logs / f"{recipe}.jsonl"), ["train_accuracy"]
-    )
+    figure = _figure(recipe, logs / f"{recipe}.jsonl")
     images.mkdir(exist_ok=True)
     with replacing(images / f"results-{recipe}.png") as part:
         figure.savefig(part, dpi=100)

@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 
 from experiments.datasets.formats import Images, read_binary, read_idx_pair, read_pickled
+from experiments.datasets.packed import FOLDER, read_mosaics
 
 __all__ = ["DATASETS", "HELD_OUT", "Dataset", "MissingDataError", "load", "split"]
 
@@ -90,6 +91,12 @@ DATASETS: dict[str, Source] = {
                 read_binary,
             ),
             Layout("cifar-10-batches-py", CIFAR10_BATCHES, ("test_batch",), read_pickled),
+            Layout(
+                FOLDER,
+                tuple(f"{batch}.webp" for batch in CIFAR10_BATCHES),
+                ("test_batch.webp",),
+                read_mosaics,
+            ),
         ),
         what="the folder cifar-10-batches-bin (binary version) or cifar-10-batches-py (Python version)",
         published="https://www.cs.toronto.edu/~kriz/cifar.html",

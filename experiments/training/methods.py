@@ -8,7 +8,7 @@ extra ``experiments``, and only the method that needs one imports it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Protocol
 
@@ -21,6 +21,7 @@ from experiments.training.mixed_optimizers import (
     OptimizerLike,
     split_matrices,
 )
+from experiments.training.muon_channelwise import muon_channelwise, prepare_linears
 from sgdph_fx import SGDPH, prepare, restore
 
 __all__ = ["METHODS", "MethodBuilder", "Setup"]
@@ -129,6 +130,26 @@ def muon_adamw(
     return Setup(net, optimizer, _gradients, _unchanged)
 
 
+def muon_adamw_wn(net: nn.Module, example: Tensor, lr: float, weight_decay: float, **options: Any) -> Setup:
+    """Use Muon and AdamW as above on the prepared network, with bare convolutions and linear layers decoupled."""
+    model, _ = prepare_linears(net, example)
+    return replace(muon_adamw(model, example, lr, weight_decay, **options), finish=restore)
+
+
+def muon_ph(net: nn.Module, example: Tensor, lr: float, weight_decay: float, **options: Any) -> Setup:
+    """Use Muon on directions and matrices, SGD-PH's step on gains, biases and norms, AdamW on the rest."""
+    model, optimizer = muon_channelwise(net, example, lr, weight_decay, **options)
+    return Setup(model, optimizer, optimizer.backward, restore)
+
+
+def soap(net: nn.Module, example: Tensor, lr: float, weight_decay: float, **options: Any) -> Setup:
+    """Use SOAP (Vyas et al. 2024), ``pytorch_optimizer``'s: Adam in the eigenbasis of Shampoo's preconditioner."""
+    from pytorch_optimizer import SOAP
+
+    trained = [p for p in net.parameters() if p.requires_grad]
+    return Setup(net, SOAP(trained, lr=lr, weight_decay=weight_decay, **options), _gradients, _unchanged)
+
+
 def adabelief(net: nn.Module, example: Tensor, lr: float, weight_decay: float, **options: Any) -> Setup:
     """Use AdaBelief (Zhuang et al. 2020): decoupled decay as AdamW's, no rectification, ε 1e-8."""
     from timm.optim.adabelief import AdaBelief
@@ -165,7 +186,8 @@ def adahessian(net: nn.Module, example: Tensor, lr: float, weight_decay: float, 
 
 
 def _plain(make: Callable[..., torch.optim.Optimizer], net: nn.Module, **settings: Any) -> Setup:
-    return Setup(net, make(net.parameters(), **settings), _gradients, _unchanged)
+    trained = [p for p in net.parameters() if p.requires_grad]
+    return Setup(net, make(trained, **settings), _gradients, _unchanged)
 
 
 def _from_torch(make: Callable[..., torch.optim.Optimizer]) -> MethodBuilder:
@@ -202,5 +224,8 @@ METHODS: dict[str, MethodBuilder] = {
     "apollo": apollo,
     "adam-channelwise": adam_channelwise,
     "muon-adamw": muon_adamw,
+    "muon-adamw-wn": muon_adamw_wn,
+    "muon-ph": muon_ph,
+    "soap": soap,
 }
 """By name. ``options`` of a run become keyword arguments."""

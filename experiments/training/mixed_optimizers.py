@@ -116,16 +116,22 @@ class MatrixMuon:
 
 
 def split_matrices(net: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-    """Split the parameters into weights of hidden layers, and all others.
+    """Split the trainable parameters into weights of hidden layers, and all others.
 
     Returns:
-        The weights of convolutions and linear layers without the last linear layer; everything else.
+        The weights of convolutions and linear layers without the last linear layer, of decoupled ones the directions;
+        everything else.
     """
     layers = [m for m in net.modules() if isinstance(m, nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.Linear)]
     linears = [m for m in layers if isinstance(m, nn.Linear)]
-    hidden = {id(m.weight) for m in layers if not linears or m is not linears[-1]}
-    matrices = [p for p in net.parameters() if id(p) in hidden]
-    return matrices, [p for p in net.parameters() if id(p) not in hidden]
+    hidden = {id(_own_weight(m)) for m in layers if not linears or m is not linears[-1]}
+    trained = [p for p in net.parameters() if p.requires_grad]
+    return [p for p in trained if id(p) in hidden], [p for p in trained if id(p) not in hidden]
+
+
+def _own_weight(layer: nn.Module) -> object:
+    own = dict(layer.named_parameters(recurse=False))
+    return own.get("direction", own.get("weight"))
 
 
 def _as_matrix(tensor: Tensor, weight: Tensor) -> Tensor:

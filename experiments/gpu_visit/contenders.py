@@ -1,0 +1,130 @@
+"""Who competes: methods with the ranges that tuning searches, the same number of trials for each."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from experiments.gpu_visit.tasks import Task
+from sgdph_fx import SGDPH
+
+__all__ = ["CONTENDERS", "TRIALS", "Contender", "available", "trial_settings"]
+
+# A Latin design: each setting takes each of its six values once, and no two go up together.
+DESIGN = ((0, 3, 1), (1, 0, 4), (2, 4, 2), (3, 1, 5), (4, 5, 0), (5, 2, 3))
+TRIALS = len(DESIGN)
+
+Range = tuple[float, float]
+
+SGD: Mapping[str, dict[str, Range]] = {
+    "plain": {"lr": (0.003, 0.1), "weight_decay": (1e-4, 2e-3)},
+    "normalized": {"lr": (0.01, 0.3), "weight_decay": (3e-4, 6e-3)},
+    "large batch": {"lr": (0.04, 1.2), "weight_decay": (3e-4, 6e-3)},
+    "text": {"lr": (0.01, 0.3), "weight_decay": (1e-6, 2e-5)},
+}
+"""By :attr:`Task.ranges`: learning rates span a factor of about 30, decays one of 20."""
+
+ADAM: dict[str, Range] = {"lr": (3e-4, 1e-2), "weight_decay": (1.5e-2, 3e-1)}
+MUON: dict[str, Range] = {"lr": (1e-3, 3e-2), "adamw_lr": (5e-4, 1e-2), "weight_decay": (1.5e-2, 3e-1)}
+# With Muon, AdamW's rate is a fixed third of Muon's where SGD-PH's rate is searched, so that there are three to search.
+MIXED: dict[str, Range] = {
+    "lr": (1e-3, 3e-2),
+    "channelwise_lr": (2e-5, 4e-4),
+    "weight_decay": (1.5e-2, 3e-1),
+}
+ADAMW_SHARE = 1 / 3
+
+
+@dataclass(frozen=True, slots=True)
+class Contender:
+    """A method and what is searched for it.
+
+    Args:
+        label: What tables call it.
+        method: A key of :data:`experiments.training.methods.METHODS`.
+        options: Fixed options of the method.
+        ranges: Ranges to search beside, or in place of, SGD's; None takes SGD's alone.
+    """
+
+    label: str
+    method: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    extra: Mapping[str, Range] = field(default_factory=dict)
+    own: Mapping[str, Range] | None = None
+
+    def ranges(self, task: Task) -> dict[str, Range]:
+        """Give the searched settings, the most important first."""
+        if self.own is not None:
+            return dict(self.own)
+        sgd = SGD[task.ranges]
+        return {"lr": sgd["lr"], **self.extra, "weight_decay": sgd["weight_decay"]}
+
+
+TAU = {"second_order_lr": (5e-4, 1e-2)}
+EVERY_FIFTH = {"curvature": "gauss-newton", "refresh": "all", "hessian_interval": 5}
+
+
+def _sgd_ph(label: str, **options: Any) -> Contender:
+    return Contender(label, "sgd-ph", options, TAU)
+
+
+def _mixed(label: str, **options: Any) -> Contender:
+    return Contender(label, "muon-ph", options, own=MIXED)
+
+
+CONTENDERS: Mapping[str, Contender] = {
+    "sgdm": Contender("SGDM", "sgdm"),
+    "sgdm-wn": Contender("SGDM, decoupled", "sgdm-wn"),
+    "sgd-ph": _sgd_ph("SGD-PH, ones", probe="ones"),
+    "sgd-ph-rademacher": _sgd_ph("SGD-PH, rademacher", probe="rademacher"),
+    "gradient": _sgd_ph("|g|, one at a time", probe="gradient"),
+    "gradient-all": _sgd_ph("|g|, all at once", probe="gradient", refresh="all"),
+    "gauss-newton": _sgd_ph("Gauss-Newton, one at a time", curvature="gauss-newton"),
+    "gauss-newton-all": _sgd_ph("Gauss-Newton, all, every 5th step", **EVERY_FIFTH),
+    "gauss-newton-affine": _sgd_ph(
+        "Gauss-Newton, 2×2 blocks, every 5th step", **EVERY_FIFTH, blocks="affine"
+    ),
+    "signed": _sgd_ph("SGD-PH, ones, signed average", negative_curvature="average"),
+    "clamped": _sgd_ph("SGD-PH, ones, negative is none", negative_curvature="zero", max_preconditioner=1.0),
+    "adam-channelwise": Contender(
+        "SGDM, Adam on channel-wise", "adam-channelwise", {}, {"channelwise_lr": (2e-4, 4e-3)}
+    ),
+    "adamw": Contender("AdamW", "adamw", own=ADAM),
+    "soap": Contender("SOAP", "soap", own={**ADAM, "lr": (1e-3, 3e-2)}),
+    "muon-adamw": Contender("Muon, AdamW on the rest", "muon-adamw", own=MUON),
+    "muon-adamw-wn": Contender("Muon, AdamW, decoupled", "muon-adamw-wn", own=MUON),
+    "muon-ph": _mixed("Muon, SGD-PH on channel-wise", probe="ones"),
+    "muon-gradient": _mixed("Muon, |g|, one at a time", probe="gradient"),
+    "muon-gradient-all": _mixed("Muon, |g|, all at once", probe="gradient", refresh="all"),
+    "muon-gauss-newton": _mixed("Muon, Gauss-Newton, all, every 5th step", **EVERY_FIFTH),
+}
+"""By key. *One at a time*, *all*: which parameters' Hessian, or what stands in for it, is refreshed at a step."""
+
+
+def available(task: Task) -> list[str]:
+    """List a task's contenders, without those whose options this SGDPH does not have."""
+    known = {*inspect.signature(SGDPH).parameters, "adamw_lr", "channelwise_lr"}
+    return [key for key in (*task.contenders, *task.later) if CONTENDERS[key].options.keys() <= known]
+
+
+def trial_settings(task: Task, contender: Contender) -> list[dict[str, float]]:
+    """Give the settings of each trial: six values of each setting, logarithmic in its range, in a fixed design.
+
+    Every contender has the same design. One with two settings takes its first two columns.
+    """
+    ranges = contender.ranges(task)
+    found = [
+        {name: _value(*bounds, level) for (name, bounds), level in zip(ranges.items(), levels, strict=False)}
+        for levels in DESIGN
+    ]
+    if contender.method == "muon-ph":
+        found = [{**each, "adamw_lr": each["lr"] * ADAMW_SHARE} for each in found]
+    return found
+
+
+def _value(low: float, high: float, level: int) -> float:
+    """Take the middle of one of six equal parts of the range, on a logarithmic scale, to three digits."""
+    return float(f"{low * math.exp((level + 0.5) / TRIALS * math.log(high / low)):.3g}")

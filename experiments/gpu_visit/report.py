@@ -1,0 +1,224 @@
+"""Tables and the picture of a visit, from its log."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import fmean, stdev
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from experiments.alignment import Alignment, medians
+from experiments.gpu_visit.contenders import CONTENDERS
+from experiments.gpu_visit.jobs import ALIGNED, Job, Row, best_trial, read_rows
+from experiments.gpu_visit.tasks import TASKS
+from experiments.reports.intervals import Difference, paired
+from experiments.reports.plots import COLOURS
+from experiments.reports.tables import markdown
+
+__all__ = ["PARTS", "QUESTIONS", "REFERENCES", "VisitLog", "figure"]
+
+REFERENCES = {task: "muon-adamw" if task in ("speedrun", "language") else "sgdm" for task in TASKS}
+"""Task → the contender that all others are compared with."""
+
+QUESTIONS: Mapping[str, tuple[str, str]] = {
+    "Is it the Hessian? Ones against no Hessian": ("sgd-ph", "gradient"),
+    "Rademacher against no Hessian": ("sgd-ph-rademacher", "gradient"),
+    "Gauss-Newton against no Hessian, all at once": ("gauss-newton-all", "gradient-all"),
+    "Gauss-Newton against no Hessian, one at a time": ("gauss-newton", "gradient"),
+    "2×2 blocks against the diagonal": ("gauss-newton-affine", "gauss-newton-all"),
+    "Signed average against absolute values": ("signed", "sgd-ph"),
+    "Negative as none against absolute values": ("clamped", "sgd-ph"),
+    "Is it the normalized step? No Hessian against SGDM": ("gradient", "sgdm"),
+    "The same, both decoupled": ("gradient", "sgdm-wn"),
+    "All at once against one at a time": ("gradient-all", "gradient"),
+    "No Hessian against Adam's step": ("gradient", "adam-channelwise"),
+    "SGD-PH against AdamW": ("sgd-ph", "adamw"),
+    "Does the recipe win? Muon and |g| against Muon and AdamW": ("muon-gradient-all", "muon-adamw"),
+    "The same, one at a time": ("muon-gradient", "muon-adamw"),
+    "Muon and SGD-PH against Muon and |g|": ("muon-ph", "muon-gradient"),
+    "Muon and Gauss-Newton against Muon and |g|": ("muon-gauss-newton", "muon-gradient-all"),
+    "Decoupling alone, under Muon": ("muon-adamw-wn", "muon-adamw"),
+    "Muon and AdamW against SOAP": ("muon-adamw", "soap"),
+    "Muon and AdamW against AdamW": ("muon-adamw", "adamw"),
+}
+"""Question → first and second contender; a positive difference is in favour of the first."""
+
+
+class VisitLog:
+    """The rows of a log that came to their end.
+
+    Args:
+        file: The log.
+    """
+
+    def __init__(self, file: Path) -> None:
+        self.rows: list[Row] = [
+            row for row in read_rows(file) if "error" not in row and row["scale"] == "full"
+        ]
+
+    def scores(self, task: str, contender: str) -> dict[int, float]:
+        """Give seed → final score of the runs that count."""
+        return {
+            row["number"]: row["score"]
+            for row in self.rows
+            if (row["task"], row["contender"], row["phase"]) == (task, contender, "seed")
+            and row["score"] is not None
+            and row["loss"] is not None
+        }
+
+    def difference(self, task: str, first: str, second: str) -> Difference | None:
+        """Compare two contenders over the seeds that both have; None without any."""
+        one, two = self.scores(task, first), self.scores(task, second)
+        both = sorted(one.keys() & two.keys())
+        return paired([one[seed] for seed in both], [two[seed] for seed in both]) if both else None
+
+    def milliseconds(self, task: str, contender: str) -> float | None:
+        """Give the measured time of a step, with the GPU for itself."""
+        job = Job(task, contender, "timing")
+        return next((row["milliseconds"] for row in self.rows if Job.of(row) == job), None)
+
+    def contenders(self, task: str) -> list[str]:
+        """List the contenders with at least one run that counts, the best mean first."""
+        found = [key for key in _everyone(task) if self.scores(task, key)]
+        return sorted(found, key=lambda key: -fmean(self.scores(task, key).values()))
+
+
+def _everyone(task: str) -> tuple[str, ...]:
+    return (*TASKS[task].contenders, *TASKS[task].later)
+
+
+def _sign(task: str) -> tuple[str, int]:
+    """Give the unit of a task's score, and the digits to show."""
+    return ("bits per byte, negative", 4) if TASKS[task].is_text else ("%", 2)
+
+
+def scores(log: VisitLog) -> str:
+    """Write every contender of every task: settings, score, difference from the reference, time of a step."""
+    lines = []
+    for task in TASKS:
+        for key in log.contenders(task):
+            values = [*log.scores(task, key).values()]
+            _, digits = _sign(task)
+            best = best_trial(Job(task, key, "seed"), log.rows)
+            settings = "" if best is None else ", ".join(f"{n} {v:.3g}" for n, v in best["settings"].items())
+            spread = f" ± {stdev(values):.{digits}f}" if len(values) > 1 else ""
+            own = log.milliseconds(task, key)
+            lines.append(
+                [
+                    TASKS[task].label,
+                    CONTENDERS[key].label,
+                    f"{fmean(values):.{digits}f}{spread} ({len(values)})",
+                    _interval(log.difference(task, key, REFERENCES[task]), digits)
+                    if key != REFERENCES[task]
+                    else "",
+                    "–" if own is None else f"{own:.2f}",
+                    settings.replace("_", " "),
+                ]
+            )
+    return markdown(
+        ["", "", "score (seeds)", "difference from the reference", "ms a step", "chosen settings"], lines
+    )
+
+
+def answers(log: VisitLog) -> str:
+    """Write the answer to each question, with its interval, for each task that has both contenders."""
+    lines = []
+    for question, (first, second) in QUESTIONS.items():
+        for task in TASKS:
+            difference = log.difference(task, first, second)
+            if difference is not None:
+                _, digits = _sign(task)
+                verdict = _verdict(difference)
+                lines.append([question, TASKS[task].label, _interval(difference, digits), verdict])
+    return markdown(["question", "task", "difference (95% interval)", "answer"], lines)
+
+
+def grid(log: VisitLog) -> str:
+    """Write all trials, so that you can see that the effort was equal."""
+    lines = []
+    for task in TASKS:
+        for key in _everyone(task):
+            trials = [row for row in log.rows if Job.of(row) == Job(task, key, "trial", row["number"])]
+            cells = [_trial(row, task) for row in sorted(trials, key=lambda row: row["number"])]
+            if cells:
+                lines.append([TASKS[task].label, CONTENDERS[key].label, *cells])
+    most = max((len(line) for line in lines), default=2) - 2
+    return markdown(["", "", *(f"trial {number + 1}" for number in range(most))], lines)
+
+
+def alignment(log: VisitLog) -> str:
+    """Write the medians of the cosine of H·1 and −g by kind of parameter."""
+    parts = []
+    for task in ALIGNED:
+        rows = [row for row in log.rows if Job.of(row) == Job(task, "sgd-ph", "alignment")]
+        for row in rows:
+            parts += [
+                f"{TASKS[task].label.split(',')[0]}, width 64:",
+                medians([Alignment(**each) for each in row["alignment"]]),
+            ]
+    return "\n\n".join(parts)
+
+
+PARTS = {"scores": scores, "answers": answers, "grid": grid, "alignment": alignment}
+"""Parts of the page Results that a visit's log fills in."""
+
+
+def _interval(difference: Difference | None, digits: int) -> str:
+    if difference is None:
+        return "–"
+    if difference.seeds == 1:
+        return f"{difference.mean:+.{digits}f} (one seed)"
+    low, high = difference.mean - difference.half_width, difference.mean + difference.half_width
+    return f"{difference.mean:+.{digits}f} ({low:+.{digits}f} to {high:+.{digits}f})"
+
+
+def _verdict(difference: Difference) -> str:
+    if difference.seeds == 1 or difference.includes_zero:
+        return "not told apart"
+    return "better" if difference.mean > 0 else "worse"
+
+
+def _trial(row: Row, task: str) -> str:
+    _, digits = _sign(task)
+    return "diverged" if row["score"] is None or row["loss"] is None else f"{row['score']:.{digits}f}"
+
+
+def figure(log: VisitLog) -> Figure:
+    """Draw each task's contenders by their difference from the reference, with 95% intervals."""
+    tasks = [task for task in TASKS if log.contenders(task)]
+    drawn = Figure(
+        figsize=(7.5, 1.2 + 0.32 * sum(len(log.contenders(t)) + 2 for t in tasks)), layout="constrained"
+    )
+    heights = [len(log.contenders(task)) + 1 for task in tasks]
+    grid = drawn.subplots(max(1, len(tasks)), 1, squeeze=False, gridspec_kw={"height_ratios": heights or [1]})
+    axes: Sequence[Axes] = list(grid[:, 0])
+    for axis, task in zip(axes, tasks, strict=False):
+        _forest(axis, log, task)
+    return drawn
+
+
+def _forest(axis: Axes, log: VisitLog, task: str) -> None:
+    reference = REFERENCES[task]
+    for place, key in enumerate(reversed(log.contenders(task))):
+        difference = log.difference(task, key, reference)
+        if difference is None:
+            continue
+        half = difference.half_width if difference.seeds > 1 else 0.0
+        colour = (
+            COLOURS[6]
+            if key == reference or difference.includes_zero
+            else COLOURS[2 if difference.mean > 0 else 1]
+        )
+        axis.errorbar(
+            difference.mean, place, xerr=0 if key == reference else half, fmt="o", color=colour, capsize=3
+        )
+    axis.set_yticks(
+        range(len(log.contenders(task))), [CONTENDERS[key].label for key in reversed(log.contenders(task))]
+    )
+    axis.axvline(0, color="grey", linewidth=0.8)
+    unit = "bits per byte less" if TASKS[task].is_text else "points of test accuracy more"
+    axis.set_xlabel(f"{unit} than {CONTENDERS[reference].label}")
+    axis.set_title(TASKS[task].label, loc="left")
+    axis.grid(axis="x", alpha=0.3)

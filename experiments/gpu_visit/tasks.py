@@ -1,0 +1,172 @@
+"""What is trained: networks, data, lengths, and who competes on each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+__all__ = ["TASKS", "Task", "lr_factor", "tasks_at"]
+
+WARM_UP = 0.15
+SMOKE_STEPS = 90
+
+
+def lr_factor(progress: float) -> float:
+    """Give the factor on all learning rates: it rises for the first 15% of a training, then falls to zero.
+
+    Args:
+        progress: Share of the training that is over, in [0, 1).
+    """
+    return min((progress + 0.01) / WARM_UP, (1 - progress) / (1 - WARM_UP))
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One competition.
+
+    Args:
+        name: Its key in :data:`TASKS`.
+        label: What tables call it.
+        network: A key of :data:`experiments.networks.NETWORKS`, ``"speedrun"`` or ``"language"``.
+        width: Channels of its first layer, or of each position.
+        batch_size: Images, or sequences.
+        trial_length: Length of a trial, in epochs for images and in steps for text.
+        length: Length of a run that counts, likewise.
+        contenders: Keys of :data:`experiments.gpu_visit.contenders.CONTENDERS`, the most important first.
+        ranges: Which learning rates and decays SGD searches; see :mod:`experiments.gpu_visit.contenders`.
+        train_size: Training images of a run; None is all.
+        augmentation: ``"crop"``, as usual for CIFAR, or ``"translate"``, as in the speedrun.
+        label_smoothing: Of the training loss.
+        mirrored: Whether the test averages each image with its mirror image.
+        depth: Blocks of the language model.
+        context: Bytes of a sequence.
+        tier: 1 is run first.
+        later: More contenders, which are run with the tasks of the next tier.
+    """
+
+    name: str
+    label: str
+    network: str
+    width: int
+    batch_size: int
+    trial_length: int
+    length: int
+    contenders: tuple[str, ...]
+    ranges: str
+    train_size: int | None = None
+    augmentation: str = "crop"
+    label_smoothing: float = 0.0
+    mirrored: bool = False
+    depth: int = 4
+    context: int = 256
+    tier: int = 1
+    later: tuple[str, ...] = ()
+
+    @property
+    def is_text(self) -> bool:
+        """Whether it is about text, and scored by the loss."""
+        return self.network == "language"
+
+
+CONTROLS = (
+    *("sgdm", "sgd-ph", "gradient", "gauss-newton-all", "sgd-ph-rademacher", "gradient-all"),
+    *("adamw", "adam-channelwise", "muon-adamw", "muon-gradient"),
+)
+CURVATURES = ("gauss-newton", "gauss-newton-affine", "signed", "clamped")
+RACERS = (
+    *(
+        "sgdm",
+        "adamw",
+        "muon-adamw",
+        "muon-gradient-all",
+        "muon-gauss-newton",
+        "muon-ph",
+        "soap",
+        "muon-gradient",
+    ),
+)
+
+TASKS: Mapping[str, Task] = {
+    task.name: task
+    for task in (
+        Task(
+            "vgg11",
+            "VGG-11 without norm",
+            "vgg11",
+            64,
+            128,
+            3,
+            8,
+            ("sgdm-wn", *CONTROLS),
+            "plain",
+            train_size=20_000,
+            later=CURVATURES,
+        ),
+        Task(
+            "speedrun",
+            "Speedrun network",
+            "speedrun",
+            64,
+            512,
+            3,
+            8,
+            RACERS,
+            "normalized",
+            augmentation="translate",
+            label_smoothing=0.2,
+            mirrored=True,
+        ),
+        Task("language", "Language model", "language", 192, 32, 200, 800, (*RACERS, "muon-adamw-wn"), "text"),
+        Task(
+            "resnet18",
+            "ResNet-18, width 32",
+            "resnet18",
+            32,
+            128,
+            3,
+            8,
+            CONTROLS,
+            "normalized",
+            train_size=20_000,
+            tier=2,
+        ),
+        Task(
+            "resnet18-b1024",
+            "ResNet-18, width 32, batch 1,024",
+            "resnet18",
+            32,
+            1024,
+            3,
+            8,
+            CONTROLS,
+            "large batch",
+            train_size=20_000,
+            tier=3,
+        ),
+    )
+}
+"""By name."""
+
+
+def tasks_at(scale: str) -> dict[str, Task]:
+    """Give the tasks at a scale.
+
+    Args:
+        scale: ``"full"``, as they are. ``"smoke"``, with as many steps as it takes to record all graphs.
+            ``"tiny"``, so small that a processor runs all of them.
+    """
+    change = {"full": lambda task: task, "smoke": _smoke, "tiny": _tiny}[scale]
+    return {name: change(task) for name, task in TASKS.items()}
+
+
+def _smoke(task: Task) -> Task:
+    if task.is_text:
+        return replace(task, trial_length=SMOKE_STEPS)
+    return replace(task, trial_length=1, train_size=min(40_000, SMOKE_STEPS * task.batch_size))
+
+
+def _tiny(task: Task) -> Task:
+    if task.is_text:
+        return replace(task, width=8, depth=1, context=16, batch_size=2, trial_length=2, length=3)
+    width = {"speedrun": 2, "vgg11": 4, "resnet18": 2}[task.network]
+    return replace(task, width=width, batch_size=8, trial_length=1, length=1, train_size=16)
