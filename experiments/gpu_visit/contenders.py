@@ -23,6 +23,7 @@ SGD: Mapping[str, dict[str, Range]] = {
     "plain": {"lr": (0.003, 0.1), "weight_decay": (1e-4, 2e-3)},
     "normalized": {"lr": (0.01, 0.3), "weight_decay": (3e-4, 6e-3)},
     "large batch": {"lr": (0.04, 1.2), "weight_decay": (3e-4, 6e-3)},
+    "speedrun": {"lr": (0.05, 1.5), "weight_decay": (3e-4, 6e-3)},
     "text": {"lr": (0.01, 0.3), "weight_decay": (1e-6, 2e-5)},
 }
 """By :attr:`Task.ranges`: learning rates span a factor of about 30, decays one of 20."""
@@ -80,8 +81,8 @@ CONTENDERS: Mapping[str, Contender] = {
     "sgdm-wn": Contender("SGDM, decoupled", "sgdm-wn"),
     "sgd-ph": _sgd_ph("SGD-PH, ones", probe="ones"),
     "sgd-ph-rademacher": _sgd_ph("SGD-PH, rademacher", probe="rademacher"),
-    "gradient": _sgd_ph("|g|, one at a time", probe="gradient"),
-    "gradient-all": _sgd_ph("|g|, all at once", probe="gradient", refresh="all"),
+    "gradient": _sgd_ph("By gradient, one at a time", probe="gradient"),
+    "gradient-all": _sgd_ph("By gradient, all at once", probe="gradient", refresh="all"),
     "gauss-newton": _sgd_ph("Gauss-Newton, one at a time", curvature="gauss-newton"),
     "gauss-newton-all": _sgd_ph("Gauss-Newton, all, every 5th step", **EVERY_FIFTH),
     "gauss-newton-affine": _sgd_ph(
@@ -97,8 +98,8 @@ CONTENDERS: Mapping[str, Contender] = {
     "muon-adamw": Contender("Muon, AdamW on the rest", "muon-adamw", own=MUON),
     "muon-adamw-wn": Contender("Muon, AdamW, decoupled", "muon-adamw-wn", own=MUON),
     "muon-ph": _mixed("Muon, SGD-PH on channel-wise", probe="ones"),
-    "muon-gradient": _mixed("Muon, |g|, one at a time", probe="gradient"),
-    "muon-gradient-all": _mixed("Muon, |g|, all at once", probe="gradient", refresh="all"),
+    "muon-gradient": _mixed("Muon, by gradient, one at a time", probe="gradient"),
+    "muon-gradient-all": _mixed("Muon, by gradient, all at once", probe="gradient", refresh="all"),
     "muon-gauss-newton": _mixed("Muon, Gauss-Newton, all, every 5th step", **EVERY_FIFTH),
 }
 """By key. *One at a time*, *all*: which parameters' Hessian, or what stands in for it, is refreshed at a step."""

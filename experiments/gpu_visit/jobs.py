@@ -62,7 +62,8 @@ def plan(tasks: Mapping[str, Task], phases: Sequence[str]) -> list[Job]:
         seeds = [[Job(*pair, "seed", number) for pair in pairs] for number in range(SEEDS)]
         alignment = [Job(name, "sgd-ph", "alignment") for name in ALIGNED if name in tasks and tier == 1]
         jobs += [*trials, *chain(*seeds[:FIRST_SEEDS]), *alignment, *chain(*seeds[FIRST_SEEDS:])]
-    jobs += [Job(task.name, contender, "timing") for task, contender in everyone]
+    by_rank = sorted(everyone, key=lambda pair: (pair[0].tier, available(pair[0]).index(pair[1])))
+    jobs += [Job(task.name, contender, "timing") for task, contender in by_rank]
     return [job for job in jobs if job.phase in phases]
 
 

@@ -111,7 +111,7 @@ TASKS: Mapping[str, Task] = {
             3,
             8,
             RACERS,
-            "normalized",
+            "speedrun",
             augmentation="translate",
             label_smoothing=0.2,
             mirrored=True,
