@@ -14,10 +14,12 @@ __all__ = [
     "Operation",
     "activities",
     "bent_sum",
+    "difference_of_gradients",
     "double_backward",
     "inputs_of",
     "loss_of",
     "product_by_torch",
+    "torch_lacks",
 ]
 
 LENGTH = 6
@@ -51,18 +53,60 @@ def bent_sum(out: Tensor) -> Tensor:
 
 
 def product_by_torch(p: Tensor, v: Tensor, operation: Operation, active: tuple[bool, ...]) -> Tensor:
-    """Hv of that loss, by torch's double backward."""
+    """Hv of that loss, by :func:`double_backward`."""
     return double_backward(lambda: loss_of(p, operation, active), p, v)
 
 
 def double_backward(loss: Callable[[], Tensor], p: Tensor, v: Tensor) -> Tensor:
-    """Hv of any loss, by torch's double backward; zeros where the gradient does not depend on p."""
-    with sdpa_kernel(SDPBackend.MATH):
-        (g,) = torch.autograd.grad(loss(), p, create_graph=True)
-    if not g.requires_grad:
-        return torch.zeros_like(p)
-    (column,) = torch.autograd.grad(g, p, v, allow_unused=True)
+    """Hv of any loss, by torch's double backward; zeros where the gradient does not depend on p.
+
+    Older versions of torch lack the second derivative of some operations. There it is the difference of gradients, so p
+    must be in double precision.
+    """
+    try:
+        with sdpa_kernel(SDPBackend.MATH):
+            (g,) = torch.autograd.grad(loss(), p, create_graph=True)
+        if not g.requires_grad:
+            return torch.zeros_like(p)
+        (column,) = torch.autograd.grad(g, p, v, allow_unused=True)
+    except RuntimeError as error:
+        if not torch_lacks(error) or p.dtype is not torch.float64:
+            raise
+        return difference_of_gradients(loss, p, v)
     return torch.zeros_like(p) if column is None else column
+
+
+def torch_lacks(error: RuntimeError) -> bool:
+    """Whether torch says that it has no derivative of an operation."""
+    return "derivative for aten::" in str(error)
+
+
+def difference_of_gradients(
+    loss: Callable[[], Tensor], p: Tensor, v: Tensor, step: float = 2.0**-6
+) -> Tensor:
+    """Hv by six gradients along v, in error by the sixth power of the step; exact where the loss is quadratic.
+
+    Args:
+        loss: Reads p, which is moved meanwhile and put back.
+        p: A leaf in double precision.
+        v: The direction.
+        step: Near enough that no kink lies between.
+    """
+    start = p.detach().clone()
+
+    def gradient(at: float) -> Tensor:
+        with torch.no_grad():
+            p.copy_(start + at * v)
+        (g,) = torch.autograd.grad(loss(), p)
+        return g
+
+    weights = {1: 3 / 4, 2: -3 / 20, 3: 1 / 60}
+    try:
+        terms = [w * (gradient(n * step) - gradient(-n * step)) / step for n, w in weights.items()]
+    finally:
+        with torch.no_grad():
+            p.copy_(start)
+    return terms[0] + terms[1] + terms[2]
 
 
 def activities(operation: Operation) -> list[tuple[bool, ...]]:

@@ -8,7 +8,7 @@ from typing import cast
 from torch import Tensor
 from torch.autograd.graph import Node
 
-__all__ = ["leaves", "nodes"]
+__all__ = ["leaves", "nodes", "nodes_below"]
 
 
 def nodes(output: Tensor) -> Iterator[Node]:
@@ -16,8 +16,13 @@ def nodes(output: Tensor) -> Iterator[Node]:
 
     Lazy: stop reading, and the rest of the graph is not visited.
     """
+    return nodes_below(output.grad_fn)
+
+
+def nodes_below(start: Node | None) -> Iterator[Node]:
+    """The operation ``start`` and every one that its inputs were made by; as lazy as :func:`nodes`."""
     seen: set[Node] = set()
-    stack = [output.grad_fn]
+    stack = [start]
     while stack:
         node = stack.pop()
         if node is None or node in seen:

@@ -15,6 +15,7 @@ from sgdph_fx.curvature.autograd_graph import leaves, nodes
 from sgdph_fx.curvature.custom_functions import leaves_grads_alone, watched
 from sgdph_fx.curvature.probes import Product
 from sgdph_fx.curvature.reentrant import OpenCheckpoints, reentrant_checkpoints
+from sgdph_fx.curvature.wrong_derivatives import require_right_derivatives
 from sgdph_fx.errors import NoCurvatureError
 
 __all__ = [
@@ -49,7 +50,8 @@ def differentiable_gradient(loss: Tensor, parameter: Tensor) -> Tensor | None:
         parameter, or the parameter requires no gradient. ``parameter.grad`` is not touched.
 
     Raises:
-        NoCurvatureError: if an operation on the way refuses to be differentiated with a graph, or drops it.
+        NoCurvatureError: if an operation on the way refuses to be differentiated with a graph, drops it, or has a next
+            derivative that torch gets wrong.
 
     Example:
         >>> p = torch.tensor([2.0], requires_grad=True)
@@ -59,6 +61,7 @@ def differentiable_gradient(loss: Tensor, parameter: Tensor) -> Tensor | None:
     if not parameter.requires_grad:
         return None
     among = list(nodes(loss))
+    require_right_derivatives(among, parameter)
     with missing_derivatives_explained(), watched(among), leaves_grads_alone([*leaves(loss)], among):
         (gradient,) = torch.autograd.grad(loss, parameter, _seed(loss), create_graph=True, allow_unused=True)
     return gradient
@@ -142,6 +145,7 @@ def product_by_double_backward(loss: Tensor, parameter: Tensor) -> Iterator[Prod
         yield None if gradient is None else block_product(gradient, parameter)
         return
     among = list(nodes(loss))
+    require_right_derivatives(among, parameter)
     with OpenCheckpoints(checkpoints, parameter) as opened:
         with missing_derivatives_explained(), watched(among), leaves_grads_alone([*leaves(loss)], among):
             gradient = opened.gradient(loss, _seed(loss), create_graph=True)

@@ -18,6 +18,7 @@ from torch.autograd.graph import GradientEdge, Node
 
 from sgdph_fx.curvature.autograd_graph import nodes
 from sgdph_fx.curvature.custom_functions import CHECKPOINT, full_name
+from sgdph_fx.curvature.wrong_derivatives import require_right_derivatives
 
 __all__ = ["OpenCheckpoints", "reentrant_checkpoints"]
 
@@ -94,6 +95,8 @@ class OpenCheckpoints:
             made = ctx.run_function(*inputs)
         made = made if isinstance(made, tuple) else (made,)
         pairs = [(y, along) for y, along in zip(made, g, strict=True) if _differentiable(y)]
+        for y, _ in pairs:
+            require_right_derivatives(nodes(y), self._leaf)
         wanted = [t for t in inputs if _differentiable(t)]
         nested = self._open(reentrant_checkpoints(*(y for y, _ in pairs)))
         targets = [*wanted, *([self._leaf] if _is_used(self._leaf, pairs, wanted) else [])]

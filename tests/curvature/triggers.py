@@ -47,9 +47,16 @@ def third_derivative() -> None:
     product(torch.autograd.grad(out.pow(3).sum(), x, create_graph=True)[0].pow(2).sum(), p)
 
 
+def wrong_derivative() -> None:
+    p, x = leaf(), X.clone().requires_grad_()
+    out = F.layer_norm(x * p, (3,)).pow(3).sum()
+    product(torch.autograd.grad(out, x, create_graph=True)[0].pow(2).sum(), p)
+
+
 CURVATURE: tuple[Callable[[], Any], ...] = (
     lambda: through(WithoutGrad),
     writes_gradients,
     third_derivative,
+    wrong_derivative,
     lambda: gauss_newton_diagonal((p := leaf()).tanh().sum(), [p], torch.Generator()),
 )

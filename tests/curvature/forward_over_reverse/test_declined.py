@@ -97,11 +97,14 @@ def test_what_another_version_of_torch_does_not_save_is_declined() -> None:
         saved(SimpleNamespace(), "approximation")  # type: ignore[arg-type]
 
 
-def test_rules_are_of_operations_that_torch_has_or_had() -> None:
+def test_rules_are_of_operations_that_some_torch_has() -> None:
     """A misspelt name would leave an operation to torch in silence."""
     known = {name for name in dir(torch._C._functions) if "Backward" in name}
     elsewhere = {"CopyBackwards"}
+    since_2_12 = {"AminmaxBackward0", "NarrowCopyBackward0", "UpsampleLanczos2DAaBackward0"}
     views = ("View", "UnsafeView", "ReshapeAlias", "ReshapeCopy", "Squeeze", "Unsqueeze", "Alias")
     numbered = {name for name in RULES if name.startswith(views)}
     unknown = RULES.keys() - known - elsewhere - numbered
+    if not known & since_2_12:
+        unknown -= since_2_12
     assert unknown <= {name for name in RULES if name.endswith("_copy")}

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 from torch.nn import functional as F
+from torch.torch_version import TorchVersion
 
 from experiments.networks import build
 from sgdph_fx.curvature.forward_over_reverse import backward_with_product, coverage
@@ -20,6 +21,9 @@ from tests.curvature.by_hand import product_by_hand
 from tests.curvature.networks import IMAGES, LABELS, NETWORKS
 
 pytestmark = pytest.mark.usefixtures("one_thread")
+
+# Before 2.10, autograd asks the driver for a stream and ends the process where there is none.
+needs_driver: Any = pytest.mark.gpu if TorchVersion(torch.__version__) < (2, 10) else lambda test: test
 
 
 def on_fake_gpu(net: nn.Module) -> nn.Module:
@@ -45,6 +49,7 @@ def test_by_hand_the_product_is_the_same(name: str) -> None:
 
 
 # torch fakes no fused GRU cell.
+@needs_driver
 @pytest.mark.parametrize("autocast", [None, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("name", NETWORKS.keys() - {"cells"})
 def test_a_product_asks_the_host_for_nothing(
@@ -68,6 +73,7 @@ def test_a_product_asks_the_host_for_nothing(
         assert coverage(loss, p).fallbacks == {}
 
 
+@needs_driver
 def test_batch_norm_is_cudnns() -> None:
     with FakeTensorMode():
         net = on_fake_gpu(build("resnet18", width=4))
@@ -83,6 +89,7 @@ def _attention(kernel: str, *given: Any) -> Callable[..., Tensor]:
     return lambda q, k, v: call(q, k, v, *given)[0]
 
 
+@needs_driver
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
 @pytest.mark.parametrize(
     "attend",

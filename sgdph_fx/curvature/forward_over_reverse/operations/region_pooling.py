@@ -1,7 +1,7 @@
 """torchvision's region pooling: linear in the image; the regions get no gradient.
 
-torchvision has no second derivative of these operations, and a linear one needs none. Older versions of torchvision
-differentiate them in C++, where the arguments cannot be read; there they have no rule.
+torchvision has no second derivative of these operations, and a linear one needs none. Before 0.27, torchvision
+differentiates them in C++, where the arguments cannot be read; there they have no rule.
 """
 
 from __future__ import annotations

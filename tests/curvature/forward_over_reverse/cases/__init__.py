@@ -13,8 +13,8 @@ from tests.curvature.forward_over_reverse.cases.elementwise import ARITHMETIC, P
 from tests.curvature.forward_over_reverse.cases.layers import LAYERS
 from tests.curvature.forward_over_reverse.cases.losses import LOSSES, REDUCTIONS
 from tests.curvature.forward_over_reverse.cases.matrices import MATRICES
-from tests.curvature.forward_over_reverse.cases.shapes import INDICES, PICK, POOLS, SHAPES
-from tests.products import Operation
+from tests.curvature.forward_over_reverse.cases.shapes import INDICES, PICK, POOLS, SHAPES, SINCE_2_12
+from tests.products import LENGTH, Operation, loss_of, torch_lacks
 
 __all__ = ["KNOWN", "TOLERANCES", "UNKNOWN", "WRITTEN_OUT"]
 
@@ -40,7 +40,19 @@ def _written_into(x: Tensor) -> Tensor:
     return y
 
 
+def _differentiable(operation: Operation) -> bool:
+    p = torch.ones(LENGTH, dtype=torch.float64, requires_grad=True)
+    try:
+        torch.autograd.grad(loss_of(p, operation, (True,) * len(operation[1])), p)
+    except RuntimeError as error:
+        if not torch_lacks(error):
+            raise
+        return False
+    return True
+
+
 KNOWN = LAYERS | PIECEWISE | SMOOTH | ARITHMETIC | LOSSES | REDUCTIONS | SHAPES | POOLS | INDICES | MATRICES
+KNOWN |= {name: operation for name, operation in SINCE_2_12.items() if _differentiable(operation)}
 UNKNOWN: dict[str, Operation] = {
     "power that varies": (lambda x: (x * x + 1) ** x, [IMAGE]),
     "hypot of a value and what it makes": (lambda x: torch.hypot(x, x.cos() + 2), [IMAGE]),
@@ -60,11 +72,14 @@ UNKNOWN: dict[str, Operation] = {
     ),
 }  # fmt: skip
 
-# torch has no second derivative of these under their own name.
+# torch has no second derivative of the first under their own name.
 WRITTEN_OUT: dict[str, Callable[..., Any]] = {
     "hardsigmoid": lambda x: F.relu6(x + 3) / 6,
     "embedding bags": lambda w: w[PICK].sum(1) * w[PICK].mean(1),
     "largest of embeddings": lambda w: w[PICK].amax(1),
+    # Here torch's second derivative is wrong.
+    "torch's weight norm": lambda v, g: g * v / torch.norm_except_dim(v, 2, 0),
+    "torch's weight norm of the last": lambda v, g: g * v / torch.norm_except_dim(v, 2, 2),
 }
 
 TOLERANCES = {
