@@ -215,9 +215,8 @@ def _analysis(
     with one_at_a_time(model), torch.inference_mode(False), untouched(model) if standing else nullcontext():
         if standing:
             restore(model, inplace=True)
-        reading = read_model(model, example_inputs)
-        reading = replace(reading, hints=(*subject.hints, *reading.hints))
-        with without_collection():
+        with read_model(model, example_inputs) as reading, without_collection():
+            reading = replace(reading, hints=(*subject.hints, *reading.hints))
             if standing:
                 yield decide_as_it_stands(model, reading, config, standing)
             else:

@@ -58,6 +58,11 @@ class Found:
         """The memory behind the tensors, without anything else."""
         return Found(memories=self.memories)
 
+    def without_results(self) -> Found:
+        """All but what tensors are that a computation made: nobody holds those, and autograd forbids to undo some."""
+        kept = [r for r in self.records if not (isinstance(r, records.SavedTensor) and r.is_result)]
+        return Found(kept, self.memories, self.empty)
+
 
 def follow(roots: Iterable[Any], known: Iterable[Any] = ()) -> Found:
     """Write down everything that ``roots`` lead to.

@@ -81,6 +81,17 @@ def test_an_adapter_that_merges_by_mode(inputs: Tensor | None, training: bool, h
     assert torch.equal(model.train(training)(x), y)
 
 
+@pytest.mark.parametrize("norm", [nn.utils.spectral_norm, nn.utils.parametrizations.spectral_norm])
+@pytest.mark.parametrize("inputs", [None, torch.rand(1, 3, 8, 8)], ids=["symbolic", "recorded"])
+def test_a_weight_whose_computation_changes_buffers(norm: Callable[..., Any], inputs: Tensor | None) -> None:
+    """The estimate of the largest singular value goes on with each reading of the weight, and not by a look."""
+    model = nn.Sequential(norm(nn.Conv2d(3, 4, 3)), nn.ReLU(), nn.Conv2d(4, 2, 1))
+    before = picture(model)
+    for look in (analyze, param_groups, prepare):
+        look(model, inputs)
+        assert picture(model) == before
+
+
 def test_a_symbolic_trace() -> None:
     model = Restless(
         lambda m, x: (m.notes.append(1), m.conv.register_forward_hook(print), setattr(m, "new", 1))
