@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -17,8 +18,9 @@ def isolated_loss(loss_fn: Callable[[], Tensor], device: torch.device) -> Tensor
     """What ``loss_fn`` returns, with its graph.
 
     Args:
-        loss_fn: Calls any modules. They see copies of their buffers, and random numbers that are drawn again
-            afterwards: those of the CPU and of ``device``. ``DistributedDataParallel`` prepares for no backward.
+        loss_fn: Calls any modules. Those that this thread calls see copies of their buffers, and random numbers that
+            are drawn again afterwards: those of the CPU and of ``device``. ``DistributedDataParallel`` prepares for
+            no backward.
         device: Where the loss is computed.
     """
     on_device = [] if device.type == "cpu" else [device]
@@ -37,11 +39,14 @@ class _BufferCopies:
     """Copies of the buffers of every module that is called, until they are given back."""
 
     def __init__(self) -> None:
+        self._thread = threading.get_ident()
         self._seen: set[nn.Module] = set()
         self._copies: dict[Tensor, Tensor] = {}
         self._kept: list[tuple[dict[str, Any], str, Any]] = []
 
     def lend(self, module: nn.Module, args: object) -> None:
+        if threading.get_ident() != self._thread:  # another training: what it changes has to stay
+            return
         for inner in module.modules():
             if inner not in self._seen:
                 self._seen.add(inner)
