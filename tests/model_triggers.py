@@ -9,6 +9,7 @@ from unittest import mock
 
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.utils import prune
 
 from sgdph_fx import prepare, restore
@@ -63,6 +64,18 @@ def pruned() -> None:
     restore(model, inplace=True)
 
 
+def under_fake_mode() -> None:
+    with FakeTensorMode():
+        model = net()
+    prepare(model)
+
+
+def nested() -> None:
+    model = net()
+    model.parts = nn.Parameter(torch.nested.nested_tensor([torch.ones(2), torch.ones(3)]))
+    prepare(model)
+
+
 def under_inference_mode() -> None:
     with torch.inference_mode():
         model = net()
@@ -101,6 +114,8 @@ MODEL_TRIGGERS: tuple[Callable[[], Any], ...] = (
     lambda: torch.jit.script(prepared()),
     pruned,
     under_inference_mode,
+    under_fake_mode,
+    nested,
     not_reached,
     lambda: prepared()[0].weight.zero_(),
     with_another_shape,

@@ -29,7 +29,9 @@ def copy_of(model: nn.Module) -> nn.Module:
     Raises:
         UncopyableModelError: if the model has no deep copy, or the copy would still use parts of the original.
     """
-    memo: dict[int, Any] = {}
+    memo = {
+        id(p): _copy_of_sparse(p) for p in model.parameters() if p.layout not in (torch.strided, torch.jagged)
+    }
     with one_at_a_time(model):
         try:
             # With gradients, TorchScript copies its parameters into results of a computation.
@@ -43,6 +45,11 @@ def copy_of(model: nn.Module) -> nn.Module:
             ) from error
         _Rebinding(model, copied, memo).run()
     return copied
+
+
+def _copy_of_sparse(parameter: nn.Parameter) -> Any:
+    """What PyTorch's own deep copy of a parameter cannot do."""
+    return nn.Parameter(parameter.detach().clone(), parameter.requires_grad)
 
 
 def _complete(model: nn.Module, copied: nn.Module, memo: dict[int, Any]) -> None:
