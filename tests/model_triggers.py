@@ -99,6 +99,14 @@ def with_another_shape() -> None:
     prepared()[0].weight.data = torch.zeros(1)
 
 
+def without_weight() -> None:
+    prepared()[0].weight = None
+
+
+def tied_afterwards() -> None:
+    prepared()[0].weight = prepared()[0].weight
+
+
 NAMED = net()
 NAMED[0].forward = lambda x: NAMED[1](x)
 
@@ -119,6 +127,9 @@ MODEL_TRIGGERS: tuple[Callable[[], Any], ...] = (
     not_reached,
     lambda: prepared()[0].weight.zero_(),
     with_another_shape,
+    without_weight,
+    tied_afterwards,
+    lambda: torch.from_dlpack(prepared()[0].weight.detach()),
     lambda: prepare(nn.Sequential(Tampered(lambda y: y[3:, 0, 0, math.floor(9)])), X),
     lambda: prepare(nn.Sequential(Tampered(lambda y: y[:, :1])), X),
     lambda: prepare(nn.Sequential(Tampered(lambda y: 2 * y)), X),

@@ -117,6 +117,22 @@ def test_a_checkpoint_that_is_not_the_plan_s() -> None:
         plan.restore_state_dict({k: v for k, v in prepared.items() if k != "0.gain"})
     with pytest.raises(PlanMismatchError, match=r"0\.gain has shape \(3,\), planned \(4,\)"):
         plan.restore_state_dict({**prepared, "0.gain": torch.ones(3)})
+    for value in (
+        None,
+        "text",
+        torch.ones(2).long(),
+        torch.ones(2, dtype=torch.cfloat),
+        torch.ones(2).to_sparse(),
+    ):
+        with pytest.raises(
+            PlanMismatchError, match=r"0\.gain is .*a dense tensor of floating point is needed"
+        ):
+            plan.restore_state_dict({**prepared, "0.gain": value})
+    for other in ([prepared], None, {**prepared, 3: torch.ones(1)}):
+        with pytest.raises(
+            PlanMismatchError, match=r"`state_dict\(\)` is needed|the key 3, which is no name"
+        ):
+            plan.restore_state_dict(other)
 
 
 def test_a_checkpoint_of_a_model_that_was_prepared_before_its_plan_was_made() -> None:
