@@ -43,17 +43,19 @@ class Decoupled(NeedsPlainWeight):
         _, _, *rest = tuple(super().__reduce_ex__(protocol))
         return (_new, (self.plain_class, tuple(self._filters)), *rest)
 
-    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: Any) -> None:
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Tensor], prefix: str, local_metadata: dict[str, Any], *args: Any
+    ) -> None:
+        assigns = local_metadata.get("assign_to_params_buffers", False)
         for name, filters in self._filters.items():
             if prefix + name in state_dict:
                 value = state_dict.pop(prefix + name)
-                parts = (
-                    decompose(_like(self, name, value), filters)
-                    if isinstance(value, Tensor)
-                    else (value, value)
-                )
+                if isinstance(value, Tensor):
+                    parts = decompose(value if assigns else _cast(self, name, value), filters)
+                else:
+                    parts = value, value  # PyTorch refuses it in its own words
                 state_dict.update(zip((prefix + n for n in decoupled_names(name)), parts, strict=True))
-        super()._load_from_state_dict(state_dict, prefix, *args)  # type: ignore[misc]
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, *args)  # type: ignore[misc]
 
 
 def decoupled_class(plain_class: type[nn.Module], names: tuple[str, ...]) -> type[nn.Module]:
@@ -140,10 +142,10 @@ def _new_weight(module: Any, name: str, value: Any) -> Tensor:
     return value.detach()
 
 
-def _like(module: Any, name: str, value: Tensor) -> Tensor:
-    """A weight of a checkpoint, cast from integers or complex numbers as PyTorch does where it loads a plain one."""
+def _cast(module: Any, name: str, value: Tensor) -> Tensor:
+    """A weight of a checkpoint in the dtype of the module. The norms of halves would be rounded, so it is cast first."""
     direction: Tensor = getattr(module, decoupled_names(name)[0])
-    return value if value.is_floating_point() else value.to(direction.dtype)
+    return value.to(direction.dtype)
 
 
 def plain_class_of(module: nn.Module) -> type[nn.Module]:

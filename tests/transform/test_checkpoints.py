@@ -165,7 +165,7 @@ def test_a_saved_plan_that_decouples_both_is_refused() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:Casting complex values")
-@pytest.mark.parametrize("dtype", [torch.int32, torch.cfloat, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [torch.int32, torch.cfloat, torch.float64, torch.bfloat16, torch.float16])
 def test_a_plain_weight_of_another_dtype_is_cast_as_torch_casts_it(dtype: torch.dtype) -> None:
     plain = nn.Conv2d(3, 4, 3)
     model = prepare(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU())).model
