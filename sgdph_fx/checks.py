@@ -158,13 +158,19 @@ def check_optimizer(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
 
     Raises:
         StaleOptimizerError: if it lacks one, or holds one that is not the model's; the message names them.
-        OptimizerError: if it is SGDPH, and no parameter has order 2 though some look channel-wise.
+        OptimizerError: if it is SGDPH, and no parameter has order 2 though some look channel-wise; if the two are no
+            model and no optimizer.
 
     >>> from torch import nn
     >>> from sgdph_fx import SGDPH, check_optimizer, prepare
     >>> model, param_groups, _ = prepare(nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3)))
     >>> check_optimizer(model, SGDPH(param_groups, lr=0.1))
     """
+    if not isinstance(model, nn.Module) or not isinstance(getattr(optimizer, "param_groups", None), list):
+        raise OptimizerError(
+            f"check_optimizer takes the model and then its optimizer; these are a {type(model).__name__} and a "
+            f"{type(optimizer).__name__}."
+        )
     held = {id(p) for group in optimizer.param_groups for p in group["params"]}
     own = {id(p): name for name, p in model.named_parameters()}
     lacking = [name for name, p in model.named_parameters() if p.requires_grad and id(p) not in held]

@@ -49,7 +49,7 @@ class Decoupled(NeedsPlainWeight):
         assigns = local_metadata.get("assign_to_params_buffers", False)
         for name, filters in self._filters.items():
             if prefix + name in state_dict:
-                value = state_dict.pop(prefix + name)
+                value: Any = state_dict.pop(prefix + name)
                 if isinstance(value, Tensor):
                     parts = decompose(value if assigns else _cast(self, name, value), filters)
                 else:
@@ -143,7 +143,7 @@ def _new_weight(module: Any, name: str, value: Any) -> Tensor:
 
 
 def _cast(module: Any, name: str, value: Tensor) -> Tensor:
-    """A weight of a checkpoint in the dtype of the module. The norms of halves would be rounded, so it is cast first."""
+    """A weight of a checkpoint in the dtype of the module: norms that are taken of halves would be rounded."""
     direction: Tensor = getattr(module, decoupled_names(name)[0])
     return value.to(direction.dtype)
 
