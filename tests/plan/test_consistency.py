@@ -103,6 +103,17 @@ def test_filters_that_are_not_the_model_s_leave_every_convolution_as_it_was() ->
         assert all(torch.equal(value, model.state_dict()[name]) for name, value in before.items())
 
 
+def test_a_weight_of_complex_numbers_has_no_direction() -> None:
+    plan, other = analyze(net()), net()
+    other[6].weight = nn.Parameter(torch.randn(2, 6, 1, 1, dtype=torch.cfloat))  # type: ignore[index, union-attr, operator]
+    with pytest.raises(PlanMismatchError, match=r"6\.weight is torch\.complex64.*for dense real numbers"):
+        plan.apply(other, inplace=True)
+    assert type(other[0]) is nn.Conv2d  # type: ignore[index]
+    (entry,) = analyze(nn.Sequential(nn.Conv2d(3, 4, 3, dtype=torch.cfloat))).convolutions
+    assert not entry.decouple
+    assert "its weight is complex" in entry.reason
+
+
 def test_a_plan_is_applied_to_a_module_only() -> None:
     with pytest.raises(PlanMismatchError, match=r"applied to a torch\.nn\.Module; this is int"):
         analyze(net()).apply(3)  # type: ignore[arg-type]
