@@ -83,10 +83,16 @@ def as_before_or_restored(made: tuple[nn.Module, Any]) -> str:
 
 def trains_on(made: tuple[nn.Module, SGDPH, Any]) -> str:
     model, optimizer, parameters = made
-    if parameters is not None and not same(parameters, list(model.parameters())):
+    left = len(torch_modules._global_forward_pre_hooks)
+    torch_modules._global_forward_pre_hooks.clear()
+    if parameters is not None and not same(parameters[0], list(model.parameters())):
         return "a parameter changed without a step"
-    if torch_modules._global_forward_pre_hooks or torch_modules._global_forward_hooks:
-        return "a hook on all modules is left"
+    if parameters is not None and any(
+        a is not b for a, b in zip(parameters[1], model.buffers(), strict=True)
+    ):
+        return "a buffer is another one"
+    if left > 1:
+        return "hooks on all modules are left"
     train(model, optimizer)
     optimizer.load_state_dict(optimizer.state_dict())
     return "" if all(bool(p.isfinite().all()) for p in model.parameters()) else "a parameter is not finite"
@@ -121,7 +127,7 @@ def beside_a_step() -> tuple[nn.Module, SGDPH, Any]:
 
 def beside_a_backward() -> tuple[nn.Module, SGDPH, Any]:
     model, optimizer = trained()
-    return model, optimizer, copy.deepcopy(list(model.parameters()))
+    return model, optimizer, (copy.deepcopy(list(model.parameters())), list(model.buffers()))
 
 
 def two_states() -> tuple[SGDPH, Any, Any]:

@@ -24,22 +24,25 @@ def isolated_loss(loss_fn: Callable[[], Tensor], device: torch.device) -> Tensor
         device: Where the loss is computed.
     """
     on_device = [] if device.type == "cpu" else [device]
-    lent = _BufferCopies()
-    handle = register_module_forward_pre_hook(lent.lend)
     device_type = "cuda" if device.type == "cpu" else device.type
+    lent, handle = _BufferCopies(), None
     try:
+        handle = register_module_forward_pre_hook(lent.lend)
         with torch.random.fork_rng(on_device, device_type=device_type), torch.enable_grad():
             return loss_fn()
     finally:
-        handle.remove()
-        lent.give_back()
+        try:
+            lent.give_back()
+        finally:
+            if handle is not None:
+                handle.remove()
 
 
 class _BufferCopies:
     """Copies of the buffers of every module that is called, until they are given back."""
 
     def __init__(self) -> None:
-        self._thread = threading.get_ident()
+        self._thread: int | None = threading.get_ident()
         self._seen: set[nn.Module] = set()
         self._copies: dict[Tensor, Tensor] = {}
         self._kept: list[tuple[dict[str, Any], str, Any]] = []
@@ -69,5 +72,6 @@ class _BufferCopies:
         where[name] = value
 
     def give_back(self) -> None:
+        self._thread = None  # nothing is lent any more
         for where, name, value in reversed(self._kept):
             where[name] = value

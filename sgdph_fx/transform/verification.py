@@ -179,7 +179,7 @@ def _tolerance(tensor: Tensor) -> float:
 
 
 def _relative(after: Tensor, before: Tensor) -> float:
-    """max |y' - y| / max |y|, where places that are not finite have to be the same."""
+    """Max |y' - y| / max |y|, where places that are not finite have to be the same."""
     if not before.numel():
         return 0.0
     same = (after == before) | (after.isnan() & before.isnan())
