@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.nn.parameter import is_lazy
 
@@ -22,6 +23,7 @@ from sgdph_fx.errors import (
 )
 from sgdph_fx.plan.entries import Hint
 from sgdph_fx.plan.wording import first_few
+from sgdph_fx.trace.memory import components
 
 __all__ = ["Subject", "accept", "check_optimizer", "require_preparable"]
 
@@ -87,17 +89,32 @@ def _require_module(model: object) -> nn.Module:
         raise NotAModuleError(f"A torch.nn.Module is needed; this is a {type(model).__name__}.")
     for owner, module in model.named_modules():
         for name, tensor in (*module._parameters.items(), *module._buffers.items()):
-            if is_lazy(tensor):
-                raise UninitializedModelError(
-                    f"{owner or 'The model'} ({type(module).__name__}) is lazy and has no shape yet: its {name} is "
-                    "uninitialized. Run the model once on an input, then prepare it."
-                )
-            if tensor is not None and tensor.is_inference():
-                raise ModelError(
-                    f"{owner or 'The model'} ({type(module).__name__}) was made under torch.inference_mode, so its "
-                    f"{name} can never be trained. Build and load the model outside of it."
-                )
+            if tensor is not None:
+                _require_readable(f"{owner or 'The model'} ({type(module).__name__})", name, tensor)
     return model
+
+
+def _require_readable(owner: str, name: str, tensor: Tensor) -> None:
+    if is_lazy(tensor):
+        raise UninitializedModelError(
+            f"{owner} is lazy and has no shape yet: its {name} is uninitialized. Run the model once on an input, then "
+            "prepare it."
+        )
+    if tensor.is_inference():
+        raise ModelError(
+            f"{owner} was made under torch.inference_mode, so its {name} can never be trained. Build and load the "
+            "model outside of it."
+        )
+    if "FakeTensor" in {kind.__name__ for kind in type(tensor).__mro__}:
+        raise ModelError(
+            f"{owner} was made under a FakeTensorMode, so its {name} has no numbers to decide by. Build the model "
+            'outside of it, or with device="meta".'
+        )
+    if tensor.is_nested and tensor.layout is torch.strided and tensor.requires_grad:
+        raise ModelError(
+            f"{owner} has a nested {name}, which has no one shape and cannot be trained. Make it with "
+            "layout=torch.jagged, or a parameter of each part."
+        )
 
 
 def _unwrapped(model: nn.Module, inplace: bool) -> nn.Module:
@@ -141,13 +158,19 @@ def check_optimizer(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
 
     Raises:
         StaleOptimizerError: if it lacks one, or holds one that is not the model's; the message names them.
-        OptimizerError: if it is SGDPH, and no parameter has order 2 though some look channel-wise.
+        OptimizerError: if it is SGDPH, and no parameter has order 2 though some look channel-wise; if the two are no
+            model and no optimizer.
 
     >>> from torch import nn
     >>> from sgdph_fx import SGDPH, check_optimizer, prepare
     >>> model, param_groups, _ = prepare(nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3)))
     >>> check_optimizer(model, SGDPH(param_groups, lr=0.1))
     """
+    if not isinstance(model, nn.Module) or not isinstance(getattr(optimizer, "param_groups", None), list):
+        raise OptimizerError(
+            f"check_optimizer takes the model and then its optimizer; these are a {type(model).__name__} and a "
+            f"{type(optimizer).__name__}."
+        )
     held = {id(p) for group in optimizer.param_groups for p in group["params"]}
     own = {id(p): name for name, p in model.named_parameters()}
     lacking = [name for name, p in model.named_parameters() if p.requires_grad and id(p) not in held]
@@ -181,12 +204,21 @@ def _require_trainable(model: nn.Module) -> None:
 def _require_finite(model: nn.Module) -> None:
     """Raises :class:`NonFiniteWeightError`, naming them, if parameters hold NaN or infinity."""
     bad = [
-        f"{name} ({int((~parameter.isfinite()).sum())} of {parameter.numel()})"
+        f"{name} ({sum(int((~numbers.isfinite()).sum()) for numbers in _numbers(parameter))} of {parameter.numel()})"
         for name, parameter in model.named_parameters()
-        if not parameter.is_meta and not bool(parameter.isfinite().all())
+        if not parameter.is_meta
+        and not all(bool(numbers.isfinite().all()) for numbers in _numbers(parameter))
     ]
     if bad:
         raise NonFiniteWeightError(
             f"Not finite: {first_few(bad)}. Such weights have no direction and gain, and cannot be trained "
             "from. Load a sound checkpoint, or initialise them anew."
         )
+
+
+def _numbers(parameter: nn.Parameter) -> Iterator[Tensor]:
+    """All numbers of a parameter of any layout, in tensors that can be asked whether they are finite."""
+    whole = parameter.detach()
+    for part in whole.unbind() if whole.is_nested else components(whole):
+        is_tiny = part.is_floating_point() and part.dtype.itemsize == 1  # float8, which has no operations
+        yield part.float() if is_tiny else part

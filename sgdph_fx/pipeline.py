@@ -17,8 +17,8 @@ from sgdph_fx.plan import Config, Plan
 from sgdph_fx.plan.assign import groups_of
 from sgdph_fx.plan.param_groups import ParamGroup, build_param_groups
 from sgdph_fx.plan.schemes import Scheme
-from sgdph_fx.report import Report
-from sgdph_fx.report.graph_view import graph_view_of
+from sgdph_fx.report import Check, Report
+from sgdph_fx.report.graph_view import GraphView, graph_view_of
 from sgdph_fx.report.prepared import Prepared
 from sgdph_fx.trace import (
     ExampleInputs,
@@ -112,13 +112,16 @@ def prepare(
         with _analysis(subject, example_inputs, config) as found:
             plan, graph_view = found.plan, graph_view_of(found.flows[0])
         if decoupled_weights(subject.model):
-            prepared, check = subject.model if inplace else copy_of(subject.model), None
-        else:
-            expected = Expectation.of(subject.model, plan, example_inputs)
-            with undone_on_error(subject.model) if inplace else nullcontext():
-                prepared = plan.apply(subject.model, inplace=inplace)
-                check = expected.verify(prepared)
-    return Prepared(prepared, build_param_groups(plan, prepared), Report(plan, check, graph_view))
+            model = subject.model if inplace else copy_of(subject.model)
+            return _prepared(model, plan, None, graph_view)
+        expected = Expectation.of(subject.model, plan, example_inputs)
+        with undone_on_error(subject.model) if inplace else nullcontext():
+            model = plan.apply(subject.model, inplace=inplace)
+            return _prepared(model, plan, expected.verify(model), graph_view)
+
+
+def _prepared(model: nn.Module, plan: Plan, check: Check | None, graph_view: GraphView) -> Prepared:
+    return Prepared(model, build_param_groups(plan, model), Report(plan, check, graph_view))
 
 
 @overload
@@ -215,9 +218,8 @@ def _analysis(
     with one_at_a_time(model), torch.inference_mode(False), untouched(model) if standing else nullcontext():
         if standing:
             restore(model, inplace=True)
-        reading = read_model(model, example_inputs)
-        reading = replace(reading, hints=(*subject.hints, *reading.hints))
-        with without_collection():
+        with read_model(model, example_inputs) as reading, without_collection():
+            reading = replace(reading, hints=(*subject.hints, *reading.hints))
             if standing:
                 yield decide_as_it_stands(model, reading, config, standing)
             else:

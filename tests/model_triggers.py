@@ -9,6 +9,7 @@ from unittest import mock
 
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.utils import prune
 
 from sgdph_fx import prepare, restore
@@ -63,6 +64,18 @@ def pruned() -> None:
     restore(model, inplace=True)
 
 
+def under_fake_mode() -> None:
+    with FakeTensorMode():
+        model = net()
+    prepare(model)
+
+
+def nested() -> None:
+    model = net()
+    model.parts = nn.Parameter(torch.nested.nested_tensor([torch.ones(2), torch.ones(3)]))
+    prepare(model)
+
+
 def under_inference_mode() -> None:
     with torch.inference_mode():
         model = net()
@@ -86,6 +99,14 @@ def with_another_shape() -> None:
     prepared()[0].weight.data = torch.zeros(1)
 
 
+def without_weight() -> None:
+    prepared()[0].weight = None
+
+
+def tied_afterwards() -> None:
+    prepared()[0].weight = prepared()[0].weight
+
+
 NAMED = net()
 NAMED[0].forward = lambda x: NAMED[1](x)
 
@@ -101,9 +122,14 @@ MODEL_TRIGGERS: tuple[Callable[[], Any], ...] = (
     lambda: torch.jit.script(prepared()),
     pruned,
     under_inference_mode,
+    under_fake_mode,
+    nested,
     not_reached,
     lambda: prepared()[0].weight.zero_(),
     with_another_shape,
+    without_weight,
+    tied_afterwards,
+    lambda: torch.from_dlpack(prepared()[0].weight.detach()),
     lambda: prepare(nn.Sequential(Tampered(lambda y: y[3:, 0, 0, math.floor(9)])), X),
     lambda: prepare(nn.Sequential(Tampered(lambda y: y[:, :1])), X),
     lambda: prepare(nn.Sequential(Tampered(lambda y: 2 * y)), X),

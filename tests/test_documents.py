@@ -50,6 +50,17 @@ def options(command: str) -> set[str]:
     return {p.opts[0] for p in main.commands[command].params if isinstance(p, click.Option)}
 
 
+def test_each_promise_names_the_tests_that_hold_it() -> None:
+    rows = re.findall(
+        r"^\| (.*) \| (.*) \| (`.*`) \|$",
+        (ROOT / "docs" / "promises.md").read_text(encoding="utf-8"),
+        re.MULTILINE,
+    )
+    assert len(rows) >= 17
+    named = [file for *_, held in rows for file in re.findall(r"`(.*?)`", held)]
+    assert [file for file in named if not (ROOT / file).is_file()] == []
+
+
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_links_to_files_lead_somewhere(document: Path) -> None:
     targets = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", document.read_text(encoding="utf-8"))

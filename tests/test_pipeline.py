@@ -14,6 +14,7 @@ from sgdph_fx.errors import (
     NonFiniteWeightError,
     NotAModuleError,
     NothingToTrainError,
+    OptimizerError,
     ScriptedModelError,
     SgdphError,
     StaleOptimizerError,
@@ -72,6 +73,9 @@ def test_optimizer_built_before_prepare() -> None:
     with pytest.raises(StaleOptimizerError, match=r"lacks 4\.gain of its trainable parameters, and holds 0"):
         check_optimizer(model, early)
     check_optimizer(prepared, torch.optim.SGD(groups, lr=0.1))
+    for wrong in ((early, prepared), (prepared, groups), (None, early)):
+        with pytest.raises(OptimizerError, match="takes the model and then its optimizer; these are a "):
+            check_optimizer(*wrong)  # type: ignore[arg-type]
     optimizer = SGDPH(list(net().parameters()), lr=0.1)
     with pytest.raises(StaleOptimizerError):
         optimizer.backward(prepared(torch.rand(2, 3, 6, 6)).sum())

@@ -210,6 +210,7 @@ TRIGGERS: tuple[Callable[[], Any], ...] = (
     lambda: prepare(torch.jit.script(net())),
     lambda: backward(parameter().sum()),
     lambda: check_optimizer(net(), torch.optim.SGD(net().parameters(), 0.1)),
+    lambda: check_optimizer(torch.optim.SGD(net().parameters(), 0.1), net()),  # type: ignore[arg-type]
     lambda: analyze(net(), 3),  # type: ignore[arg-type]
     lambda: analyze(Branches()),
     lambda: analyze(net(), torch.zeros(1, 5, 4, 4)),

@@ -133,6 +133,8 @@ def _no_second_derivative(rule: Conv) -> str:
 
 
 def _frozen(weight: nn.Parameter | None) -> str:
+    if weight is not None and weight.is_complex():
+        return "its weight is complex, and gain and direction are for real numbers"
     trains = weight is not None and weight.requires_grad and weight.is_floating_point()
     return "" if trains else "its weight is frozen, so it is left as it is"
 

@@ -35,6 +35,7 @@ def diagnose(
         *_without_affine(flow),
         *_frozen_norms(flow, convolutions),
         *_zero_filters(model, convolutions),
+        *_hooked_weights(model, convolutions),
         *(_never_reached(model, flow, parameters) if flow.training else ()),
     )
 
@@ -111,6 +112,21 @@ def _zero_filters(model: nn.Module, convolutions: Sequence[ConvolutionEntry]) ->
         if zeros:
             which = "all" if zeros == entry.out_channels else f"{zeros} of"
             yield Hint("zero-filter", entry.name, f"{which} {entry.out_channels} output filters are zero")
+
+
+def _hooked_weights(model: nn.Module, convolutions: Sequence[ConvolutionEntry]) -> Iterator[Hint]:
+    named = dict(model.named_parameters())
+    hooked = [
+        entry.weight
+        for entry in convolutions
+        if entry.decouple
+        and (weight := named.get(entry.weight)) is not None
+        and (weight._backward_hooks or weight._post_accumulate_grad_hooks)
+    ]
+    if hooked:
+        which = _listed(hooked, "weight")
+        message = f"gradient hooks on {which} get the gradient by the direction, and the gain has none"
+        yield Hint("hooked-weight", hooked[0], message)
 
 
 def _surely_no_zero_filter(weight: nn.Parameter, entry: ConvolutionEntry) -> bool:

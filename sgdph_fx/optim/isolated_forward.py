@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -17,31 +18,38 @@ def isolated_loss(loss_fn: Callable[[], Tensor], device: torch.device) -> Tensor
     """What ``loss_fn`` returns, with its graph.
 
     Args:
-        loss_fn: Calls any modules. They see copies of their buffers, and random numbers that are drawn again
-            afterwards: those of the CPU and of ``device``. ``DistributedDataParallel`` prepares for no backward.
+        loss_fn: Calls any modules. Those that this thread calls see copies of their buffers, and random numbers that
+            are drawn again afterwards: those of the CPU and of ``device``. ``DistributedDataParallel`` prepares for
+            no backward.
         device: Where the loss is computed.
     """
     on_device = [] if device.type == "cpu" else [device]
-    lent = _BufferCopies()
-    handle = register_module_forward_pre_hook(lent.lend)
     device_type = "cuda" if device.type == "cpu" else device.type
+    lent, handle = _BufferCopies(), None
     try:
+        handle = register_module_forward_pre_hook(lent.lend)
         with torch.random.fork_rng(on_device, device_type=device_type), torch.enable_grad():
             return loss_fn()
     finally:
-        handle.remove()
-        lent.give_back()
+        try:
+            lent.give_back()
+        finally:
+            if handle is not None:
+                handle.remove()
 
 
 class _BufferCopies:
     """Copies of the buffers of every module that is called, until they are given back."""
 
     def __init__(self) -> None:
+        self._thread: int | None = threading.get_ident()
         self._seen: set[nn.Module] = set()
         self._copies: dict[Tensor, Tensor] = {}
         self._kept: list[tuple[dict[str, Any], str, Any]] = []
 
     def lend(self, module: nn.Module, args: object) -> None:
+        if threading.get_ident() != self._thread:  # another training: what it changes has to stay
+            return
         for inner in module.modules():
             if inner not in self._seen:
                 self._seen.add(inner)
@@ -64,5 +72,6 @@ class _BufferCopies:
         where[name] = value
 
     def give_back(self) -> None:
+        self._thread = None  # nothing is lent any more
         for where, name, value in reversed(self._kept):
             where[name] = value

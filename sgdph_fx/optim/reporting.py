@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sgdph_fx.errors import NoCurvatureError
+from sgdph_fx.errors import NoCurvatureError, printable
 from sgdph_fx.optim.group_step import lacks_curvature, takes_newton_steps
 from sgdph_fx.optim.membership import Membership
 from sgdph_fx.optim.shards import is_sharded, local
@@ -37,7 +37,7 @@ class Reporting(Membership):
         length = len(self._layout().schedule.cycle) * self.param_groups[0]["hessian_interval"]
         due = f"; due: {self.due_name}" if self.due_name else ""
         lines.append(f"  step {self._steps_taken:,}, a Hessian cycle of {length:,} steps{due}")
-        return "\n".join([*lines, ")"])
+        return printable("\n".join([*lines, ")"]))
 
     @property
     def due(self) -> Tensor | None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from sgdph_fx.plan.entries import ConvolutionEntry
 from sgdph_fx.rules.kinds import Conv
@@ -40,6 +41,9 @@ def _of_parameters(plan: Plan, model: nn.Module) -> Iterator[str]:
             yield f"{name} is missing{' (is the model prepared already?)' if name in decoupled else ''}"
         elif tuple(found[name].shape) != shape:
             yield f"{name} has shape {tuple(found[name].shape)}, planned {shape}"
+        elif name in decoupled and not _has_directions(found[name]):
+            kind = f"{found[name].dtype}, {found[name].layout}"
+            yield f"{name} is {kind}, and gain and direction are for dense real numbers"
         elif name in trainable and not found[name].requires_grad:
             yield f"{name} is frozen, but was trainable"
     for name, parameter in found.items():
@@ -50,6 +54,10 @@ def _of_parameters(plan: Plan, model: nn.Module) -> Iterator[str]:
         elif parameter.requires_grad:
             yield f"{name} is trainable, but was frozen"
     yield from (f"{name} is missing" for name in plan.frozen if name not in found)
+
+
+def _has_directions(weight: Tensor) -> bool:
+    return weight.is_floating_point() and weight.layout is torch.strided
 
 
 def _of_convolution(entry: ConvolutionEntry, module: nn.Module, rule: Conv) -> Iterator[str]:

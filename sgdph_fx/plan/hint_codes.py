@@ -24,6 +24,11 @@ HINTS: Mapping[str, str] = {
         "Norms that are frozen normalize nothing, and the convolutions before them are not decoupled: nothing in that "
         "part of the model gets Hessian treatment. Thaw the norm, or the convolution's weight, if it should."
     ),
+    "hooked-weight": (
+        "Gradient hooks on a weight stay on its direction and get the gradient by that; the gain, which is new, has "
+        "none. A mask or a clip of the weight's gradient then no longer does what it did: keep such a convolution by a "
+        "rule `keep`."
+    ),
     "late-parameters": (
         "The model makes parameters when it runs for the first time, so they are in no group and would never be "
         "trained. Run it once on an input, then prepare it."

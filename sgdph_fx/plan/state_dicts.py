@@ -25,6 +25,7 @@ def plain_state_dict(plan: Plan, state_dict: Mapping[str, Tensor]) -> dict[str, 
     Raises:
         PlanMismatchError: if a direction or a gain that the plan names is missing, or has another shape.
     """
+    _require_tensors(state_dict)
     filters = dict(_named_filters(plan))
     filters |= _under_other_names(filters, state_dict)
     parts = {name: weight for weight in filters for name in decoupled_names(weight)}
@@ -86,6 +87,29 @@ def _weight_of(key: str) -> str | None:
 
 def _are_one(one: Tensor | None, other: Tensor) -> bool:
     return one is not None and (one is other or (one.shape == other.shape and torch.equal(one, other)))
+
+
+def _require_tensors(state_dict: Mapping[str, Tensor]) -> None:
+    if not isinstance(state_dict, Mapping):
+        raise PlanMismatchError(f"A `state_dict()` is needed; this is a {type(state_dict).__name__}.")
+    for key, value in state_dict.items():
+        if not isinstance(key, str):
+            raise PlanMismatchError(
+                f"This is no checkpoint of a model: it has the key {key!r}, which is no name."
+            )
+        is_part = _weight_of(key) is not None or key.endswith("gain")
+        if is_part and not _is_dense_and_real(value):
+            what = (
+                f"{value.dtype}, {value.layout}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
+            )
+            raise PlanMismatchError(
+                f"This is no checkpoint of a prepared model: {key} is {what}, where a dense tensor of floating "
+                "point is needed."
+            )
+
+
+def _is_dense_and_real(value: object) -> bool:
+    return isinstance(value, Tensor) and value.is_floating_point() and value.layout is torch.strided
 
 
 def _require_parts(plan: Plan, weights: Iterable[str], state_dict: Mapping[str, Tensor]) -> None:

@@ -100,6 +100,7 @@ _ALIASES = {
     "truediv": "div",
     "itruediv": "div",
     "divide": "div",
+    "true_divide": "div",
 }
 
 # Python functions that are not looked into, by qualified name, so that their packages need no import.

@@ -154,6 +154,7 @@ OPERANDS: dict[str, Operands] = {
     },
     # As torchvision's operator has them, which its Python function calls.
     "deform_conv2d": Operands((1, "weight"), (4, "bias"), (11, "n_weight_grps")),
+    "convolution": Operands((1, "weight"), (2, "bias"), (8, "groups")),
     "linear": Operands((1, "weight"), (2, "bias")),
     "addmm": Operands((2, "mat2"), (0, "input")),
     "batch_norm": Operands((3, "weight"), (4, "bias")),
@@ -172,6 +173,8 @@ def rule_of_operation(node: fx.Node) -> Rule:
     if name in _CONDITIONS:
         move = moves.pad if name == "pad" else moves.same
         return Transparent(move) if _CONDITIONS[name](arg) else Mixing()
+    if name == "convolution":  # what all of them call, with all arguments given
+        return Conv(len(arg(3, "stride", ())), transposed=bool(arg(6, "transposed", False)))
     rule = OPERATIONS.get(name, Mixing())
     if isinstance(rule, Norm) and _is_frozen(name, arg):
         return Norm("frozen")

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from sgdph_fx.errors import TraceError
+from sgdph_fx.trace.interception import module_calls
 from sgdph_fx.trace.reachable import follow
 from sgdph_fx.trace.snapshot import Snapshot
 
@@ -27,7 +28,8 @@ def runner(example_inputs: ExampleInputs, model: nn.Module) -> Iterator[Run]:
     """What runs a model on ``example_inputs``, each time on the same numbers.
 
     The model gets copies of the inputs, so a layer that works in place does not change yours. A callable hands over
-    its own; the tensors that it closes over are put back.
+    its own: what the model is called with is put back before the next run and at the end, and so are the numbers of
+    all tensors that the callable can reach.
 
     Args:
         example_inputs: A tensor (the one argument), a tuple of positional arguments, a mapping of keyword
@@ -54,17 +56,27 @@ def runner(example_inputs: ExampleInputs, model: nn.Module) -> Iterator[Run]:
 
 
 def _calling(function: Callable[..., Any], model: nn.Module) -> Iterator[Run]:
-    inputs = Snapshot(follow(_variables(function), known=model.modules()).of_memory_alone())
+    inputs = [Snapshot(follow(_variables(function), known=model.modules()).of_memory_alone())]
     takes_model = _takes_an_argument(function)
 
+    def keep(path: str, module: nn.Module, call: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        inputs.append(Snapshot(follow([args, kwargs], known=module.modules()).without_results()))
+        return call(*args, **kwargs)
+
+    def put_back() -> None:
+        while len(inputs) > 1:
+            inputs.pop().put_back()
+        inputs[0].put_back()
+
     def run(model: nn.Module) -> Any:
-        inputs.put_back()
-        return function(model) if takes_model else function()
+        put_back()
+        with module_calls({model: ""}, keep):
+            return function(model) if takes_model else function()
 
     try:
         yield run
     finally:
-        inputs.put_back()
+        put_back()
 
 
 def _variables(function: Callable[..., Any]) -> Iterator[Any]:

@@ -1,8 +1,8 @@
 """What a run of a model may change: everything that its modules lead to.
 
-Followed are attributes, containers, tensors with their gradients and hooks, arrays, random number generators and the
-variables of closures. Not followed are classes, Python's own objects (locks, files, queues), data sets and optimizers:
-they are not the model's, and other threads may be using them.
+Followed are attributes, containers, tensors with their gradients and hooks, arrays, random number generators, and the
+variables of closures and defaults of functions. Not followed are classes, Python's own objects (locks, files, queues),
+data sets and optimizers: they are not the model's, and other threads may be using them.
 """
 
 from __future__ import annotations
@@ -57,6 +57,11 @@ class Found:
     def of_memory_alone(self) -> Found:
         """The memory behind the tensors, without anything else."""
         return Found(memories=self.memories)
+
+    def without_results(self) -> Found:
+        """All but what tensors are that a computation made: nobody holds those, and autograd forbids to undo some."""
+        kept = [r for r in self.records if not (isinstance(r, records.SavedTensor) and r.is_result)]
+        return Found(kept, self.memories, self.empty)
 
 
 def follow(roots: Iterable[Any], known: Iterable[Any] = ()) -> Found:
@@ -133,8 +138,8 @@ def _nothing(found: Found, value: Any) -> Iterable[Any]:
 
 
 def _function(found: Found, function: types.FunctionType) -> Iterable[Any]:
-    yield from function.__closure__ or ()
-    yield function.__dict__
+    yield from (*(function.__closure__ or ()), *(function.__defaults__ or ()))
+    yield from (function.__dict__, function.__kwdefaults__)
 
 
 def _cell(found: Found, cell: types.CellType) -> Iterable[Any]:

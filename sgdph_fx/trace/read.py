@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from torch import nn
@@ -35,20 +36,26 @@ class Reading:
     hints: tuple[Hint, ...] = ()
 
 
-def read_model(model: nn.Module, example_inputs: ExampleInputs | None) -> Reading:
+@contextmanager
+def read_model(model: nn.Module, example_inputs: ExampleInputs | None) -> Iterator[Reading]:
     """Trace ``model`` in both modes: by recording a run on ``example_inputs``, or symbolically without them.
 
-    Each mode starts from the model as it is, and it is as it was afterwards.
+    Each mode starts from the model as it is. So does the block, and whatever is done to the model inside is put back
+    at its end: to read an attribute may run code of the model's own, as a parametrized weight does.
 
     Raises:
         TraceError: if the model cannot be traced, or does not run on the inputs in either mode.
         ModelError, ModelChangedError: if its state cannot be kept or put back.
     """
-    with untouched(model) as snapshot, without_collection(), eagerly():
-        if example_inputs is None:
-            return _read_symbolically(model, snapshot)
-        with runner(example_inputs, model) as run:
-            return _record(model, run, snapshot)
+    with untouched(model) as snapshot:
+        with without_collection(), eagerly():
+            if example_inputs is None:
+                reading = _read_symbolically(model, snapshot)
+            else:
+                with runner(example_inputs, model) as run:
+                    reading = _record(model, run, snapshot)
+        snapshot.put_back()
+        yield reading
 
 
 def _read_symbolically(model: nn.Module, snapshot: Snapshot) -> Reading:

@@ -157,6 +157,11 @@ class SavedTensor:
         self._hooks = {name: getattr(tensor, name) for name in _TENSOR_HOOKS}
         self._version = None if tensor.is_inference() else tensor._version
 
+    @property
+    def is_result(self) -> bool:
+        """Whether a computation made it, be it only a view."""
+        return self._grad_fn is not None or self._tensor._is_view()
+
     def leads_to(self) -> Iterator[Any]:
         """What it holds: its gradient, its hooks, the attributes that somebody gave it."""
         yield self._grad

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from sgdph_fx.errors import ModelError
 
-__all__ = ["ComputedWeight", "Source", "linked"]
+__all__ = ["ComputedWeight", "Source", "linked", "require_shape"]
 
 # Calls of PyTorch's C++ code, as opposed to Python functions such as those of torch.nn.init.
 _NATIVE = (types.BuiltinFunctionType, types.MethodDescriptorType, types.WrapperDescriptorType)
@@ -60,11 +60,7 @@ class Source:
         Raises:
             ModelError: if that has another shape than the weight.
         """
-        if value.shape != self.parts[0].shape:
-            raise ModelError(
-                f"{self.name} was given the shape {tuple(value.shape)}, and its gain and direction are for "
-                f"{tuple(self.parts[0].shape)}. Call `restore(model)` first, change the plain model, prepare it again."
-            )
+        require_shape(self.name, value, self.parts[0])
         self.assign(value, silently)
         self.versions = self._versions()
 
@@ -72,11 +68,27 @@ class Source:
         return tuple(-1 if part.is_inference() else part._version for part in self.parts)
 
 
+def require_shape(name: str, value: Tensor, direction: Tensor) -> None:
+    """Refuse a new weight of another shape than ``direction``; raises :class:`ModelError`."""
+    if value.shape != direction.shape:
+        raise ModelError(
+            f"{name} was given the shape {tuple(value.shape)}, and its gain and direction are for "
+            f"{tuple(direction.shape)}. Call `restore(model)` first, change the plain model, prepare it again."
+        )
+
+
 class ComputedWeight(Tensor):
     """A weight that is computed from gain and direction, or a view of one."""
 
     _source: Source
     _silent: bool
+
+    def set_(self, *source: Any, **kwargs: Any) -> ComputedWeight:
+        """As any tensor's, which PyTorch does not pass to ``__torch_function__``."""
+        plain = self.detach().clone().as_subclass(Tensor)
+        plain.set_(*source, **kwargs)
+        _set_data(self, plain)
+        return self
 
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -86,6 +98,11 @@ class ComputedWeight(Tensor):
             return _require_grad(*args, **kwargs)
         if func == Tensor.data.__set__:  # type: ignore[attr-defined]
             return _set_data(*args)
+        if func is Tensor.__dlpack__:
+            raise ModelError(
+                f"{args[0]._source.name} is computed from gain and direction, so what another library writes into its "
+                "memory would be lost. Hand over a copy, `module.weight.detach().clone()`."
+            )
         if not written:
             with torch._C.DisableTorchFunctionSubclass():
                 return _as_views(func, args, _call(func, args, kwargs))

@@ -24,12 +24,14 @@ def copy_of(model: nn.Module) -> nn.Module:
     """A deep copy, with what ``copy.deepcopy`` leaves behind.
 
     Attributes and gradient hooks of parameters come along. A function among the model's hooks or methods that closes
-    over a module or a parameter of ``model`` closes over its copy in the copy.
+    over a module or a parameter of ``model``, or has one as a default, does so with its copy in the copy.
 
     Raises:
         UncopyableModelError: if the model has no deep copy, or the copy would still use parts of the original.
     """
-    memo: dict[int, Any] = {}
+    memo = {
+        id(p): _copy_of_sparse(p) for p in model.parameters() if p.layout not in (torch.strided, torch.jagged)
+    }
     with one_at_a_time(model):
         try:
             # With gradients, TorchScript copies its parameters into results of a computation.
@@ -43,6 +45,11 @@ def copy_of(model: nn.Module) -> nn.Module:
             ) from error
         _Rebinding(model, copied, memo).run()
     return copied
+
+
+def _copy_of_sparse(parameter: nn.Parameter) -> Any:
+    """What PyTorch's own deep copy of a parameter cannot do."""
+    return nn.Parameter(parameter.detach().clone(), parameter.requires_grad)
 
 
 def _complete(model: nn.Module, copied: nn.Module, memo: dict[int, Any]) -> None:
@@ -90,6 +97,7 @@ class _Rebinding:
                 for held in module.__dict__.values():
                     self._rebind_values(held)
                 for parameter in module.parameters(recurse=False):
+                    self._rebind_values(parameter.__dict__)
                     self._rebind_values(parameter._backward_hooks)
                     self._rebind_values(parameter._post_accumulate_grad_hooks)
         for value in everything([self._copied]):
@@ -118,13 +126,15 @@ class _Rebinding:
 
     def _function(self, function: types.FunctionType) -> types.FunctionType:
         cells = tuple(map(self._cell, function.__closure__ or ()))
+        defaults = tuple(map(self._rebound, function.__defaults__ or ()))
         new = types.FunctionType(
-            function.__code__, function.__globals__, function.__name__, function.__defaults__, cells
+            function.__code__, function.__globals__, function.__name__, defaults or None, cells
         )
         functools.update_wrapper(new, function)
         new.__dict__.pop("__wrapped__")
         new.__dict__.update(function.__dict__)
-        new.__kwdefaults__ = function.__kwdefaults__
+        by_name = function.__kwdefaults__ or {}
+        new.__kwdefaults__ = {name: self._rebound(value) for name, value in by_name.items()} or None
         return new
 
     def _cell(self, cell: types.CellType) -> types.CellType:

@@ -6,7 +6,8 @@ Your modules stay your own, see :mod:`sgdph_fx.transform.decoupled`. V starts as
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -92,8 +93,9 @@ def restore(model: nn.Module, inplace: bool = False) -> nn.Module:
                 if id(direction) not in weights:
                     with torch.no_grad():
                         weights[id(direction)] = compose(direction, gain, filters)
-        for module in modules.values():
-            _restore_module(module, weights)
+        with _undone_on_error(modules.values()) if inplace else nullcontext():
+            for module in modules.values():
+                _restore_module(module, weights)
     return plain
 
 
@@ -173,6 +175,24 @@ def _parts(path: str, module: Any, name: str) -> tuple[nn.Parameter, nn.Paramete
             "parameter any more, because a tool such as pruning replaced it. Take that back first."
         )
     return found[0], found[1]
+
+
+@contextmanager
+def _undone_on_error(modules: Iterable[Any]) -> Iterator[None]:
+    """Make the modules what they were if something comes in between, such as Ctrl-C: all are restored or none."""
+    before = [(m, type(m), m._parameters, m._filters) for m in modules]
+    directions = {m._parameters[decoupled_names(name)[0]] for m, *_, filters in before for name in filters}
+    numbers = [(direction, direction.detach().clone(), direction.grad) for direction in directions]
+    try:
+        yield
+    except BaseException:
+        for module, kind, parameters, filters in before:
+            module.__dict__.update(_parameters=parameters, _filters=filters)
+            module.__class__ = kind
+        for direction, value, gradient in numbers:
+            direction.data.copy_(value)
+            direction.grad = gradient
+        raise
 
 
 def _restore_module(module: Any, weights: dict[int, Tensor]) -> None:

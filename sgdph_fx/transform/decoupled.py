@@ -13,9 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sgdph_fx.transform.computed_weight import Source, linked
+from sgdph_fx.errors import ModelError
+from sgdph_fx.transform.computed_weight import ComputedWeight, Source, linked, require_shape
 from sgdph_fx.transform.filters import Filters, compose, decompose, decoupled_names
-from sgdph_fx.transform.foreign import NeedsPlainWeight
+from sgdph_fx.transform.foreign import NeedsPlainWeight, refuse_fusing
 
 __all__ = ["Decoupled", "decoupled_class", "plain_class_of"]
 
@@ -33,7 +34,7 @@ class Decoupled(NeedsPlainWeight):
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name in self._filters:
-            _assign(self, name, value.detach())
+            _assign(self, name, _new_weight(self, name, value))
         else:
             super().__setattr__(name, value)
 
@@ -42,12 +43,19 @@ class Decoupled(NeedsPlainWeight):
         _, _, *rest = tuple(super().__reduce_ex__(protocol))
         return (_new, (self.plain_class, tuple(self._filters)), *rest)
 
-    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: Any) -> None:
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Tensor], prefix: str, local_metadata: dict[str, Any], *args: Any
+    ) -> None:
+        assigns = local_metadata.get("assign_to_params_buffers", False)
         for name, filters in self._filters.items():
             if prefix + name in state_dict:
-                parts = decompose(state_dict.pop(prefix + name), filters)
+                value: Any = state_dict.pop(prefix + name)
+                if isinstance(value, Tensor):
+                    parts = decompose(value if assigns else _cast(self, name, value), filters)
+                else:
+                    parts = value, value  # PyTorch refuses it in its own words
                 state_dict.update(zip((prefix + n for n in decoupled_names(name)), parts, strict=True))
-        super()._load_from_state_dict(state_dict, prefix, *args)  # type: ignore[misc]
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, *args)  # type: ignore[misc]
 
 
 def decoupled_class(plain_class: type[nn.Module], names: tuple[str, ...]) -> type[nn.Module]:
@@ -63,7 +71,9 @@ _CLASSES: dict[tuple[type[nn.Module], tuple[str, ...]], type[nn.Module]] = {}
 def _make_class(plain_class: type[nn.Module], names: tuple[str, ...]) -> type[nn.Module]:
     properties = {name: property(_getter(name)) for name in names}
     body = {"plain_class": plain_class, "__module__": plain_class.__module__, **properties}
-    return type(f"Decoupled{plain_class.__name__}", (Decoupled, plain_class), body)
+    made = type(f"Decoupled{plain_class.__name__}", (Decoupled, plain_class), body)
+    refuse_fusing(plain_class, made)
+    return made
 
 
 def _getter(name: str) -> Callable[[Any], Tensor]:
@@ -113,6 +123,29 @@ def _assign(module: Any, name: str, value: Tensor, silently: bool = False) -> No
             part.data.copy_(new)
         else:
             part.data = new.clone()
+
+
+def _new_weight(module: Any, name: str, value: Any) -> Tensor:
+    """``value``, if it can be assigned to a decoupled weight."""
+    what, direction = f"The {name} of a {type(module).__name__}", getattr(module, decoupled_names(name)[0])
+    if not isinstance(value, Tensor):
+        raise ModelError(
+            f"{what} was given a {type(value).__name__}, and gain and direction need a tensor. Call `restore(model)` "
+            "first to take the weight away."
+        )
+    if isinstance(value, ComputedWeight) and value._source.parts[0] is not direction:
+        raise ModelError(
+            f"{what} was given that of another module, and both would not be one weight. Tie them in the plain model, "
+            "`restore(model)`, then prepare it; or assign a copy, `.detach().clone()`."
+        )
+    require_shape(what, value, direction)
+    return value.detach()
+
+
+def _cast(module: Any, name: str, value: Tensor) -> Tensor:
+    """A weight of a checkpoint in the dtype of the module: norms that are taken of halves would be rounded."""
+    direction: Tensor = getattr(module, decoupled_names(name)[0])
+    return value.to(direction.dtype)
 
 
 def plain_class_of(module: nn.Module) -> type[nn.Module]:

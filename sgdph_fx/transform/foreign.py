@@ -6,11 +6,12 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NoReturn
 
 from torch import nn
+from torch.ao.quantization import fuser_method_mappings
 
 from sgdph_fx.errors import ModelError
 from sgdph_fx.transform.computed_weight import ComputedWeight
 
-__all__ = ["DecoupledParameters", "NeedsPlainWeight"]
+__all__ = ["DecoupledParameters", "NeedsPlainWeight", "refuse_fusing"]
 
 
 class DecoupledParameters(dict[str, "nn.Parameter | None"]):
@@ -69,6 +70,17 @@ class NeedsPlainWeight:
         if name in self._filters:
             refuse(name, "a tool that replaces it")
         super().__delattr__(name)
+
+
+def refuse_fusing(plain_class: type[nn.Module], made: type[nn.Module]) -> None:
+    """Let quantization, which looks up by classes how to fuse modules, find for ``made`` that it has to be restored."""
+    table = getattr(fuser_method_mappings, "_DEFAULT_OP_LIST_TO_FUSER_METHOD", {})
+    for kinds in [kinds for kinds in table if plain_class in kinds]:
+        table[tuple(made if kind is plain_class else kind for kind in kinds)] = _refuse_to_fuse
+
+
+def _refuse_to_fuse(is_qat: bool, *modules: nn.Module) -> NoReturn:
+    refuse("weight", "torch.ao.quantization.fuse_modules")
 
 
 def refuse(name: str, tool: str) -> NoReturn:

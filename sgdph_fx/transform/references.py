@@ -34,13 +34,15 @@ def everything(roots: Iterable[Any]) -> Iterator[Any]:
 
 
 def referents(value: Any) -> Iterator[Any]:
-    """What ``value`` refers to: attributes, elements, the variables that a function closes over."""
+    """What ``value`` refers to: attributes, keys, elements, a function's defaults and the variables it closes over."""
     if isinstance(value, dict):
+        yield from value
         yield from value.values()
     elif isinstance(value, _CONTAINERS):
         yield from value
     elif isinstance(value, types.FunctionType):
-        yield from value.__closure__ or ()
+        yield from (*(value.__closure__ or ()), *(value.__defaults__ or ()))
+        yield from (value.__kwdefaults__ or {}).values()
     elif isinstance(value, types.MethodType):
         yield from (value.__self__, value.__func__)
     elif isinstance(value, types.CellType):
@@ -85,6 +87,7 @@ _LEADING = (
     types.SimpleNamespace,
     weakref.ref,
     functools.partial,
+    functools._lru_cache_wrapper,
 )
 
 

@@ -45,6 +45,7 @@ MULTIPLES: dict[str, tuple[object, Callable[[Tensor, object], Tensor]]] = {
     "a negative one": (-3.0, lambda w, s: w * s),
     "minus": (None, lambda w, s: -w),
     "a quotient": (math.sqrt(27), lambda w, s: w / s),
+    "a quotient by another name": (math.sqrt(27), torch.true_divide),
     "a buffer": (torch.tensor(0.3), lambda w, s: (s * w).to(w.dtype)),
     "one for each filter": (torch.arange(1.0, 9).view(8, 1, 1, 1), lambda w, s: w * s),
     "a mask": (torch.ones(3, 3).tril(), lambda w, s: w * s),

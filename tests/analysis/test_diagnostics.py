@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.ops import FrozenBatchNorm2d
 
-from sgdph_fx import Config, analyze
+from sgdph_fx import Config, analyze, prepare
 from sgdph_fx.errors import ConfigError
 from sgdph_fx.optim.variants import VARIANTS
 
@@ -89,6 +89,23 @@ def test_a_filter_of_zeros_in_a_decoupled_convolution() -> None:
     nn.init.zeros_(model[2].weight[1])  # type: ignore[index, arg-type]
     (hint,) = analyze(model).hints
     assert (hint.code, hint.where, hint.message) == ("zero-filter", "0", "1 of 3 output filters are zero")
+
+
+def test_a_gradient_hook_on_a_decoupled_weight() -> None:
+    model = nn.Sequential(conv(), nn.ReLU(), conv(), nn.BatchNorm2d(3), conv())
+    for layer in model[0], model[2]:  # the second one is normalized, and keeps its weight
+        layer.weight.register_hook(lambda gradient: 0 * gradient)  # type: ignore[union-attr, operator]
+    (hint,) = analyze(model).hints
+    assert (hint.code, hint.where) == ("hooked-weight", "0.weight")
+    kept = Config(rules={"0": "keep"})
+    assert analyze(model, config=kept).hints == ()
+    # The fact behind the hint: the mask freezes the weight of a kept convolution, and not that of a decoupled one.
+    for config, frozen in ((kept, True), (None, False)):
+        prepared = prepare(model, config=config).model
+        before = prepared[0].weight.detach().clone()  # type: ignore[index]
+        prepared(torch.rand(2, 3, 8, 8)).square().sum().backward()
+        torch.optim.SGD(prepared.parameters(), 0.1).step()
+        assert torch.equal(before, prepared[0].weight) is frozen  # type: ignore[index]
 
 
 @pytest.mark.parametrize("inputs", [None, torch.zeros(1, 2)])

@@ -144,3 +144,27 @@ def test_a_parameter_of_its_own_through_a_view(recorded: bool) -> None:
         "taps_gain": (4,),
     }
     assert torch.equal(prepared(x), model(x))
+
+
+@BOTH_WAYS
+@pytest.mark.parametrize("transposed", [False, True])
+def test_the_function_that_all_convolutions_call(transposed: bool, recorded: bool) -> None:
+    class General(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.randn(4, 3, 3, 3))
+
+        def forward(self, x: Tensor) -> Tensor:
+            sizes = [1, 1], [0, 0], [1, 1]
+            return torch.convolution(x, self.weight, None, *sizes, transposed, [0, 0], 2 if transposed else 1)
+
+    model, x = General(), torch.rand(2, 4 if transposed else 3, 6, 6)
+    before = model(x)
+    prepared, _, report = prepare(model, x if recorded else None)
+    (entry,) = report.plan.convolutions
+    assert (entry.weight, entry.transposed, entry.groups) == ("weight", transposed, 2 if transposed else 1)
+    assert entry.decouple
+    with torch.no_grad():
+        prepared.gain[1] *= 2
+    torch.testing.assert_close(prepared(x)[:, 1], 2 * before[:, 1], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(prepared(x)[:, 2:], before[:, 2:], rtol=0, atol=1e-5)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import threading
 from typing import Any
 
 import pytest
@@ -144,6 +145,22 @@ def test_the_loss_itself_may_then_be_differentiable_only_once(small: Any, make_b
     torch.testing.assert_close(
         optimizer.state[p]["hessian_average"], 0.1 * torch.tensor([1.0, 4.0]).sin().abs()
     )
+
+
+def test_what_another_thread_runs_meanwhile_keeps_its_buffers() -> None:
+    net, other, (batch,) = Noisy(), nn.BatchNorm1d(3, momentum=1.0).double(), rows(1)
+    optimizer = SGDPH([{"params": [*net.body[1].parameters(), net.shift], "order": 2}], 0.05)
+    seen = torch.arange(12.0, dtype=torch.float64).view(4, 3)
+
+    def loss() -> Tensor:
+        thread = threading.Thread(target=other, args=(seen,))
+        thread.start()
+        thread.join()
+        return net.loss(batch)
+
+    optimizer.backward(net.loss(batch), hessian_loss=loss)
+    assert other.num_batches_tracked.item() == 1
+    torch.testing.assert_close(other.running_mean, seen.mean(0))
 
 
 def test_what_is_no_loss_is_refused_and_buffers_are_back() -> None:

@@ -107,3 +107,15 @@ def test_gradients_scaled_by_the_optimizer_take_their_hessian_along(
         total.step()
     for p, q in zip(nets[0].parameters(), nets[1].parameters(), strict=True):
         torch.testing.assert_close(p, q, rtol=1e-11, atol=1e-12)
+
+
+def test_names_that_a_terminal_obeys_are_printed_escaped() -> None:
+    model = nn.Module()
+    model.register_parameter("\x1b[31m\u202e", nn.Parameter(torch.ones(2)))
+    optimizer = SGDPH(
+        [{"params": list(model.named_parameters()), "order": 2, "name": "gain\x07"}], 0.1, variant="paper"
+    )
+    assert optimizer.due_name == "\x1b[31m\u202e"
+    assert all(c.isprintable() or c == "\n" for c in repr(optimizer))
+    assert r"\x1b[31m\u202e" in repr(optimizer)
+    assert r"gain\x07" in repr(optimizer)

@@ -103,6 +103,17 @@ def test_filters_that_are_not_the_model_s_leave_every_convolution_as_it_was() ->
         assert all(torch.equal(value, model.state_dict()[name]) for name, value in before.items())
 
 
+def test_a_weight_of_complex_numbers_has_no_direction() -> None:
+    plan, other = analyze(net()), net()
+    other[6].weight = nn.Parameter(torch.randn(2, 6, 1, 1, dtype=torch.cfloat))  # type: ignore[index, union-attr, operator]
+    with pytest.raises(PlanMismatchError, match=r"6\.weight is torch\.complex64.*for dense real numbers"):
+        plan.apply(other, inplace=True)
+    assert type(other[0]) is nn.Conv2d  # type: ignore[index]
+    (entry,) = analyze(nn.Sequential(nn.Conv2d(3, 4, 3, dtype=torch.cfloat))).convolutions
+    assert not entry.decouple
+    assert "its weight is complex" in entry.reason
+
+
 def test_a_plan_is_applied_to_a_module_only() -> None:
     with pytest.raises(PlanMismatchError, match=r"applied to a torch\.nn\.Module; this is int"):
         analyze(net()).apply(3)  # type: ignore[arg-type]
@@ -117,6 +128,22 @@ def test_a_checkpoint_that_is_not_the_plan_s() -> None:
         plan.restore_state_dict({k: v for k, v in prepared.items() if k != "0.gain"})
     with pytest.raises(PlanMismatchError, match=r"0\.gain has shape \(3,\), planned \(4,\)"):
         plan.restore_state_dict({**prepared, "0.gain": torch.ones(3)})
+    for value in (
+        None,
+        "text",
+        torch.ones(2).long(),
+        torch.ones(2, dtype=torch.cfloat),
+        torch.ones(2).to_sparse(),
+    ):
+        with pytest.raises(
+            PlanMismatchError, match=r"0\.gain is .*a dense tensor of floating point is needed"
+        ):
+            plan.restore_state_dict({**prepared, "0.gain": value})
+    for other in ([prepared], None, {**prepared, 3: torch.ones(1)}):
+        with pytest.raises(
+            PlanMismatchError, match=r"`state_dict\(\)` is needed|the key 3, which is no name"
+        ):
+            plan.restore_state_dict(other)
 
 
 def test_a_checkpoint_of_a_model_that_was_prepared_before_its_plan_was_made() -> None:

@@ -56,6 +56,9 @@ PLAN_TRIGGERS: tuple[Callable[[], Any], ...] = (
     lambda: replace(analyze(net()), parameters=()).apply(net()),
     lambda: analyze(net()).apply(3),  # type: ignore[arg-type]
     lambda: analyze(net()).restore_state_dict({}),
+    lambda: analyze(net()).restore_state_dict([torch.ones(1)]),  # type: ignore[arg-type]
+    lambda: analyze(net()).restore_state_dict({0: torch.ones(1)}),  # type: ignore[dict-item]
+    lambda: restored(**{"0.gain": torch.ones(2).long()}),
     lambda: restored(**{"0.gain": torch.ones(3)}),
     lambda: register_scheme(Scheme("none", ())),
     lambda: assign(analyze(net()), "none"),

@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from sgdph_fx import analyze, prepare
+from sgdph_fx import analyze, prepare, restore
 from sgdph_fx.errors import ModelChangedError, ModelError, TraceError
 from sgdph_fx.trace.reachable import Found
 from tests.trace.pictures import picture
@@ -103,13 +103,14 @@ def test_one_that_stays_leaves_only_its_own_object_changed(monkeypatch: pytest.M
 class Failing:
     """Does what a function does, but fails at one call."""
 
-    def __init__(self, function: Callable[..., Any], at: int) -> None:
+    def __init__(self, function: Callable[..., Any], at: int, error: BaseException | None = None) -> None:
         self.function, self.at, self.calls = function, at, 0
+        self.error = error or MemoryError("injected")
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         self.calls += 1
         if self.calls == self.at + 1:
-            raise MemoryError("injected")
+            raise self.error
         return self.function(*args, **kwargs)
 
     def __get__(self, instance: Any, owner: Any) -> Any:
@@ -149,6 +150,29 @@ def test_a_preparation_in_place_that_fails_is_taken_back(monkeypatch: pytest.Mon
             with pytest.raises(MemoryError, match="injected"):
                 prepare(model, X, inplace=True)
         assert picture(model) == before
+
+
+@pytest.mark.parametrize("error", [MemoryError("injected"), KeyboardInterrupt()], ids=repr)
+def test_a_restoring_in_place_that_fails_is_taken_back(
+    monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU(), nn.Conv2d(4, 2, 1))
+    prepare(model, X, inplace=True)
+    torch.nn.init.constant_(model[2].direction, 3.0)
+    model(X).sum().backward()
+    before = picture(model)
+    module: Any = importlib.import_module("sgdph_fx.transform.decouple")
+    for place in ("compose", "_parts", "_replace", "_restore_module"):
+        original = getattr(module, place)
+        for at in range(2):
+            failing = Failing(original, at, error)
+            with monkeypatch.context() as m:
+                m.setattr(module, place, failing)
+                with pytest.raises(type(error)):
+                    restore(model, inplace=True)
+            assert failing.calls == at + 1
+            assert picture(model) == before, (place, at)
+    assert list(restore(model, inplace=True).state_dict()) == ["0.weight", "0.bias", "2.weight", "2.bias"]
 
 
 def test_an_interruption_leaves_no_stand_in_behind(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from sgdph_fx import analyze, param_groups, prepare
-from sgdph_fx.errors import ModelChangedError, TraceError
+from sgdph_fx.errors import ModelChangedError, NonFiniteWeightError, TraceError
 from sgdph_fx.trace import memory
 from tests.trace.pictures import picture
 from tests.trace.restless import BUFFERS, CHANGES, Merging, Restless
@@ -69,6 +69,37 @@ def test_buffers_of_every_layout(
     assert float(model.norm.running_mean.abs().max()) == 0
 
 
+PARAMETERS = {
+    "sparse": torch.eye(3).to_sparse(),
+    "CSR": torch.eye(3).to_sparse_csr(),
+    "BSC": torch.eye(4).to_sparse_bsc((2, 2)),
+    "nested": torch.nested.nested_tensor([torch.ones(2), torch.ones(3)]),
+    "jagged": torch.nested.nested_tensor([torch.ones(2), torch.ones(3)], layout=torch.jagged),
+    "float8": torch.ones(3).to(torch.float8_e5m2),
+    "complex": torch.ones(3, dtype=torch.cfloat),
+}
+
+
+@pytest.mark.parametrize("value", PARAMETERS.values(), ids=PARAMETERS)
+def test_frozen_parameters_of_every_layout(value: Tensor) -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.Conv2d(4, 2, 1))
+    model.register_parameter("odd", nn.Parameter(value, requires_grad=False))
+    before = picture(model)
+    prepared, _, report = prepare(model, X)
+    assert picture(model) == before
+    assert [row.decouple for row in report.plan.convolutions] == [False, True]
+    odd = prepared.get_parameter("odd")
+    assert odd is not model.odd
+    assert (odd.layout, odd.dtype, odd.requires_grad) == (value.layout, value.dtype, False)
+
+
+def test_a_sparse_parameter_that_is_not_finite_is_named() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 1))
+    model.register_parameter("odd", nn.Parameter(torch.tensor([0.0, torch.nan]).to_sparse()))
+    with pytest.raises(NonFiniteWeightError, match=r"odd \(1 of 2\)"):
+        prepare(model)
+
+
 @pytest.mark.parametrize("inputs", [None, torch.rand(1, 3, 8, 8)], ids=["symbolic", "recorded"])
 @pytest.mark.parametrize("training", [True, False])
 def test_an_adapter_that_merges_by_mode(inputs: Tensor | None, training: bool, how: str) -> None:
@@ -79,6 +110,17 @@ def test_an_adapter_that_merges_by_mode(inputs: Tensor | None, training: bool, h
     prepare(model, inputs)
     assert picture(model) == before
     assert torch.equal(model.train(training)(x), y)
+
+
+@pytest.mark.parametrize("norm", [nn.utils.spectral_norm, nn.utils.parametrizations.spectral_norm])
+@pytest.mark.parametrize("inputs", [None, torch.rand(1, 3, 8, 8)], ids=["symbolic", "recorded"])
+def test_a_weight_whose_computation_changes_buffers(norm: Callable[..., Any], inputs: Tensor | None) -> None:
+    """The estimate of the largest singular value goes on with each reading of the weight, and not by a look."""
+    model = nn.Sequential(norm(nn.Conv2d(3, 4, 3)), nn.ReLU(), nn.Conv2d(4, 2, 1))
+    before = picture(model)
+    for look in (analyze, param_groups, prepare):
+        look(model, inputs)
+        assert picture(model) == before
 
 
 def test_a_symbolic_trace() -> None:

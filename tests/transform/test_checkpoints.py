@@ -162,3 +162,20 @@ def test_a_saved_plan_that_decouples_both_is_refused() -> None:
     text = analyze(Autoencoder()).to_json().replace('"decouple": false', '"decouple": true')
     with pytest.raises(PlanFormatError, match=r"share 'encode\.weight', but not its output filters"):
         Plan.from_json(text)
+
+
+@pytest.mark.filterwarnings("ignore:Casting complex values")
+@pytest.mark.parametrize("dtype", [torch.int32, torch.cfloat, torch.float64, torch.bfloat16, torch.float16])
+def test_a_plain_weight_of_another_dtype_is_cast_as_torch_casts_it(dtype: torch.dtype) -> None:
+    plain = nn.Conv2d(3, 4, 3)
+    model = prepare(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU())).model
+    weight = (10 * torch.randn(4, 3, 3, 3, dtype=dtype if dtype.is_complex else torch.float32)).to(dtype)
+    plain.load_state_dict({"weight": weight, "bias": torch.zeros(4)})
+    model.load_state_dict({"0.weight": weight, "0.bias": torch.zeros(4)})
+    torch.testing.assert_close(model[0].weight.detach(), plain.weight.detach())
+
+
+def test_what_is_no_tensor_is_refused_by_torch_itself() -> None:
+    model = prepare(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU())).model
+    with pytest.raises(RuntimeError, match=r'the parameter named "0\.direction"'):
+        model.load_state_dict({"0.weight": "text", "0.bias": torch.zeros(4)})

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -45,6 +46,14 @@ def by_fx(model: nn.Module) -> nn.Module:
     return quantize_fx.prepare_fx(model.eval(), quantization.get_default_qconfig_mapping(), (X,))
 
 
+def fused(model: nn.Module) -> nn.Module:
+    return quantization.fuse_modules(model.eval(), [["0", "1"]])
+
+
+def fused_for_training(model: nn.Module) -> nn.Module:
+    return quantization.fuse_modules_qat(model.train(), [["0", "1"]])
+
+
 def globally(model: nn.Module) -> None:
     prune.global_unstructured([(model[0], "weight")], prune.L1Unstructured, amount=0.5)
 
@@ -64,6 +73,8 @@ TOOLS: dict[str, Callable[[Any], Any]] = {
     "quantization-aware training": for_training,
     "quantization": after_training,
     "quantization by fx": by_fx,
+    "fusing for quantization": fused,
+    "fusing for quantization-aware training": fused_for_training,
     "register_parameter": lambda m: m[0].register_parameter("weight", nn.Parameter(torch.zeros(1))),
     "its weight as a parameter": lambda m: m.register_parameter("own", m[0].weight),
     "delattr": lambda m: delattr(m[0], "weight"),
@@ -86,6 +97,31 @@ def test_a_tool_that_takes_the_weight_apart(tool: Callable[[Any], Any]) -> None:
         TOOLS["register_parameter"],
     ):
         tool(tool_on_plain)
+
+
+@pytest.mark.parametrize("read", [torch.from_dlpack, np.from_dlpack])
+def test_another_library_gets_a_copy_and_not_the_computed_weight(read: Callable[[Any], Any]) -> None:
+    model = prepare(net()).model
+    for weight in (model[0].weight.detach(), model[0].weight.data):
+        with pytest.raises(ModelError, match=r"Hand over a copy, `module\.weight\.detach\(\)\.clone\(\)`"):
+            read(weight)
+    assert read(model[0].weight.detach().clone()).shape == (4, 3, 3, 3)
+
+
+def test_what_is_no_weight_is_not_assigned() -> None:
+    model = prepare(
+        nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3), nn.Conv2d(4, 4, 3))
+    ).model
+    before = picture(model)
+    with pytest.raises(ModelError, match=r"was given a NoneType.*`restore\(model\)` first"):
+        model[0].weight = None
+    with pytest.raises(ModelError, match=r"was given that of another module.*Tie them in the plain model"):
+        model[3].weight = model[2].weight
+    with pytest.raises(ModelError, match=r"was given the shape \(4, 4, 1, 1\)"):
+        model[2].weight = torch.zeros(4, 4, 1, 1)
+    assert picture(model) == before
+    model[3].weight = model[2].weight.detach().clone()
+    torch.testing.assert_close(model[3].weight, model[2].weight)
 
 
 def test_a_batch_norm_is_folded_into_a_decoupled_convolution() -> None:

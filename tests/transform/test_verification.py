@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections import namedtuple
+from collections import deque, namedtuple
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -54,6 +55,11 @@ PACKAGES: dict[str, Callable[[Tensor], Any]] = {
     "float8": lambda y: y.to(torch.float8_e4m3fn),
     "quantized": lambda y: torch.quantize_per_tensor(y, 0.01, 0, torch.quint8),
     "nested": lambda y: torch.nested.nested_tensor([y[0], y[1, :1]]),
+    "queue": lambda y: deque([y], maxlen=3),
+    "values of a mapping": lambda y: {"a": y}.values(),
+    "NumPy": lambda y: y.detach().numpy(),
+    "NumPy's objects": lambda y: np.array([None, {"y": y.detach().numpy()}], dtype=object),
+    "masked": lambda y: torch.masked.masked_tensor(y.detach(), y > 0),
 }
 
 
@@ -87,7 +93,17 @@ def test_a_difference_is_seen_wherever_it_is(pack: Callable[[Tensor], Any]) -> N
     assert check.max_relative_difference == 0
 
 
-@pytest.mark.parametrize("pack", [lambda y: None, lambda y: y.sum().item(), lambda y: [], lambda y: "text"])
+NOTHING = [
+    lambda y: None,
+    lambda y: y.sum().item(),
+    lambda y: [],
+    lambda y: "text",
+    lambda y: y[:0],
+    lambda y: np.array(["text"]),
+]
+
+
+@pytest.mark.parametrize("pack", NOTHING)
 def test_nothing_to_compare_is_said(pack: Callable[[Tensor], Any]) -> None:
     report = prepare(Packing(nn.Conv2d, pack), X).report
     assert report.check is not None
@@ -171,3 +187,29 @@ def test_rewrite_that_would_change_the_function_is_undone() -> None:
     assert type(model.conv) is nn.Conv2d
     assert list(model.state_dict()) == list(before)
     assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+
+
+class Drawing(nn.Module):
+    """Its second output is another one in each run, whatever the state of the random number generators."""
+
+    def __init__(self, conv: type[nn.Conv2d]) -> None:
+        super().__init__()
+        self.conv = conv(3, 4, 3)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return self.conv(x), torch.tensor(np.random.default_rng().random())
+
+
+def test_what_differs_from_run_to_run_is_left_out_of_the_comparison() -> None:
+    check = prepare(Drawing(nn.Conv2d), X).report.check
+    assert check is not None
+    assert (check.what, check.max_relative_difference) == ("outputs in evaluation mode", 0)
+    with pytest.raises(RewriteError, match=r"output\[0\] differs"):
+        prepare(Drawing(Doubling), X)
+
+
+def test_inputs_that_are_drawn_anew_leave_nothing_to_compare() -> None:
+    batches = iter([torch.rand(2, 3, 8, 8) for _ in range(9)])
+    report = prepare(Packing(nn.Conv2d, lambda y: y), lambda model: model(next(batches))).report
+    assert report.check is not None
+    assert report.check.what.endswith("; the outputs differ from run to run, so they could not be compared")

@@ -67,6 +67,7 @@ WRITES: dict[str, Callable[[nn.Module], Any]] = {
     ".data =": lambda m: setattr(m.weight, "data", m.weight.data * 3),
     ".data = renorm": lambda m: setattr(m.weight, "data", torch.renorm(m.weight.data, 2, 0, 0.1)),
     ".detach().mul_": lambda m: m.weight.detach().mul_(2),
+    "set_": no_grad(lambda m: m.weight.set_(torch.ones_like(m.weight) / 3)),
     "copy_": no_grad(lambda m: m.weight.copy_(torch.ones_like(m.weight))),
     "clamp_": no_grad(lambda m: m.weight.clamp_(-0.05, 0.05)),
     "torch.clamp_": no_grad(lambda m: torch.clamp_(m.weight, -0.05, 0.05)),
