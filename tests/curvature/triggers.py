@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from sgdph_fx.curvature import gauss_newton_diagonal
 from sgdph_fx.curvature.forward_over_reverse import backward_with_product
+from tests.curvature.test_backward_checks import SlopeInForward
 from tests.curvature.test_custom_functions import RunsAutograd, WithoutGrad, X, leaf
 
 __all__ = ["CURVATURE"]
@@ -49,6 +50,7 @@ def third_derivative() -> None:
 
 CURVATURE: tuple[Callable[[], Any], ...] = (
     lambda: through(WithoutGrad),
+    lambda: through(SlopeInForward),
     writes_gradients,
     third_derivative,
     lambda: gauss_newton_diagonal((p := leaf()).tanh().sum(), [p], torch.Generator()),
