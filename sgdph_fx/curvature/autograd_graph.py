@@ -11,13 +11,13 @@ from torch.autograd.graph import Node
 __all__ = ["leaves", "nodes"]
 
 
-def nodes(output: Tensor) -> Iterator[Node]:
-    """Every operation that ``output`` was made by, each once.
+def nodes(*outputs: Tensor) -> Iterator[Node]:
+    """Every operation that ``outputs`` were made by, each once.
 
     Lazy: stop reading, and the rest of the graph is not visited.
     """
     seen: set[Node] = set()
-    stack = [output.grad_fn]
+    stack = [output.grad_fn for output in outputs]
     while stack:
         node = stack.pop()
         if node is None or node in seen:

@@ -12,6 +12,7 @@ Autograd differentiates B by what it has seen of it. It has not seen what was co
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -35,20 +36,17 @@ def is_cut(by_inputs: Tensors, g: Tensors) -> bool:
 
 def is_linear_in_gradient(by_inputs: Tensors, g: Tensors) -> bool:
     """Whether autograd's derivative by g, applied to g, gives the results back: ⟨w, ∂B/∂g · g⟩ = ⟨w, B⟩ for one w."""
-    outputs = [t for t in by_inputs if _is_followed(t)]
-    given = [t for t in g if _is_followed(t)]
+    outputs, given = _followed(by_inputs), _followed(g)
     starts = [t.grad_fn for t in outputs]
     if not outputs or not given or any(type(inner).__name__ == "Error" for inner in _between(starts, set())):
         return True  # torch says itself what it refuses
     along = [_mixed_signs(t) for t in outputs]
     found = torch.autograd.grad(outputs, given, along, retain_graph=True, allow_unused=True)
     with torch.no_grad():
-        made = _product(outputs, along)
-        regained = _product(
-            *zip(*((f, t) for f, t in zip(found, given, strict=True) if f is not None), strict=True)
-        )
+        off = _product(outputs, along)
+        off -= sum(_product([f], [t]) for f, t in zip(found, given, strict=True) if f is not None)
         size = _product([t.abs() for t in outputs], [t.abs() for t in along])
-        return bool((made - regained).abs() <= _tolerance(outputs) * size)
+    return abs(off) <= _tolerance(outputs) * size
 
 
 def has_constant_slope(node: Node, by_inputs: Tensors, g: Tensors) -> bool:
@@ -90,11 +88,12 @@ def _constants(node: Any) -> Iterator[Tensor]:
 
 
 def _varies(t: Tensor) -> bool:
-    return t.layout is torch.strided and len(t.detach().unique()) > _VALUES_OF_A_MASK
+    return t.layout is torch.strided and int(torch.unique(t.detach()).numel()) > _VALUES_OF_A_MASK
 
 
-def _is_followed(t: Tensor | None) -> bool:
-    return t is not None and t.requires_grad and t.layout is torch.strided and not t.is_complex()
+def _followed(tensors: Tensors) -> list[Tensor]:
+    present = [t for t in tensors if t is not None and t.requires_grad]
+    return [t for t in present if t.layout is torch.strided and not t.is_complex()]
 
 
 def _values(t: Tensor) -> Tensor:
@@ -108,11 +107,9 @@ def _mixed_signs(t: Tensor) -> Tensor:
     return numbers.to(t.dtype).view(t.shape)
 
 
-def _product(first: Sequence[Tensor] = (), second: Sequence[Tensor] = ()) -> Tensor:
-    pairs = zip(first, second, strict=True)
-    terms = [(a.double() * b.double()).sum().cpu() for a, b in pairs]
-    return torch.stack([torch.zeros((), dtype=torch.float64), *terms]).sum()
+def _product(first: Sequence[Tensor], second: Sequence[Tensor]) -> float:
+    return sum(float((a.double() * b.double()).sum()) for a, b in zip(first, second, strict=True))
 
 
 def _tolerance(tensors: Sequence[Tensor]) -> float:
-    return max(torch.finfo(t.dtype).eps for t in tensors) ** 0.5
+    return math.sqrt(max(torch.finfo(t.dtype).eps for t in tensors))

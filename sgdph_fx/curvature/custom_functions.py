@@ -42,41 +42,46 @@ def watched(among: Sequence[Node]) -> Iterator[None]:
     Raises:
         NoCurvatureError: naming the first such operation.
     """
-    found: list[str] = []
+    found: list[NoCurvatureError] = []
     with ExitStack() as stack:
         for node in among:
             if full_name(node) != CHECKPOINT and type(node).__name__ != "AccumulateGrad":
                 stack.callback(node.register_hook(_hook(node, found)).remove)
         yield
     if found:
-        raise NoCurvatureError(found[0])
+        raise found[0]
 
 
-def _hook(node: Node, found: list[str]) -> Any:
+def _hook(node: Node, found: list[NoCurvatureError]) -> Any:
     def check(by_inputs: tuple[Tensor | None, ...], g: tuple[Tensor | None, ...]) -> None:
         name = full_name(node)
         if is_cut(by_inputs, g):
-            found.append(_CUT.format(name or type(node).__name__))
+            found.append(_cut(name or type(node).__name__))
         elif name and not found and torch.is_grad_enabled():
             if not is_linear_in_gradient(by_inputs, g):
-                found.append(_CUT.format(name))
+                found.append(_cut(name))
             elif has_constant_slope(node, by_inputs, g):
-                found.append(_CONSTANT.format(name))
+                found.append(_constant(name))
 
     return check
 
 
-_REMEDY = "Write its backward with PyTorch operations on {}, or put the parameters below it into a group with order=1."
-_CUT = (
-    "The backward of {} returns gradients that do not depend on the gradient it was given, as far as "
-    "autograd can see: it computes them outside of PyTorch, in a kernel of its own, or under torch.no_grad. So "
-    f"it has no second derivative. {_REMEDY.format('the gradient and on saved inputs')}"
-)
-_CONSTANT = (
-    "The backward of {} multiplies gradients by numbers that do not depend on its inputs, as far as autograd can see: "
-    "they were computed in its forward pass, outside of PyTorch, or under torch.no_grad. So it has no second "
-    f"derivative. {_REMEDY.format('saved inputs')}"
-)
+def _cut(name: str) -> NoCurvatureError:
+    return NoCurvatureError(
+        f"The backward of {name} returns gradients that do not depend on the gradient it was given, as far as "
+        "autograd can see: it computes them outside of PyTorch, in a kernel of its own, or under torch.no_grad. So "
+        "it has no second derivative. Write its backward with PyTorch operations, or put the parameters below it "
+        "into a group with order=1."
+    )
+
+
+def _constant(name: str) -> NoCurvatureError:
+    return NoCurvatureError(
+        f"The backward of {name} multiplies gradients by numbers that do not depend on its inputs, as far as autograd "
+        "can see: they were computed in its forward pass, outside of PyTorch, or under torch.no_grad. So it has no "
+        "second derivative. Compute them in the backward, from saved inputs and with PyTorch operations, or put the "
+        "parameters below it into a group with order=1."
+    )
 
 
 @contextmanager

@@ -111,11 +111,12 @@ class ByMatrix(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
-        return x @ ByMatrix.A
+        product: Tensor = x @ ByMatrix.A
+        return product
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> Any:
-        return g @ ByMatrix.A.T
+        return g @ ByMatrix.A.mT
 
 
 class ByParameter(torch.autograd.Function):
@@ -125,7 +126,8 @@ class ByParameter(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
-        return x * ByParameter.w.detach()
+        product: Tensor = x * ByParameter.w.detach()
+        return product
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> Any:
@@ -188,7 +190,7 @@ def test_torchs_own_operations_are_watched_as_well() -> None:
     p = leaf()
     places = torch.tensor([[0, 1, 2], [1, 0, 2]])
     sparse = torch.sparse_coo_tensor(places, p.exp(), (3, 3), check_invariants=True)
-    with pytest.raises(NoCurvatureError, match="The backward of SparseCooTensor.* returns gradients"):
+    with pytest.raises(NoCurvatureError, match=r"The backward of SparseCooTensor.* returns gradients"):
         backward_with_product(torch.sparse.sum(sparse).square(), p, V)
     assert p.grad is None
 

@@ -27,9 +27,9 @@ def owned_results(rule: Rule, made: Tensors, given: Tensors, writable: Sequence[
         writable: Of each of these, whether it was the operation's to overwrite.
 
     Returns:
-        True for a result that fills its memory, entry by entry, and shares it with no other result, and with no tangent but one
-        that was to writable; False for all of a rule that may give away memory of others, and where a tensor is of a
-        subclass, which need not have an address.
+        True for a result that fills its memory, entry by entry, and shares it with no other result, and with no
+        tangent but a writable one; False for all of a rule that may give away memory of others, and where a tensor is
+        of a subclass, which need not have an address.
     """
     if not rule.owns_output or not all(_has_memory(t) for t in (*made, *given) if t is not None):
         return [False] * len(made)
