@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts
 
 from sgdph_fx.curvature import gauss_newton_diagonal
 from sgdph_fx.curvature.forward_over_reverse import backward_with_product
@@ -48,10 +50,17 @@ def third_derivative() -> None:
     product(torch.autograd.grad(out.pow(3).sum(), x, create_graph=True)[0].pow(2).sum(), p)
 
 
+def selective_checkpoint() -> None:
+    context = functools.partial(create_selective_checkpoint_contexts, [torch.ops.aten.tanh.default])
+    p = leaf()
+    product(checkpoint(lambda t: t * t.tanh(), p, use_reentrant=False, context_fn=context).sum(), p)
+
+
 CURVATURE: tuple[Callable[[], Any], ...] = (
     lambda: through(WithoutGrad),
     lambda: through(SlopeInForward),
     writes_gradients,
     third_derivative,
+    selective_checkpoint,
     lambda: gauss_newton_diagonal((p := leaf()).tanh().sum(), [p], torch.Generator()),
 )

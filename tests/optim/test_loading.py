@@ -156,6 +156,22 @@ BAD: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
         change_state("hessian_average", torch.zeros(4, dtype=torch.int64)),
         "hessian_average of parameter 'conv1.bias' is .*int64",
     ),
+    "average is sparse": (
+        change_state("hessian_average", torch.ones(4, dtype=torch.float64).to_sparse()),
+        "float64, torch.sparse_coo; the parameter is",
+    ),
+    "average has no numbers": (
+        change_state("hessian_average", torch.ones(4, dtype=torch.float64, device="meta")),
+        "on the meta device; the parameter is",
+    ),
+    "mark is text": (
+        change_state("lacks_curvature", "no"),
+        "lacks_curvature of parameter 'conv1.bias' is 'no'",
+    ),
+    "a place twice": (
+        lambda s: s["param_groups"][0]["index"].__setitem__(1, 1),
+        "index must list one int of its own",
+    ),
     "average is negative": (
         change_state("hessian_average", -torch.ones(4, dtype=torch.float64)),
         "negative numbers",
@@ -230,3 +246,13 @@ def test_tensors_are_moved_to_their_parameter(small: Any, saved: dict[str, Any])
     optimizer.load_state_dict(saved)
     held: list[Tensor] = [own["momentum_buffer"] for own in optimizer.state.values()]
     assert {t.device.type for t in held} == {"meta"}
+
+
+def test_what_is_none_is_absent(small: Any, make_batches: Any, saved: dict[str, Any]) -> None:
+    net = small()
+    optimizer = SGDPH(named_groups(net), 0.03)
+    saved["param_groups"][0]["param_names"] = None
+    saved["state"][0]["hessian_average"] = None
+    optimizer.load_state_dict(saved)
+    train(net, optimizer, make_batches(8))
+    assert optimizer.param_groups[0]["step"] == 12
