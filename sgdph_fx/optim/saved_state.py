@@ -122,9 +122,10 @@ def _check_lists(theirs: Mapping[str, Any], number: int) -> None:
         is_list = isinstance(values, (list, tuple)) and len(values) == len(theirs["params"])
         distinct = key != "index" or not is_list or len(set(map(repr, values))) == len(values)
         if not is_list or not distinct or any(type(value) is not kind for value in values):
+            one = f"{kind.__name__} of its own" if key == "index" else kind.__name__
             raise OptimizerError(
-                f"saved param_groups[{number}]: {key} must list one {kind.__name__} {'of its own ' if key == 'index' else ''}"
-                f"for each of its {len(theirs['params'])} parameters. The file is damaged or was edited; load another checkpoint."
+                f"saved param_groups[{number}]: {key} must list one {one} for each of its "
+                f"{len(theirs['params'])} parameters. The file is damaged or was edited; load another checkpoint."
             )
 
 
@@ -203,7 +204,7 @@ def _check_buffer(buffer: object, parameter: Tensor, what: str) -> None:
             else type(buffer).__name__
         )
         raise OptimizerError(
-            f"The saved {what} is {is_}; the parameter is {', '.join(map(str, _kind(parameter, parameter)))}. Load a state "
+            f"The saved {what} is {is_}; the parameter is {tuple(parameter.shape)}, {parameter.dtype}. Load a state "
             "that was saved for this model, in its precision."
         )
     if not buffer.is_meta and not bool(torch.isfinite(_numbers(buffer)).all()):

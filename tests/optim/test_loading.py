@@ -246,13 +246,3 @@ def test_tensors_are_moved_to_their_parameter(small: Any, saved: dict[str, Any])
     optimizer.load_state_dict(saved)
     held: list[Tensor] = [own["momentum_buffer"] for own in optimizer.state.values()]
     assert {t.device.type for t in held} == {"meta"}
-
-
-def test_what_is_none_is_absent(small: Any, make_batches: Any, saved: dict[str, Any]) -> None:
-    net = small()
-    optimizer = SGDPH(named_groups(net), 0.03)
-    saved["param_groups"][0]["param_names"] = None
-    saved["state"][0]["hessian_average"] = None
-    optimizer.load_state_dict(saved)
-    train(net, optimizer, make_batches(8))
-    assert optimizer.param_groups[0]["step"] == 12
