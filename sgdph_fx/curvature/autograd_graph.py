@@ -11,18 +11,18 @@ from torch.autograd.graph import Node
 __all__ = ["leaves", "nodes", "nodes_below"]
 
 
-def nodes(output: Tensor) -> Iterator[Node]:
-    """Every operation that ``output`` was made by, each once.
+def nodes(*outputs: Tensor) -> Iterator[Node]:
+    """Every operation that ``outputs`` were made by, each once.
 
     Lazy: stop reading, and the rest of the graph is not visited.
     """
-    return nodes_below(output.grad_fn)
+    return nodes_below(*(output.grad_fn for output in outputs))
 
 
-def nodes_below(start: Node | None) -> Iterator[Node]:
-    """The operation ``start`` and every one that its inputs were made by; as lazy as :func:`nodes`."""
+def nodes_below(*starts: Node | None) -> Iterator[Node]:
+    """The operations ``starts`` and every one that their inputs were made by; as lazy as :func:`nodes`."""
     seen: set[Node] = set()
-    stack = [start]
+    stack = list(starts)
     while stack:
         node = stack.pop()
         if node is None or node in seen:

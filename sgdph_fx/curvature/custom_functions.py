@@ -1,8 +1,8 @@
-"""Functions written in Python on the way of a product: which of them torch's double backward can be trusted with.
+"""Operations on the way of a product that torch's double backward cannot be trusted with, refused by name.
 
-The backward of any function is linear in the gradient g that it gets. So where g carries a graph, a result without one
-is either zero or cut off: the function computed it in NumPy, in a kernel of its own, or under ``no_grad``. Torch takes
-such a result for a constant, and the product would be silently wrong. :func:`watched` finds it.
+Most are functions written in Python, whose backward computes in NumPy, in a kernel of its own, under ``no_grad``, or by
+what the forward pass has prepared. Torch takes such parts for constants, and the product would be silently wrong. A few
+of torch's own operations are like that as well. :func:`watched` finds them by what :mod:`.backward_checks` looks for.
 
 Reentrant checkpoints are Python functions as well; :mod:`sgdph_fx.curvature.reentrant` has a way for these.
 """
@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import Node
 
+from sgdph_fx.curvature.backward_checks import has_constant_slope, is_cut, is_linear_in_gradient
 from sgdph_fx.errors import NoCurvatureError
 
 __all__ = ["CHECKPOINT", "full_name", "leaves_grads_alone", "watched"]
@@ -33,37 +34,54 @@ def full_name(node: Node) -> str:
 
 @contextmanager
 def watched(among: Sequence[Node]) -> Iterator[None]:
-    """Refuse, at the end, functions written in Python whose backward dropped its graph meanwhile.
+    """Refuse, at the end, operations whose backward autograd could not follow meanwhile.
 
     Args:
         among: Nodes of a graph that is differentiated inside, with gradients that carry a graph.
 
     Raises:
-        NoCurvatureError: naming the first such function.
+        NoCurvatureError: naming the first such operation.
     """
-    cut: list[str] = []
+    found: list[NoCurvatureError] = []
     with ExitStack() as stack:
         for node in among:
-            if full_name(node) not in ("", CHECKPOINT):
-                stack.callback(node.register_hook(_hook(node, cut)).remove)
+            if full_name(node) != CHECKPOINT and type(node).__name__ != "AccumulateGrad":
+                stack.callback(node.register_hook(_hook(node, found)).remove)
         yield
-    if cut:
-        raise NoCurvatureError(
-            f"The backward of {cut[0]} returns gradients that do not depend on the gradient it was given, as far as "
-            "autograd can see: it computes them outside of PyTorch, in a kernel of its own, or under torch.no_grad. So "
-            "it has no second derivative. Write its backward with PyTorch operations, or put the parameters below it "
-            "into a group with order=1."
-        )
+    if found:
+        raise found[0]
 
 
-def _hook(node: Node, cut: list[str]) -> Any:
+def _hook(node: Node, found: list[NoCurvatureError]) -> Any:
     def check(by_inputs: tuple[Tensor | None, ...], g: tuple[Tensor | None, ...]) -> None:
-        graphless = [t for t in by_inputs if t is not None and not t.requires_grad]
-        along_graph = any(t is not None and t.requires_grad for t in g)
-        if along_graph and any(bool(t.any()) for t in graphless):
-            cut.append(full_name(node))
+        name = full_name(node)
+        if is_cut(by_inputs, g):
+            found.append(_cut(name or type(node).__name__))
+        elif name and not found and torch.is_grad_enabled():
+            if not is_linear_in_gradient(by_inputs, g):
+                found.append(_cut(name))
+            elif has_constant_slope(node, by_inputs, g):
+                found.append(_constant(name))
 
     return check
+
+
+def _cut(name: str) -> NoCurvatureError:
+    return NoCurvatureError(
+        f"The backward of {name} returns gradients that do not depend on the gradient it was given, as far as "
+        "autograd can see: it computes them outside of PyTorch, in a kernel of its own, or under torch.no_grad. So "
+        "it has no second derivative. Write its backward with PyTorch operations, or put the parameters below it "
+        "into a group with order=1."
+    )
+
+
+def _constant(name: str) -> NoCurvatureError:
+    return NoCurvatureError(
+        f"The backward of {name} multiplies gradients by numbers that do not depend on its inputs, as far as autograd "
+        "can see: they were computed in its forward pass, outside of PyTorch, or under torch.no_grad. So it has no "
+        "second derivative. Compute them in the backward, from saved inputs and with PyTorch operations, or put the "
+        "parameters below it into a group with order=1."
+    )
 
 
 @contextmanager

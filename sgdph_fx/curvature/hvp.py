@@ -5,14 +5,16 @@ H is ∂²L/∂p² for one parameter p: the products never leave the block, so n
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import Node
 
 from sgdph_fx.curvature.autograd_graph import leaves, nodes
 from sgdph_fx.curvature.custom_functions import leaves_grads_alone, watched
+from sgdph_fx.curvature.norm_gradients import statistics_followed
 from sgdph_fx.curvature.probes import Product
 from sgdph_fx.curvature.reentrant import OpenCheckpoints, reentrant_checkpoints
 from sgdph_fx.curvature.wrong_derivatives import require_right_derivatives
@@ -62,9 +64,21 @@ def differentiable_gradient(loss: Tensor, parameter: Tensor) -> Tensor | None:
         return None
     among = list(nodes(loss))
     require_right_derivatives(among, parameter)
-    with missing_derivatives_explained(), watched(among), leaves_grads_alone([*leaves(loss)], among):
+    with _followed(loss, among):
         (gradient,) = torch.autograd.grad(loss, parameter, _seed(loss), create_graph=True, allow_unused=True)
     return gradient
+
+
+@contextmanager
+def _followed(loss: Tensor, among: Sequence[Node]) -> Iterator[None]:
+    """What a first differentiation of ``loss``, with a graph, must look after."""
+    with (
+        missing_derivatives_explained(),
+        watched(among),
+        leaves_grads_alone([*leaves(loss)], among),
+        statistics_followed(among),
+    ):
+        yield
 
 
 def _seed(loss: Tensor) -> Tensor:
@@ -147,7 +161,7 @@ def product_by_double_backward(loss: Tensor, parameter: Tensor) -> Iterator[Prod
     among = list(nodes(loss))
     require_right_derivatives(among, parameter)
     with OpenCheckpoints(checkpoints, parameter) as opened:
-        with missing_derivatives_explained(), watched(among), leaves_grads_alone([*leaves(loss)], among):
+        with _followed(loss, among):
             gradient = opened.gradient(loss, _seed(loss), create_graph=True)
 
         def product(v: Tensor) -> Tensor:

@@ -17,7 +17,8 @@ from torch import Tensor
 from torch.autograd.graph import GradientEdge, Node
 
 from sgdph_fx.curvature.autograd_graph import nodes
-from sgdph_fx.curvature.custom_functions import CHECKPOINT, full_name
+from sgdph_fx.curvature.custom_functions import CHECKPOINT, full_name, watched
+from sgdph_fx.curvature.norm_gradients import statistics_followed
 from sgdph_fx.curvature.wrong_derivatives import require_right_derivatives
 
 __all__ = ["OpenCheckpoints", "reentrant_checkpoints"]
@@ -25,7 +26,7 @@ __all__ = ["OpenCheckpoints", "reentrant_checkpoints"]
 
 def reentrant_checkpoints(*outputs: Tensor) -> list[Any]:
     """Find the nodes of reentrant checkpoints that ``outputs`` were made by, each once."""
-    found = (node for output in outputs for node in nodes(output) if full_name(node) == CHECKPOINT)
+    found = (node for node in nodes(*outputs) if full_name(node) == CHECKPOINT)
     return list(dict.fromkeys(found))
 
 
@@ -100,7 +101,8 @@ class OpenCheckpoints:
         wanted = [t for t in inputs if _differentiable(t)]
         nested = self._open(reentrant_checkpoints(*(y for y, _ in pairs)))
         targets = [*wanted, *([self._leaf] if _is_used(self._leaf, pairs, wanted) else [])]
-        with gate:
+        inside = list(nodes(*(y for y, _ in pairs)))
+        with gate, watched(inside), statistics_followed(inside):
             found = torch.autograd.grad(
                 [y for y, _ in pairs],
                 [*targets, *nested],

@@ -1,14 +1,14 @@
 """Operations that torch differentiates wrongly, without an error.
 
-The backward of each keeps numbers of the forward pass, such as a mean or a norm, that autograd takes for constants. The
-next derivative of that backward is wrong then. Torch has no error for most of these, so this table has them.
+The backward of each keeps numbers of the forward pass, such as a norm, that autograd takes for constants. The
+next derivative of that backward is wrong then. Torch has no error for these, so this table has them;
+:mod:`.norm_gradients` mends those of layer and batch norm.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from torch import Tensor
 from torch.autograd.graph import Node
@@ -35,15 +35,7 @@ class _WrongDerivative:
     instead: str
 
 
-_PLAIN = "the norm written with mean() and var()"
-_THIRD = "{} inside a gradient penalty"
-_BATCH_NORM = _THIRD.format("a batch norm in training mode")
-
 _WRONG: Mapping[str, _WrongDerivative] = {
-    "CudnnBatchNormBackwardBackward0": _WrongDerivative(_BATCH_NORM, None, _PLAIN),
-    "MiopenBatchNormBackwardBackward0": _WrongDerivative(_BATCH_NORM, None, _PLAIN),
-    "NativeBatchNormBackwardBackward0": _WrongDerivative(_BATCH_NORM, 1, _PLAIN),
-    "NativeLayerNormBackwardBackward0": _WrongDerivative(_THIRD.format("a layer norm"), 1, _PLAIN),
     "WeightNormInterfaceBackward0": _WrongDerivative(
         "a weight norm whose direction is computed", 0, "g * v / torch.norm_except_dim(v, 2, dim)"
     ),
@@ -66,17 +58,12 @@ def require_right_derivatives(among: Iterable[Node], parameter: Tensor) -> None:
     """
     for node in among:
         wrong = _WRONG.get(full_name(node) or type(node).__name__)
-        if wrong is not None and _keeps_statistics(node) and _depends(node, wrong.by, parameter):
+        if wrong is not None and _depends(node, wrong.by, parameter):
             raise NoCurvatureError(
                 f"The Hessian of this loss needs a derivative of {wrong.operation} that torch gets wrong without an "
                 "error: it takes numbers that depend on the input for constants. Write the operation in another way "
                 f"({wrong.instead}), or put the parameters below it into a group with order=1."
             )
-
-
-def _keeps_statistics(node: Any) -> bool:
-    """Whether it is in training mode, if it has one: running statistics really are constants."""
-    return bool(getattr(node, "_saved_train", True))
 
 
 def _depends(node: Node, by: int | None, parameter: Tensor) -> bool:

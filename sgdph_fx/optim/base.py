@@ -130,6 +130,14 @@ class OptimizerBase(Optimizer):
         """How many refreshes had no product, because an operation has no second derivative."""
         return self._count("curvature_missed")
 
+    @property
+    def products_given_up(self) -> int:
+        """How many products torch's double backward took, because a rule did not understand an operation.
+
+        They are right, and slower; :func:`sgdph_fx.curvature.coverage` says which operation it is, and why.
+        """
+        return self._count("products_given_up")
+
     def _count(self, key: str) -> int:
         self._settle()
         count: int = self.param_groups[0][key]

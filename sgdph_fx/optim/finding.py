@@ -65,12 +65,24 @@ class Finding(Reporting):
         factors, reads = multipliers(loss), not self.param_groups[0]["capturable"]
         with graph_errors_explained():
             try:
-                found = from_loss(loss, due, hessian_loss, retain_graph=retain_graph, to_host=reads)
+                found = from_loss(
+                    loss,
+                    due,
+                    hessian_loss,
+                    retain_graph=retain_graph,
+                    to_host=reads,
+                    on_give_up=self._count_given_up,
+                )
             except NoCurvatureError:
                 if due is not None and not due.required:
                     self.state[due.parameter][LACKS_CURVATURE] = True
                 raise
         self._pending = replace(found, factors=factors).accumulate(self._pending)
+
+    def _count_given_up(self, reason: str) -> None:
+        """Count a product that torch's double backward takes: it is right and slower, so nothing is told."""
+        for group in self.param_groups:
+            group["products_given_up"] += 1
 
     def _group_of(self, parameter: Tensor) -> Group:
         number, _ = self._layout().places[id(parameter)]

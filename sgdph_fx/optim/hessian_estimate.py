@@ -15,6 +15,7 @@ from sgdph_fx.curvature.forward_over_reverse import backward_with_product, produ
 from sgdph_fx.curvature.hvp import block_product, product_by_double_backward
 from sgdph_fx.curvature.probes import Probe, generator_at
 from sgdph_fx.errors import NoCurvatureError
+from sgdph_fx.optim.hidden_uses import Written, hidden_use
 from sgdph_fx.optim.isolated_forward import isolated_loss
 from sgdph_fx.optim.loss_checks import check_loss
 from sgdph_fx.optim.nonfinite import Flag
@@ -120,6 +121,7 @@ def from_loss(
     *,
     retain_graph: bool = False,
     to_host: bool = True,
+    on_give_up: Callable[[str], None] | None = None,
 ) -> HessianEstimate:
     """``loss.backward()``, and the due Hessian: beside it, or of ``hessian_loss`` after it.
 
@@ -129,10 +131,11 @@ def from_loss(
         hessian_loss: Computes the loss that the Hessian is of, where that is another.
         retain_graph: Whether the graph of ``loss`` is kept.
         to_host: Whether the host is going to ask whether the loss is finite.
+        on_give_up: Called with the reason where torch's double backward takes the product.
 
     Raises:
         NoCurvatureError: if an operation has no second derivative and ``due.required``; no gradient has been
-            written, unless it is ``hessian_loss`` that fails.
+            written, unless it is ``hessian_loss`` that fails, or a function that hides its use of the parameter.
     """
 
     def backward() -> None:
@@ -146,11 +149,21 @@ def from_loss(
     if hessian_loss is not None:
         backward()
         other = check_loss(isolated_loss(hessian_loss, loss.device))
-        return _product_of(lambda leaf, due: _without_gradients(other, leaf, due), due, found)
-    found = _product_of(lambda leaf, due: _beside_backward(loss, leaf, due, retain_graph), due, found)
+        alone = partial(product_only, on_give_up=on_give_up)
+        return _product_of(lambda leaf, due: _found(other, leaf, due, alone, lambda: None), due, found)
+    beside = partial(backward_with_product, retain_graph=retain_graph, on_give_up=on_give_up)
+    written = Written(due.parameter)
+    found = _product_of(lambda leaf, due: _found(loss, leaf, due, beside, backward), due, found)
     if found.missing is not None:
         _backward_after(found.missing, backward)
+    elif found.hessian is None and due.module is None and written:
+        found = replace(found, missing=hidden_use(loss, due.name))
+        if found.missing is not None and due.required:
+            raise found.missing
     return found
+
+
+_USED_UP = ("backward through the graph a second time", "backward an extra time")
 
 
 def _backward_after(missing: NoCurvatureError, backward: Callable[[], None]) -> None:
@@ -158,12 +171,13 @@ def _backward_after(missing: NoCurvatureError, backward: Callable[[], None]) -> 
     try:
         backward()
     except RuntimeError as error:
-        if "backward through the graph a second time" not in str(error):
+        if not any(mark in str(error) for mark in _USED_UP):
             raise
         raise missing from error
 
 
 Finding = Callable[[Tensor, HessianRequest], "Tensor | None"]
+OneProduct = Callable[[Tensor, Tensor, Tensor], "Tensor | None"]
 
 
 def _product_of(find: Finding, due: HessianRequest, found: HessianEstimate) -> HessianEstimate:
@@ -176,29 +190,18 @@ def _product_of(find: Finding, due: HessianRequest, found: HessianEstimate) -> H
         return replace(found, missing=error)
 
 
-def _beside_backward(loss: Tensor, leaf: Tensor, due: HessianRequest, retain_graph: bool) -> Tensor | None:
+def _found(
+    loss: Tensor, leaf: Tensor, due: HessianRequest, product: OneProduct, backward: Callable[[], None]
+) -> Tensor | None:
+    """One product beside a backward pass, or many and then that pass."""
     if _probe(due).single:
-        product = partial(backward_with_product, retain_graph=retain_graph)
         return _by_one_product(product, loss, leaf, due)
     found = _by_products(loss, leaf, due)
-    loss.backward(retain_graph=retain_graph)  # type: ignore[no-untyped-call]
+    backward()
     return found
 
 
-def _without_gradients(loss: Tensor, leaf: Tensor, due: HessianRequest) -> Tensor | None:
-    return (
-        _by_one_product(product_only, loss, leaf, due)
-        if _probe(due).single
-        else _by_products(loss, leaf, due)
-    )
-
-
-def _by_one_product(
-    product: Callable[[Tensor, Tensor, Tensor], Tensor | None],
-    loss: Tensor,
-    leaf: Tensor,
-    due: HessianRequest,
-) -> Tensor | None:
+def _by_one_product(product: OneProduct, loss: Tensor, leaf: Tensor, due: HessianRequest) -> Tensor | None:
     v = next(_probe(due).vectors(leaf, due.generator))
     column = product(loss, leaf, v)
     return None if column is None else _probe(due).read(v, column)
@@ -236,8 +239,9 @@ def from_gradient(due: HessianRequest, gradients: Any) -> HessianEstimate:
     # A constant gradient has no graph of its own even then: its Hessian is zero, and not missing.
     if not any(g.requires_grad for g in gradients):
         raise NoCurvatureError(
-            f"The Hessian of parameter {due.name!r} is due at this step, but the gradients "
-            "carry no graph to differentiate again, so nothing has been changed. Either call "
-            "`optimizer.backward(loss)` in place of `loss.backward()`, or `loss.backward(create_graph=True)`."
+            f"The Hessian of parameter {due.name!r} is due at this step, but the gradients carry no graph to "
+            "differentiate again, so nothing has been changed. Call `optimizer.backward(loss)` in place of "
+            "`loss.backward()`. `loss.backward(create_graph=True)` leaves graphs as well, unless the loss is linear "
+            "in all parameters: its gradients are constants, and only `optimizer.backward(loss)` can tell."
         )
     return _product_of(lambda leaf, due: _estimate(gradient, leaf, due), due, found)

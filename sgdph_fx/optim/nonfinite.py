@@ -13,7 +13,7 @@ from sgdph_fx.optim.wording import warn
 
 __all__ = ["COUNTERS", "Flag", "Skipped", "are_finite", "finite_on_device"]
 
-COUNTERS = ("steps_skipped", "refreshes_skipped", "curvature_missed")
+COUNTERS = ("steps_skipped", "refreshes_skipped", "curvature_missed", "products_given_up")
 """Keys of each group, alike in all groups."""
 
 _TOLD = {

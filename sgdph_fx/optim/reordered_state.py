@@ -33,7 +33,7 @@ def in_our_order(saved: Groups, state: Mapping[Any, Any], groups: Groups) -> Sav
 
 
 def _all_named(groups: Groups) -> bool:
-    names = [name for group in groups for name in group.get("param_names", ())]
+    names = [name for group in groups for name in group.get("param_names") or ()]
     return len(names) == len(set(names)) == sum(len(group["params"]) for group in groups)
 
 

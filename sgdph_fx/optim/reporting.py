@@ -62,9 +62,9 @@ class Reporting(Membership):
 
         Returns:
             ``step``; ``cycle``, how many Hessian cycles have begun, and ``cycle_length`` in steps; ``due``, the name
-            of the parameter that is due next or None; ``steps_skipped``, ``refreshes_skipped`` and
-            ``curvature_missed``; and for each second-order parameter with an average, ``hessian_average/NAME``, the
-            mean of its M^H. The host waits once for the device that holds them.
+            of the parameter that is due next or None; ``steps_skipped``, ``refreshes_skipped``,
+            ``curvature_missed`` and ``products_given_up``; and for each second-order parameter with an average,
+            ``hessian_average/NAME``, the mean of its M^H. The host waits once for the device that holds them.
         """
         layout, first = self._layout(), self.param_groups[0]
         schedule, t = layout.schedule, self._steps_taken
@@ -80,6 +80,7 @@ class Reporting(Membership):
             "steps_skipped": self.steps_skipped,
             "refreshes_skipped": self.refreshes_skipped,
             "curvature_missed": self.curvature_missed,
+            "products_given_up": self.products_given_up,
         }
         return {**found, **self._mean_averages()}
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from sgdph_fx.errors import OptimizerError
 from sgdph_fx.optim.estimators import averages_signed
+from sgdph_fx.optim.group_step import LACKS_CURVATURE
 from sgdph_fx.optim.hyperparameters import ABSENT_MEANS, check_hyperparameters
 from sgdph_fx.optim.layout import parameter_name
 from sgdph_fx.optim.nonfinite import COUNTERS
@@ -54,7 +55,9 @@ def loadable(state_dict: object, groups: Groups) -> tuple[dict[Tensor, dict[str,
         _check_group(theirs, ours, filled[0], number)
     _check_state(state, filled, groups)
     loaded = {
-        parameter: {name: _copied(value, parameter) for name, value in state[key].items()}
+        parameter: {
+            name: _copied(value, parameter) for name, value in state[key].items() if value is not None
+        }
         for theirs, ours in zip(filled, groups, strict=True)
         for key, parameter in zip(theirs["params"], ours["params"], strict=True)
         if key in state
@@ -117,9 +120,11 @@ def _check_lists(theirs: Mapping[str, Any], number: int) -> None:
         if values is None:
             continue
         is_list = isinstance(values, (list, tuple)) and len(values) == len(theirs["params"])
-        if not is_list or any(type(value) is not kind for value in values):
+        distinct = key != "index" or not is_list or len(set(map(repr, values))) == len(values)
+        if not is_list or not distinct or any(type(value) is not kind for value in values):
+            one = f"{kind.__name__} of its own" if key == "index" else kind.__name__
             raise OptimizerError(
-                f"saved param_groups[{number}]: {key} must list one {kind.__name__} for each of its "
+                f"saved param_groups[{number}]: {key} must list one {one} for each of its "
                 f"{len(theirs['params'])} parameters. The file is damaged or was edited; load another checkpoint."
             )
 
@@ -172,6 +177,7 @@ def _check_state(state: Mapping[Any, Mapping[str, Any]], filled: Groups, groups:
             name = parameter_name(ours, number, position)
             for buffer in _BUFFERS:
                 _check_buffer(state.get(key, {}).get(buffer), parameter, f"{buffer} of parameter {name}")
+            _check_mark(state.get(key, {}).get(LACKS_CURVATURE), name)
             average = state.get(key, {}).get("hessian_average")
             if average is not None and not signed and bool((_numbers(average) < 0).any()):
                 raise OptimizerError(
@@ -180,12 +186,22 @@ def _check_state(state: Mapping[Any, Mapping[str, Any]], filled: Groups, groups:
                 )
 
 
+def _check_mark(mark: object, name: str) -> None:
+    if mark is not None and type(mark) is not bool:
+        raise OptimizerError(
+            f"The saved {LACKS_CURVATURE} of parameter {name} is {mark!r}; it is True or False. The file is damaged or "
+            "was edited; load another checkpoint."
+        )
+
+
 def _check_buffer(buffer: object, parameter: Tensor, what: str) -> None:
     if buffer is None:
         return
-    if not isinstance(buffer, Tensor) or buffer.shape != parameter.shape or buffer.dtype != parameter.dtype:
+    if not isinstance(buffer, Tensor) or _kind(buffer, parameter) != _kind(parameter, parameter):
         is_ = (
-            f"{tuple(buffer.shape)}, {buffer.dtype}" if isinstance(buffer, Tensor) else type(buffer).__name__
+            ", ".join(map(str, _kind(buffer, parameter)))
+            if isinstance(buffer, Tensor)
+            else type(buffer).__name__
         )
         raise OptimizerError(
             f"The saved {what} is {is_}; the parameter is {tuple(parameter.shape)}, {parameter.dtype}. Load a state "
@@ -195,6 +211,17 @@ def _check_buffer(buffer: object, parameter: Tensor, what: str) -> None:
         raise OptimizerError(
             f"The saved {what} is not finite. Training never writes such numbers; load another checkpoint."
         )
+
+
+def _kind(tensor: Tensor, parameter: Tensor) -> tuple[Any, ...]:
+    """Shape and dtype, and what is unusual: a layout, or that there are no numbers where a parameter has some."""
+    layout = () if tensor.layout is torch.strided else (tensor.layout,)
+    return (
+        tuple(tensor.shape),
+        tensor.dtype,
+        *layout,
+        *(("on the meta device",) if tensor.is_meta and not parameter.is_meta else ()),
+    )
 
 
 def _numbers(tensor: Tensor) -> Tensor:

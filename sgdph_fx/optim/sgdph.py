@@ -85,7 +85,8 @@ class SGDPH(Stepping):
 
     :meth:`state_dict` holds all of its state: for each parameter ``momentum_buffer`` (M^G), for
     second-order ones ``hessian_average`` (M^H), and ``lacks_curvature`` where that is so; in each group, alike in all,
-    ``step``, the number of steps taken, ``steps_skipped``, ``refreshes_skipped`` and ``curvature_missed``. What
+    ``step``, the number of steps taken, ``steps_skipped``, ``refreshes_skipped``, ``curvature_missed``, and
+    ``products_given_up``, those that torch's double backward took. What
     :meth:`backward` found is no state: like ``.grad``, it lives until :meth:`step` or :meth:`zero_grad`.
 
     Raises:
@@ -182,7 +183,8 @@ class SGDPH(Stepping):
             OptimizerError: if ``loss`` is not one real number that requires a gradient, its graph has been used
                 up, or ``torch.inference_mode()`` is on.
 
-        On any of these, no gradient has been written, unless it is ``hessian_loss`` that fails, or the graph was used.
+        On any of these, no gradient has been written, unless it is ``hessian_loss`` that fails, the graph was used, or
+        a function written in Python hides its use of the due parameter.
         """
         refuse_inference_mode("backward()")
         check_loss(loss)

@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 from torch.utils.weak import WeakIdKeyDictionary
 
 from sgdph_fx.curvature.autograd_graph import leaves
+from sgdph_fx.curvature.reentrant import reentrant_checkpoints
 from sgdph_fx.optim.layout import Layout
 from sgdph_fx.optim.loss_checks import no_such_parameter
 from sgdph_fx.optim.wording import listed, warn
@@ -48,7 +49,8 @@ class Unowned:
         thoroughly = thoroughly or self._looks <= _FIRST_LOOKS
         if thoroughly:
             found = list(found)
-        if not any(layout.holds(leaf) for leaf in found):
+        # What reentrant checkpoints use inside does not show in the graph.
+        if not any(layout.holds(leaf) for leaf in found) and not reentrant_checkpoints(loss):
             raise no_such_parameter(len(layout.places))
         if thoroughly:
             self._tell(found, layout)

@@ -13,6 +13,9 @@ from torch.utils.checkpoint import checkpoint
 from sgdph_fx.curvature import coverage, product_by_double_backward
 from sgdph_fx.curvature.forward_over_reverse import backward_with_product
 from sgdph_fx.curvature.reentrant import reentrant_checkpoints
+from sgdph_fx.errors import NoCurvatureError
+from sgdph_fx.optim import SGDPH
+from tests.curvature.test_custom_functions import ByNumpy
 
 pytestmark = [
     pytest.mark.usefixtures("one_thread"),
@@ -110,3 +113,28 @@ def test_the_node_has_its_own_backward_again() -> None:
     # What torch's own says of being asked for one gradient alone.
     with pytest.raises(RuntimeError, match="use_reentrant=True"):
         torch.autograd.grad(loss, q)
+
+
+def test_functions_inside_are_watched_as_outside() -> None:
+    p, q = leaves()
+    loss = reentrant(lambda t: ByNumpy.apply(t * p).sin(), X * q).sum()
+    with pytest.raises(NoCurvatureError, match="ByNumpy returns gradients that do not depend"):
+        backward_with_product(loss, p, V)
+    assert p.grad is None
+    assert q.grad is None
+
+
+def test_a_model_that_lies_in_a_checkpoint_as_a_whole_is_trained() -> None:
+    x = X.clone().requires_grad_()
+    trained = []
+    for wrap in (plain, reentrant):
+        torch.manual_seed(0)
+        net = nn.Sequential(nn.Linear(4, 5), nn.LayerNorm(5), nn.Tanh(), nn.Linear(5, 2)).double()
+        optimizer = SGDPH([{"params": list(net.parameters()), "order": 2}], lr=1e-3)
+        for _ in range(8):
+            optimizer.zero_grad()
+            optimizer.backward(wrap(net, x).pow(3).sum())
+            optimizer.step()
+        trained.append(list(net.parameters()))
+    for ours, expected in zip(*trained, strict=True):
+        torch.testing.assert_close(ours, expected, rtol=1e-9, atol=1e-11)

@@ -44,16 +44,8 @@ def batch_norm(x: Tensor) -> Tensor:
     return F.batch_norm(x, None, None, training=True, eps=0.1)
 
 
-def plain_batch_norm(x: Tensor) -> Tensor:
-    return (x - x.mean(0)) * (x.var(0, unbiased=False) + 0.1).rsqrt()
-
-
 def layer_norm(x: Tensor) -> Tensor:
     return F.layer_norm(x, (3,), eps=0.1)
-
-
-def plain_layer_norm(x: Tensor) -> Tensor:
-    return (x - x.mean(1, True)) * (x.var(1, unbiased=False, keepdim=True) + 0.1).rsqrt()
 
 
 def weight_norm(p: Tensor) -> Tensor:
@@ -79,8 +71,6 @@ def plain_cross_entropy(p: Tensor) -> Tensor:
 
 # What torch gets wrong, and the same loss as the message says to write it.
 WRONG: dict[str, tuple[Loss, Loss]] = {
-    "a batch norm in training mode": (penalty(batch_norm), penalty(plain_batch_norm)),
-    "a layer norm": (penalty(layer_norm), penalty(plain_layer_norm)),
     "a weight norm": (weight_norm, plain_weight_norm),
 }
 if hasattr(nn, "LinearCrossEntropyOptions"):
@@ -163,6 +153,8 @@ def with_its_own_scale(norm: Callable[..., Tensor]) -> Loss:
 
 RIGHT: dict[str, Loss] = {
     "batch norm by running statistics": penalty(running),
+    "batch norm": penalty(batch_norm),
+    "layer norm": penalty(layer_norm),
     "group norm": penalty(lambda x: F.group_norm(x, 1, eps=0.1)),
     "layer norm by its own scale": with_its_own_scale(lambda x, p: F.layer_norm(x, (3,), p, eps=0.1)),
     "layer norm without a penalty": lambda p: layer_norm(X * p).pow(3).sum(),

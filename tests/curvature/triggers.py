@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts
 
-from sgdph_fx.curvature import gauss_newton_diagonal
+from sgdph_fx.curvature import differentiable_gradient, gauss_newton_diagonal
 from sgdph_fx.curvature.forward_over_reverse import backward_with_product
+from tests.curvature.test_backward_checks import SlopeInForward
 from tests.curvature.test_custom_functions import RunsAutograd, WithoutGrad, X, leaf
 
 __all__ = ["CURVATURE"]
@@ -48,15 +51,24 @@ def third_derivative() -> None:
 
 
 def wrong_derivative() -> None:
-    p, x = leaf(), X.clone().requires_grad_()
-    out = F.layer_norm(x * p, (3,)).pow(3).sum()
-    product(torch.autograd.grad(out, x, create_graph=True)[0].pow(2).sum(), p)
+    p = leaf()
+    differentiable_gradient(
+        torch._weight_norm(X * p, torch.ones(len(X), 1, dtype=X.dtype), 0).pow(3).sum(), p
+    )
+
+
+def selective_checkpoint() -> None:
+    context = functools.partial(create_selective_checkpoint_contexts, [torch.ops.aten.tanh.default])
+    p = leaf()
+    product(checkpoint(lambda t: t * t.tanh(), p, use_reentrant=False, context_fn=context).sum(), p)
 
 
 CURVATURE: tuple[Callable[[], Any], ...] = (
     lambda: through(WithoutGrad),
+    lambda: through(SlopeInForward),
     writes_gradients,
     third_derivative,
     wrong_derivative,
+    selective_checkpoint,
     lambda: gauss_newton_diagonal((p := leaf()).tanh().sum(), [p], torch.Generator()),
 )

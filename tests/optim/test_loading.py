@@ -156,6 +156,22 @@ BAD: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
         change_state("hessian_average", torch.zeros(4, dtype=torch.int64)),
         "hessian_average of parameter 'conv1.bias' is .*int64",
     ),
+    "average is sparse": (
+        change_state("hessian_average", torch.ones(4, dtype=torch.float64).to_sparse()),
+        "float64, torch.sparse_coo; the parameter is",
+    ),
+    "average has no numbers": (
+        change_state("hessian_average", torch.ones(4, dtype=torch.float64, device="meta")),
+        "on the meta device; the parameter is",
+    ),
+    "mark is text": (
+        change_state("lacks_curvature", "no"),
+        "lacks_curvature of parameter 'conv1.bias' is 'no'",
+    ),
+    "a place twice": (
+        lambda s: s["param_groups"][0]["index"].__setitem__(1, 1),
+        "index must list one int of its own",
+    ),
     "average is negative": (
         change_state("hessian_average", -torch.ones(4, dtype=torch.float64)),
         "negative numbers",

@@ -46,6 +46,7 @@ def test_statistics_are_plain_numbers_and_names() -> None:
         "steps_skipped": 0,
         "refreshes_skipped": 0,
         "curvature_missed": 0,
+        "products_given_up": 0,
     }
     train(optimizer, 6)
     found = optimizer.statistics()

@@ -176,3 +176,17 @@ def test_a_warm_up_from_zero_is_no_such_step(small: Any, make_batches: Any, make
     net.loss(batch).backward()
     with pytest.raises(OptimizerError, match="no graph"):
         other.step()
+
+
+def test_what_is_none_in_a_file_is_absent(small: Any, make_batches: Any, make_groups: Any) -> None:
+    net = small()
+    optimizer = SGDPH(make_groups(net), 0.03)
+    train(net, optimizer, make_batches(4))
+    saved = copy.deepcopy(optimizer.state_dict())
+    saved["param_groups"][0]["param_names"] = None
+    place = next(key for key, own in saved["state"].items() if "hessian_average" in own)
+    saved["state"][place]["hessian_average"] = None
+    again = SGDPH(make_groups(net), 0.03)
+    again.load_state_dict(saved)
+    train(net, again, make_batches(8))
+    assert again.param_groups[0]["step"] == 12

@@ -13,6 +13,7 @@ from torch.amp.grad_scaler import GradScaler
 
 from sgdph_fx import SGDPH, CapturedStep, attach, check_optimizer, prepare
 from tests.optim.recording import FakeRecorder
+from tests.optim.test_hidden_parameters import loss_of, problem
 
 __all__ = ["OF_THE_OPTIMIZER"]
 
@@ -48,6 +49,11 @@ def in_group(**values: Any) -> Callable[[dict[str, Any]], Any]:
 
 def in_state(**values: Any) -> Callable[[dict[str, Any]], Any]:
     return lambda state: state["state"][0].update(values)
+
+
+def hides_a_parameter() -> None:
+    hidden, shown, optimizer = problem(without_curvature="raise")
+    optimizer.backward(loss_of(hidden, shown))
 
 
 def named(*groups: list[str], **more: Any) -> SGDPH:
@@ -193,6 +199,8 @@ OF_THE_OPTIMIZER: tuple[Callable[[], Any], ...] = (
     lambda: with_state(in_state(momentum_buffer=torch.ones(5))),
     lambda: with_state(in_state(momentum_buffer=torch.full((2,), torch.nan))),
     lambda: with_state(in_state(hessian_average=-torch.ones(2))),
+    lambda: with_state(in_state(lacks_curvature="no")),
+    hides_a_parameter,
     lambda: named(["a"]).load_state_dict(named(["b"]).state_dict()),
     lambda: named(["a", "b"]).load_state_dict(named(["a"], ["b"]).state_dict()),
 )

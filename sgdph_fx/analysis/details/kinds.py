@@ -33,7 +33,7 @@ _FUSED = re.compile(
 )
 _ROUTER = re.compile(r"(^|[._])(gate|router|gating|switch|classifier)$", re.IGNORECASE)
 _POSITION = re.compile(
-    r"pos(ition|itional)?(_|$|s$|emb|enc)|(^|[._])(wpe|rel_pos\w*|relative_(position|attention)\w*)",
+    r"pos(ition|itional)?(_|$|s$|emb|enc)|(^|[._])(wpe|rel_pos\w*|relative_(position|attention)\w*|attention_bias(es)?$)",
     re.IGNORECASE,
 )
 _EXPERTS = re.compile(r"(^|[._])experts?($|[._])", re.IGNORECASE)
@@ -158,9 +158,10 @@ def _other(subject: Subject) -> Kind:
     as_data = any(use.op == "call_module" for use in subject.uses)
     if subject.leaf in ("bias_k", "bias_v") or names & _JOINS or as_data:
         return "token"
+    if len(shape) > 2 and _EXPERTS.search(subject.name):
+        return "experts"
     if names & _PRODUCTS:
-        stacked = len(shape) > 2 and (_EXPERTS.search(subject.name) is not None or shape[0] > 1)
-        return "experts" if stacked else "linear"
+        return "experts" if len(shape) > 2 and shape[0] > 1 else "linear"
     if names & {"mul", "div"} and sum(size > 1 for size in shape) <= 1:
         return "temperature"
     if names & {"add"} and len(shape) > 1:

@@ -41,14 +41,16 @@ def first_nodes(flow: Flow, uses: WeightUses, depth: dict[str, int]) -> Iterator
 
 
 def last_nodes(flow: Flow, uses: WeightUses, depth: dict[str, int]) -> Iterator[str]:
-    """The nodes whose result becomes an output: through no further weight or norm, and no sum with other data."""
+    """The nodes whose result becomes an output: through no further weight or norm, and no sum but of such results."""
     passes: dict[str, bool] = {}
     for name in reversed(list(flow.graph.nodes)):
         node: fx.Node = flow.graph.nodes[name]["node"]
         followers = list(flow.graph.successors(name))
         onward = functools.partial(_passes_on, flow, uses, depth, name)
-        passes[name] = node.op == "output" or (
-            bool(followers) and all(passes[follower] and onward(follower) for follower in followers)
+        passes[name] = (
+            node.op == "output"
+            or _is_loss(node)
+            or (bool(followers) and all(passes[follower] and onward(follower) for follower in followers))
         )
     return (name for name in uses.applied if passes[name])
 
@@ -59,11 +61,14 @@ def _passes_on(flow: Flow, uses: WeightUses, depth: dict[str, int], name: str, f
     node: fx.Node = attributes["node"]
     if node.op == "output" or _is_loss(node):
         return True
+    # Heads whose results are averaged are heads, of one depth; a block and its shortcut are not.
+    others = [other for other in flow.graph.predecessors(follower) if other != name and depth[other]]
     if follower in uses.applied or isinstance(attributes["rule"], Norm):
         return False
     if node.op != "call_module" and operation_name(node) in _JOINS:
         return True
-    return not any(depth[other] for other in flow.graph.predecessors(follower) if other != name)
+    averaged = uses.applied.keys() >= {name, *others} and {depth[other] for other in others} == {depth[name]}
+    return not others or averaged
 
 
 def _is_loss(node: fx.Node) -> bool:

@@ -64,7 +64,11 @@ def _owner_of_weight(flow: Flow, node: fx.Node) -> str | None:
     """The path of the module whose weight a node applies; None if it applies none."""
     rule = flow.graph.nodes[node.name]["rule"]
     if node.op == "call_module":
-        applies = not isinstance(rule, Norm | Transparent) and _has_matrix(flow.modules[str(node.target)])
+        module = flow.modules[str(node.target)]
+        # The matrix of a head with one output has a single row.
+        applies = isinstance(rule, Conv | Linear) or (
+            not isinstance(rule, Norm | Transparent) and _has_matrix(module)
+        )
         return str(node.target) if applies else None
     if node.op not in ("call_function", "call_method"):
         return None
@@ -75,7 +79,9 @@ def _owner_of_weight(flow: Flow, node: fx.Node) -> str | None:
     if isinstance(rule, Linear) or operation_name(node) in _PRODUCTS:
         for operand in node.all_input_nodes:
             source = parameter_behind(flow, operand)
-            if source is not None and not channel_wise(_shape(flow, source)):
+            if source is not None and (
+                len(_shape(flow, source)) == 2 or not channel_wise(_shape(flow, source))
+            ):
                 return source.rpartition(".")[0]
     return None
 

@@ -27,9 +27,9 @@ def owned_results(rule: Rule, made: Tensors, given: Tensors, writable: Sequence[
         writable: Of each of these, whether it was the operation's to overwrite.
 
     Returns:
-        True for a result that fills its memory and shares it with no other result, and with no tangent but one
-        that was to writable; False for all of a rule that may give away memory of others, and where a tensor is of a
-        subclass, which need not have an address.
+        True for a result that fills its memory, entry by entry, and shares it with no other result, and with no
+        tangent but a writable one; False for all of a rule that may give away memory of others, and where a tensor is
+        of a subclass, which need not have an address.
     """
     if not rule.owns_output or not all(_has_memory(t) for t in (*made, *given) if t is not None):
         return [False] * len(made)
@@ -51,4 +51,9 @@ def _memory(t: Tensor) -> int:
 
 
 def _fills_its_memory(t: Tensor) -> bool:
-    return t.untyped_storage().nbytes() == t.numel() * t.element_size()
+    """Whether each number of its memory belongs to one entry: windows that overlap may be as many as their base."""
+    dense: bool = torch._debug_has_internal_overlap(t) == _NO_OVERLAP
+    return dense and t.untyped_storage().nbytes() == t.numel() * t.element_size()
+
+
+_NO_OVERLAP = 0

@@ -14,6 +14,7 @@ from sgdph_fx.curvature.forward_over_reverse.fallback import FALLBACK, require_k
 from sgdph_fx.curvature.forward_over_reverse.path import path, producers_first, saved_as_it_is, source
 from sgdph_fx.curvature.forward_over_reverse.registry import rule_of
 from sgdph_fx.curvature.forward_over_reverse.rule import Edge, ForwardNode, GiveUp, Tensors
+from sgdph_fx.curvature.selective import refuse_selective_checkpoints
 from sgdph_fx.errors import NoCurvatureError
 
 __all__ = ["forward_sweep"]
@@ -41,6 +42,7 @@ def forward_sweep(loss: Tensor, parameter: Tensor, v: Tensor) -> list[ForwardNod
     order = producers_first(loss)
     nodes = path(order, parameter)
     _require_plain(loss, v)
+    refuse_selective_checkpoints(nodes)
     _require_open(order, nodes)
     with torch.no_grad(), _without_autocast(v):
         return _Sweep(nodes).run(source(parameter), v)

@@ -59,6 +59,9 @@ SHARED: dict[str, Callable[[Tensor], Tensor]] = {
     "products of matrices": lambda z: F.gelu(z.flatten(0, 2) @ X[0, 0] @ X[0, 1]).view_as(z) * z,
     "layer norms": lambda z: F.gelu(F.layer_norm(F.gelu(F.layer_norm(z, (5,))) + z, (5,))),
     "in place": lambda z: F.relu_(conv(z)) * late(z),
+    "windows that overlap, as many as their base": lambda z: (
+        z * z.tanh().flatten()[:24].clone().view(6, 4).unfold(0, 3, 2).pow(3).sum()
+    ),
     "a norm read twice": lambda z: F.relu(norm(z)) * norm(z) + norm(norm(z)),
     "one value to two norms": lambda z: norm(z) * norm(z + 0 * X).exp(),
 }
@@ -108,6 +111,7 @@ def test_a_result_in_a_spare_tangents_memory_is_owned() -> None:
         ([t.view(3, 1)], [t]),
         ([t, t], [None]),
         ([torch.ones(1).expand(3)], [None]),
+        ([torch.ones(6, 4).unfold(0, 3, 2)], [None]),
         ([torch.ones(6)[:3]], [None]),
         ([torch.ones(3).as_subclass(Tagged)], [None]),
         ([torch.ones(3)], [torch.ones(3).as_subclass(Tagged)]),
@@ -118,6 +122,7 @@ def test_a_result_in_a_spare_tangents_memory_is_owned() -> None:
         "a view of one",
         "one result twice",
         "spread",
+        "windows that overlap",
         "a part",
         "of a subclass",
         "from a subclass",

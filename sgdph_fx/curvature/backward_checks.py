@@ -1,0 +1,115 @@
+"""What gives away a backward that autograd cannot differentiate rightly, looked for while it runs.
+
+The backward of any operation is linear in the gradient g that it gets: B(g) = J g, where J may depend on the inputs x.
+Autograd differentiates B by what it has seen of it. It has not seen what was computed in NumPy, in a kernel, under
+``no_grad``, or in the forward pass, and takes that for a constant. Three signs tell:
+
+- a result without a graph, though g has one, that is not zero;
+- a derivative by g that does not give B back, ∂B/∂g · g ≠ B;
+- a slope that autograd takes for a constant: B multiplies g by numbers of the shape of an input or output, none of
+  which hang on x. A mask is a constant as well, so two different values are none of a slope's.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import Node
+
+__all__ = ["has_constant_slope", "is_cut", "is_linear_in_gradient"]
+
+Tensors = Sequence["Tensor | None"]
+
+_VALUES_OF_A_MASK = 2
+
+
+def is_cut(by_inputs: Tensors, g: Tensors) -> bool:
+    """Whether a result is not zero and has no graph, though a gradient has one."""
+    if not any(t is not None and t.requires_grad for t in g):
+        return False
+    return any(t is not None and not t.requires_grad and bool(_values(t).any()) for t in by_inputs)
+
+
+def is_linear_in_gradient(by_inputs: Tensors, g: Tensors) -> bool:
+    """Whether autograd's derivative by g, applied to g, gives the results back: ⟨w, ∂B/∂g · g⟩ = ⟨w, B⟩ for one w."""
+    outputs, given = _followed(by_inputs), _followed(g)
+    starts = [t.grad_fn for t in outputs]
+    if not outputs or not given or any(type(inner).__name__ == "Error" for inner in _between(starts, set())):
+        return True  # torch says itself what it refuses
+    along = [_mixed_signs(t) for t in outputs]
+    found = torch.autograd.grad(outputs, given, along, retain_graph=True, allow_unused=True)
+    with torch.no_grad():
+        off = _product(outputs, along)
+        off -= sum(_product([f], [t]) for f, t in zip(found, given, strict=True) if f is not None)
+        size = _product([t.abs() for t in outputs], [t.abs() for t in along])
+    return abs(off) <= _tolerance(outputs) * size
+
+
+def has_constant_slope(node: Node, by_inputs: Tensors, g: Tensors) -> bool:
+    """Whether the results of a Python function's backward hang on g and on constants alone, one of them a slope."""
+    inputs = [(child, number) for child, number in node.next_functions if child is not None]
+    sources = {node, *(child for child, _ in inputs)}
+    declared = [*node._input_metadata, *(child._input_metadata[number] for child, number in inputs)]
+    shapes = {tuple(m.shape) for m in declared}
+    ends = {t.grad_fn for t in g if t is not None}
+    slope = False
+    for inner in _between([t.grad_fn for t in by_inputs if t is not None], ends):
+        if inner in sources or type(inner).__name__ == "Error":
+            return False
+        slope = slope or any(tuple(t.shape) in shapes and _varies(t) for t in _constants(inner))
+    return slope
+
+
+def _between(starts: Sequence[Node | None], ends: set[Node | None]) -> Iterator[Node]:
+    seen: set[Node | None] = {None, *ends}
+    stack = list(starts)
+    while stack:
+        node = stack.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        yield node
+        stack.extend(child for child, _ in node.next_functions)
+
+
+def _constants(node: Any) -> Iterator[Tensor]:
+    """Numbers that the operation saved, and that nothing differentiable has made; leaves that are no parameters."""
+    if type(node).__name__ == "AccumulateGrad":
+        yield from () if isinstance(node.variable, nn.Parameter) else (node.variable,)
+        return
+    names = [name for name in dir(node) if name.startswith("_saved_") and "_sym_" not in name]
+    for value in (getattr(node, name) for name in names):
+        if isinstance(value, Tensor) and not value.requires_grad and value.is_floating_point():
+            yield value
+
+
+def _varies(t: Tensor) -> bool:
+    return t.layout is torch.strided and int(torch.unique(t.detach()).numel()) > _VALUES_OF_A_MASK
+
+
+def _followed(tensors: Tensors) -> list[Tensor]:
+    present = [t for t in tensors if t is not None and t.requires_grad]
+    return [t for t in present if t.layout is torch.strided and not t.is_complex()]
+
+
+def _values(t: Tensor) -> Tensor:
+    return t if t.layout is torch.strided else t.detach().to_dense()
+
+
+def _mixed_signs(t: Tensor) -> Tensor:
+    """Numbers of either sign, none of them zero and no two alike."""
+    numbers = torch.linspace(0.5, 1.5, t.numel(), dtype=torch.float64, device=t.device)
+    numbers[1::2].neg_()
+    return numbers.to(t.dtype).view(t.shape)
+
+
+def _product(first: Sequence[Tensor], second: Sequence[Tensor]) -> float:
+    return sum(float((a.double() * b.double()).sum()) for a, b in zip(first, second, strict=True))
+
+
+def _tolerance(tensors: Sequence[Tensor]) -> float:
+    return math.sqrt(max(torch.finfo(t.dtype).eps for t in tensors))

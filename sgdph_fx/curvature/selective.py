@@ -1,0 +1,72 @@
+"""Selective activation checkpoints, whose region torch allows one backward pass through.
+
+Reading what an operation in such a region saved, once outside of the backward pass, uses that one up, and not even the
+gradients could be had. So they are recognized without reading: a saved tensor gives away the function that unpacks it,
+and that holds the checkpoint.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import lru_cache
+from typing import Any
+
+from torch.autograd.graph import Node
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from sgdph_fx.errors import NoCurvatureError
+
+__all__ = ["refuse_selective_checkpoints"]
+
+
+def refuse_selective_checkpoints(among: Iterable[Node]) -> None:
+    """Refuse them before anything is read.
+
+    Args:
+        among: Operations that a product would pass.
+
+    Raises:
+        NoCurvatureError: if one of them lies in such a region.
+    """
+    known: dict[int, bool] = {}
+    for node in among:
+        for name in _raw_names(type(node)):
+            if _is_selective(getattr(node, name), known):
+                raise NoCurvatureError(
+                    f"{type(node).__name__} lies in a selective activation checkpoint (context_fn of "
+                    "torch.utils.checkpoint), which torch allows one backward pass through, so there is no second "
+                    "derivative. Use a checkpoint without context_fn, or put the parameters inside and below it into "
+                    "a group with order=1."
+                )
+
+
+@lru_cache(maxsize=1024)
+def _raw_names(kind: type) -> tuple[str, ...]:
+    return tuple(name for name in dir(kind) if name.startswith("_raw_saved_"))
+
+
+def _is_selective(saved: Any, known: dict[int, bool]) -> bool:
+    if isinstance(saved, list | tuple):
+        return any(_is_selective(each, known) for each in saved)
+    unpack = getattr(saved, "unpack_hook", None)
+    frame = _enclosed(unpack).get("frame")
+    if frame is None:
+        return False
+    if id(frame) not in known:
+        context = _enclosed(getattr(frame, "recompute_fn", None)).get("recompute_context")
+        known[id(frame)] = isinstance(context, TorchDispatchMode)
+    return known[id(frame)]
+
+
+def _enclosed(function: Any) -> dict[str, Any]:
+    """What a function written in Python has closed over, by name."""
+    code, cells = getattr(function, "__code__", None), getattr(function, "__closure__", None) or ()
+    names = () if code is None else code.co_freevars
+    return {name: cell.cell_contents for name, cell in zip(names, cells, strict=True) if _is_filled(cell)}
+
+
+def _is_filled(cell: Any) -> bool:
+    try:
+        return cell.cell_contents is not None
+    except ValueError:
+        return False
