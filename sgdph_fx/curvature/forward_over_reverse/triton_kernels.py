@@ -13,7 +13,13 @@ from typing import Any
 import triton
 import triton.language as tl
 
-__all__ = ["attention_backward", "attention_forward", "gelu_backward"]
+__all__ = [
+    "attention_backward",
+    "attention_forward",
+    "gelu_backward",
+    "layer_norm_backward",
+    "layer_norm_forward",
+]
 
 _jit: Any = triton.jit
 
@@ -94,3 +100,80 @@ def gelu_backward(x, g, dg, dx, out, count, HAS_DG: tl.constexpr, BLOCK: tl.cons
         slope = 0.5 * (1 + tl.erf(value * 0.7071067811865476)) + value * density
         found += slope * tl.load(dg + at, mask=inside, other=0.0).to(tl.float32)
     tl.store(out + at, found.to(out.dtype.element_ty), mask=inside)
+
+
+@_jit
+def _load(t, row, inner, outer_stride, inner_stride, col, inside):
+    """Read rows of ``(outer, inner, length)``, whose numbers lie side by side."""
+    at = (row // inner) * outer_stride + (row % inner) * inner_stride
+    return tl.load(t + at[:, None] + col[None, :], mask=inside, other=0.0).to(tl.float32)
+
+
+@_jit
+def _standardized(x, mean, r, row, rows, inside, CENTRED: tl.constexpr):
+    scale = tl.load(r + row, mask=row < rows, other=0.0).to(tl.float32)[:, None]
+    if CENTRED:
+        x = x - tl.load(mean + row, mask=row < rows, other=0.0).to(tl.float32)[:, None]
+    return tl.where(inside, x * scale, 0.0), scale
+
+
+@_jit
+def _project(u, unit, inside, length, CENTRED: tl.constexpr):
+    """Compute P(u) of each row."""
+    along = tl.sum(u * unit, axis=1) / length
+    u = u - unit * along[:, None]
+    if CENTRED:
+        # x̂ adds up to zero, so the order of the two makes no difference.
+        u = tl.where(inside, u - (tl.sum(u, axis=1) / length)[:, None], 0.0)
+    return u
+
+
+@_jit
+def layer_norm_forward(
+    x, dx, weight, mean, r, out, rows, length, inner, x_outer, x_inner, dx_outer, dx_inner,
+    CENTRED: tl.constexpr, HAS_WEIGHT: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr,
+):  # fmt: skip
+    """Write γ r P(ẋ)."""
+    row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
+    col = tl.arange(0, COLS)
+    inside = (row < rows)[:, None] & (col < length)[None, :]
+    unit = _load(x, row, inner, x_outer, x_inner, col, inside)
+    unit, scale = _standardized(unit, mean, r, row, rows, inside, CENTRED)
+    u = _load(dx, row, inner, dx_outer, dx_inner, col, inside)
+    u = _project(u, unit, inside, length, CENTRED) * scale
+    if HAS_WEIGHT:
+        u = u * tl.load(weight + col, mask=col < length, other=0.0).to(tl.float32)[None, :]
+    tl.store(out + row[:, None] * length + col[None, :], u.to(out.dtype.element_ty), mask=inside)
+
+
+@_jit
+def layer_norm_backward(
+    x, g, dg, dx, weight, mean, r, out, rows, length, inner,
+    x_outer, x_inner, g_outer, g_inner, dg_outer, dg_inner, dx_outer, dx_inner,
+    CENTRED: tl.constexpr, HAS_WEIGHT: tl.constexpr, HAS_DG: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr,
+):  # fmt: skip
+    """Write the tangent of r P(γ g): r P(γ ġ - ċ γ g - r b ẋ) - r κ x̂, in the words of standardization.py."""
+    row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
+    col = tl.arange(0, COLS)
+    inside = (row < rows)[:, None] & (col < length)[None, :]
+    unit = _load(x, row, inner, x_outer, x_inner, col, inside)
+    unit, scale = _standardized(unit, mean, r, row, rows, inside, CENTRED)
+    h = _load(g, row, inner, g_outer, g_inner, col, inside)
+    d = _load(dx, row, inner, dx_outer, dx_inner, col, inside)
+    u = tl.zeros([ROWS, COLS], dtype=tl.float32)
+    if HAS_DG:
+        u += _load(dg, row, inner, dg_outer, dg_inner, col, inside)
+    if HAS_WEIGHT:
+        gain = tl.load(weight + col, mask=col < length, other=0.0).to(tl.float32)[None, :]
+        h = h * gain
+        u = u * gain
+    b = (tl.sum(h * unit, axis=1) / length)[:, None]
+    turn = (tl.sum(d * unit, axis=1) / length)[:, None] * scale
+    if CENTRED:
+        centred = tl.where(inside, d - (tl.sum(d, axis=1) / length)[:, None], 0.0)
+        kappa = scale * (tl.sum(h * centred, axis=1) / length)[:, None] - b * turn
+    else:
+        kappa = scale * (tl.sum(h * d, axis=1) / length)[:, None] - b * turn
+    u = _project(u - turn * h - scale * b * d, unit, inside, length, CENTRED)
+    u = scale * (u - kappa * unit)
+    tl.store(out + row[:, None] * length + col[None, :], u.to(out.dtype.element_ty), mask=inside)
