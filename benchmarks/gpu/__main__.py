@@ -13,6 +13,7 @@ from benchmarks.gpu.loops import LOOPS, LoopKind, is_available
 from benchmarks.gpu.measure import Kernels, measure
 from benchmarks.gpu.results import Result, markdown
 from benchmarks.gpu.workloads import WORKLOADS
+from sgdph_fx.curvature.forward_over_reverse import fused
 
 __all__ = ["main"]
 
@@ -92,6 +93,8 @@ def main(
             _free()
     click.echo(markdown(results))
     click.echo(_how(device, sample, rounds))
+    if fused.failure():
+        click.echo(f"Without Triton's kernels: {fused.failure()}")
     for line in left_out:
         click.echo(f"Not measured: {line}")
 

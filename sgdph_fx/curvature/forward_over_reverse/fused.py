@@ -13,17 +13,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["LONGEST_ROW", "is_fusible", "launch", "launch_on_rows"]
+__all__ = ["LONGEST_ROW", "failure", "is_fusible", "launch", "launch_on_rows"]
 
 LONGEST_ROW = 2048
 _ROW_TILE = 2048
-_failed = False
+_failure = ""
+
+
+def failure() -> str:
+    """Say why the kernels do not run here; empty as long as they do, or none has been tried."""
+    return _failure
 
 
 def is_fusible(*tensors: Tensor | None) -> bool:
     """Whether a kernel takes these tensors: plain ones in single or half precision, on an NVIDIA GPU."""
     present = [t for t in tensors if t is not None]
-    return not _failed and all(_fits(t) for t in present)
+    return not _failure and all(_fits(t) for t in present)
 
 
 def _fits(t: Tensor) -> bool:
@@ -53,16 +58,16 @@ def launch_on_rows(name: str, rows: int, length: int, *arguments: Any, **constan
 
 def launch(name: str, blocks: int, arguments: Sequence[Any], constants: dict[str, Any]) -> bool:
     """Launch a kernel on the device and the stream of its first argument; see :func:`launch_on_rows`."""
-    global _failed
-    if _failed:
+    global _failure
+    if _failure:
         return False
     try:
         _launch(name, blocks, arguments, constants)
     except torch.OutOfMemoryError:
         raise
-    except Exception:  # no compiler, an old driver: whatever it is, torch's calls need none of it
-        _failed = True
-    return not _failed
+    except Exception as error:  # no compiler, an old driver: torch's calls need none of it
+        _failure = f"{type(error).__name__}: {error}"
+    return not _failure
 
 
 def _launch(name: str, blocks: int, arguments: Sequence[Any], constants: dict[str, Any]) -> None:
