@@ -21,8 +21,8 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import Node
 
+from sgdph_fx.curvature.forward_over_reverse.operations.attention_scores import Scores
 from sgdph_fx.curvature.forward_over_reverse.operations.matmul import sum_of_products, transposed
-from sgdph_fx.curvature.forward_over_reverse.operations.softmax import softmax_jacobian
 from sgdph_fx.curvature.forward_over_reverse.rule import (
     NONLINEAR,
     BackwardNode,
@@ -47,7 +47,10 @@ _MASKS: Mapping[str, str | None] = {
 
 @dataclass(frozen=True, slots=True)
 class _Attention:
-    """One application: n batches of h heads, Q ``(n h, L, E)``, K and V spread to as many heads, and the scale."""
+    """One application: n batches of h heads, Q ``(n h, L, E)``, K and V spread to as many heads, and the scale.
+
+    L and S may be padded with zeros, which add nothing to any product.
+    """
 
     node: Node
     n: int
@@ -66,33 +69,26 @@ class _Attention:
         scale = 1 / math.sqrt(q.shape[-1]) if given is None else given
         return cls(node, n, h, q * scale, k, v, scale)
 
-    def probabilities(self) -> Tensor:
-        """Compute P, ``(n h, L, S)``."""
-        scores = _scores((self.q, self.k))
-        assert scores is not None
+    def scores(self, dq: Tensor | None, dk: Tensor | None, dmask: Tensor | None) -> Scores:
+        """Compute S and Ṡ, ``(n h, L, S)``."""
+        s = _scores((self.q, self.k))
+        assert s is not None
         name = _MASKS[type(self.node).__name__]
         mask = None if name is None else saved(self.node, name)
-        if saved(self.node, "is_causal"):
-            hidden = torch.ones(scores.shape[1:], dtype=torch.bool, device=scores.device).triu_(1)
-            scores.masked_fill_(hidden, -math.inf)
-        if mask is None:
-            return torch.softmax(scores, -1)
-        # A row that the mask hides entirely is zero, not 0/0.
-        safe: Tensor = torch.ops.aten._safe_softmax.default(
-            self.by_head(scores).add_(mask).view(scores.shape), -1
-        )
-        return safe
+        queries, keys = (saved(self.node, side).shape[2] for side in ("query", "key"))
+        causal = bool(saved(self.node, "is_causal"))
+        return Scores(s, self._ds(dq, dk, dmask), mask, self.h, queries, keys, causal)
 
-    def ds(self, dq: Tensor | None, dk: Tensor | None, dmask: Tensor | None) -> Tensor | None:
-        """Compute Ṡ, ``(n h, L, S)``, in memory of its own."""
+    def _ds(self, dq: Tensor | None, dk: Tensor | None, dmask: Tensor | None) -> Tensor | None:
         ds = _scores((dq, self.k), (self.q, dk))
         if dmask is None:
             return ds
-        shape = (self.n, self.h, self.q.shape[1], self.k.shape[1])
-        spread = dmask.expand(shape).reshape(-1, *shape[2:])
         if ds is None:
-            return spread.to(_precise(spread.dtype), copy=True, memory_format=torch.contiguous_format)
-        return ds.add_(spread)
+            shape = (self.n * self.h, self.q.shape[1], self.k.shape[1])
+            ds = dmask.new_zeros(shape, dtype=_precise(dmask.dtype))
+        queries, keys = dmask.shape[2:]
+        self.by_head(ds)[:, :, :queries, :keys].add_(dmask)
+        return ds
 
     def scores_are_small(self) -> bool:
         """Whether P and Ṡ take no more memory than Q, K, V and O, which autograd keeps."""
@@ -108,49 +104,51 @@ def _jvp(fwd: ForwardNode) -> Tensors:
     _refuse_dropout(fwd.node)
     one = _Attention.of(fwd.node)
     dq, dk, dv, dmask = _tangents(fwd.tangents, one)
-    p, ds = one.probabilities(), one.ds(dq, dk, dmask)
-    dp = None if ds is None else softmax_jacobian(p, ds)
+    scores = one.scores(dq, dk, dmask)
+    p, dp = scores.forward(one.v.dtype, want_p=dv is not None)
     if one.scores_are_small():
-        fwd.memo = p, ds
-    out = sum_of_products((_as(one, dp), one.v), (_as(one, p), dv))
-    return [None if out is None else one.by_head(out)]
+        fwd.memo = scores
+    out = sum_of_products((dp, one.v), (p, dv))
+    return [None if out is None else one.by_head(out)[:, :, : scores.queries]]
 
 
 def _vjp_tangent(bwd: BackwardNode) -> Tensors:
     one = _Attention.of(bwd.node)
     dq, dk, dv, dmask = _tangents(bwd.tangents, one)
     g, dg = (None if t is None else _spread(t, one.h) for t in (bwd.g[0], bwd.dg[0]))
-    p, w = bwd.fwd.memo or (one.probabilities(), one.ds(dq, dk, dmask))
-    dby_s = _scores((dg, one.v), (g, dv))
-    if w is not None:
-        w.sub_((p * w).sum(-1, keepdim=True))
-    by_s = None
-    if g is not None:
-        h = _scores((g, one.v))
-        assert h is not None
-        h.sub_(_row_dots(g, _spread(saved(bwd.node, "output"), one.h)))
-        dby_s = dby_s if w is None else w * h if dby_s is None else dby_s.addcmul_(w, h)
-        by_s = h.mul_(p)
-    dby_s = None if dby_s is None else softmax_jacobian(p, dby_s)
-    dp = None if w is None else w.mul_(p)
-    rows, drows = _as(one, by_s), _as(one, dby_s)
+    scores: Scores = bwd.fwd.memo or one.scores(dq, dk, dmask)
+    found = scores.backward(
+        None if g is None else _scores((g, one.v)),
+        _scores((dg, one.v), (g, dv)),
+        lambda: _row_dots(g, _spread(saved(bwd.node, "output"), one.h)),
+        one.v.dtype,
+        want_p=bwd.active[2],
+    )
+    rows, drows = found.by_s, None if found.dby_s is None else found.dby_s.to(one.v.dtype)
     return _by_inputs(
         bwd,
         one,
         _times(sum_of_products((drows, one.k), (rows, dk)), one.scale),
         sum_of_products((transposed(drows), one.q), (transposed(rows), dq)),
-        sum_of_products((transposed(_as(one, dp)), g), (transposed(_as(one, p)), dg)),
-        dby_s,
+        sum_of_products((transposed(found.dp), g), (transposed(found.p), dg)),
+        found.dby_s,
     )
 
 
 def _by_inputs(bwd: BackwardNode, one: _Attention, *found: Tensor | None) -> Tensors:
     """Shape the results like Q, K, V and the mask; a head of K or V that several heads of Q share gets their sum."""
     made = [None if t is None else one.by_head(t) for t in found]
+    lengths = [saved(bwd.node, name).shape[2] for name in ("query", "key", "value")]
+    made = [
+        None if t is None else t[:, :, :length]
+        for t, length in zip(made, (*lengths, lengths[0]), strict=True)
+    ]
+    by_mask = made[3]
+    made[3] = None if by_mask is None else by_mask[..., : lengths[1]]
     for number, name in ((1, "key"), (2, "value")):
         heads, t = saved(bwd.node, name).shape[1], made[number]
         if t is not None and heads != one.h:
-            made[number] = t.view(one.n, heads, -1, *t.shape[2:]).sum(2)
+            made[number] = t.reshape(one.n, heads, -1, *t.shape[2:]).sum(2)
     return [t if active else None for t, active in zip(made, bwd.active, strict=False)]
 
 
@@ -172,45 +170,49 @@ def _tangents(tangents: Tensors, one: _Attention) -> tuple[Tensor | None, ...]:
 
 
 def _spread(t: Tensor, heads: int) -> Tensor:
-    """Repeat each head for every head of Q that shares it, and join batches and heads: ``(n h, L, E)``."""
+    """Repeat each head for every head of Q that shares it, join batches and heads, and pad: ``(n h, L, E)``."""
     t = t if t.shape[1] >= heads else t.repeat_interleave(heads // t.shape[1], dim=1)
-    return t.reshape(-1, *t.shape[2:])
+    length = t.shape[2]
+    padded = -(-length // (multiple := _length_multiple(t))) * multiple
+    if padded == length:
+        return t.reshape(-1, *t.shape[2:])
+    out = t.new_empty((*t.shape[:2], padded, t.shape[3]))
+    out[:, :, :length].copy_(t)
+    out[:, :, length:].zero_()
+    return out.view(-1, *out.shape[2:])
+
+
+def _length_multiple(t: Tensor) -> int:
+    """What the length of a sequence is padded to: tensor cores want rows of scores that begin at aligned addresses."""
+    return 16 if t.is_cuda else 1
 
 
 def _scores(*pairs: tuple[Tensor | None, Tensor | None]) -> Tensor | None:
-    """Add up the products A Bᵀ, in single precision at least; None is zero."""
-    out = None
-    for a, b in pairs:
-        if a is None or b is None:
-            continue
-        precise = _precise(a.dtype)
-        if a.dtype == precise:
-            out = torch.bmm(a, b.mT) if out is None else out.baddbmm_(a, b.mT)
-            continue
-        made = _precise_product(a, b.mT, precise)
-        out = made if out is None else out.add_(made)
-    return out
+    """Add up the products A Bᵀ, as one product of what is side by side, in single precision at least; None is zero."""
+    present = [(a, b) for a, b in pairs if a is not None and b is not None]
+    if not present:
+        return None
+    a, b = (sides[0] if len(sides) == 1 else torch.cat(sides, -1) for sides in zip(*present, strict=True))
+    return _precise_product(a, b.mT, _precise(a.dtype))
 
 
 def _precise_product(a: Tensor, b: Tensor, precise: torch.dtype) -> Tensor:
+    if a.dtype == precise:
+        return torch.bmm(a, b)
     # NVIDIA's tensor cores multiply halves into floats; elsewhere torch has no such product.
     if a.is_cuda and torch.version.hip is None:
         return torch.bmm(a, b, out_dtype=precise)
     return torch.bmm(a.to(precise), b.to(precise))
 
 
-def _row_dots(a: Tensor, b: Tensor) -> Tensor:
+def _row_dots(a: Tensor | None, b: Tensor) -> Tensor:
+    assert a is not None
     precise = _precise(a.dtype)
     return (a.to(precise) * b.to(precise)).sum(-1, keepdim=True)
 
 
 def _precise(dtype: torch.dtype) -> torch.dtype:
     return torch.promote_types(dtype, torch.float32)
-
-
-def _as(one: _Attention, t: Tensor | None) -> Tensor | None:
-    """Cast scores to the dtype of V, which they are multiplied with."""
-    return None if t is None else t.to(one.v.dtype)
 
 
 def _times(t: Tensor | None, factor: float) -> Tensor | None:

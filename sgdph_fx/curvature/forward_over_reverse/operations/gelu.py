@@ -14,18 +14,24 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import Node
 
+from sgdph_fx.curvature.forward_over_reverse.fused import is_fusible, launch
 from sgdph_fx.curvature.forward_over_reverse.operations.scaling import diagonal_jvp
 from sgdph_fx.curvature.forward_over_reverse.rule import NONLINEAR, BackwardNode, Rule, Tensors, saved
 
 __all__ = ["RULES"]
 
+_BLOCK = 1024
+
 
 def _vjp_tangent(bwd: BackwardNode) -> Tensors:
     """Compute f' ġ + f'' ẋ g."""
     (g,), (dg,), (dx,) = bwd.g, bwd.dg, bwd.tangents
-    passed = None if dg is None else _pass_back(bwd.node, dg, bwd.writable[0])
     if g is None or dx is None:
-        return [passed]
+        return [None if dg is None else _pass_back(bwd.node, dg, bwd.writable[0])]
+    in_one_pass = _fused(bwd.node, g, dg, dx)
+    if in_one_pass is not None:
+        return [in_one_pass]
+    passed = None if dg is None else _pass_back(bwd.node, dg, bwd.writable[0])
     bent = torch.mul(dx, g, out=dx) if bwd.fwd.writable[0] else dx * g
     x = saved(bwd.node, "self")
     if saved(bwd.node, "approximate") == "tanh":
@@ -36,6 +42,20 @@ def _vjp_tangent(bwd: BackwardNode) -> Tensors:
     torch.mul(bent, x, out=scratch)
     out = bent.mul_(2) if passed is None else passed.add_(bent, alpha=2)
     return [out.addcmul_(scratch, x, value=-1)]
+
+
+def _fused(node: Node, g: Tensor, dg: Tensor | None, dx: Tensor) -> Tensor | None:
+    x = saved(node, "self")
+    given = [x, g, dx, *([] if dg is None else [dg])]
+    if saved(node, "approximate") == "tanh" or not is_fusible(*given):
+        return None
+    # Dense alike, so that the same place in memory is the same number of each.
+    if any(t.stride() != x.stride() for t in given) or not torch.ops.aten.is_non_overlapping_and_dense(x):
+        return None
+    out = torch.empty_like(x)
+    constants = {"HAS_DG": dg is not None, "BLOCK": _BLOCK}
+    ran = launch("gelu_backward", -(-x.numel() // _BLOCK), (x, g, dg, dx, out, x.numel()), constants)
+    return out if ran else None
 
 
 def _pass_back(node: Node, dg: Tensor, writable: bool) -> Tensor:

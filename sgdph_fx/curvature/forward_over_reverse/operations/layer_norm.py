@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from torch import Tensor
 from torch.autograd.graph import Node
 
+from sgdph_fx.curvature.forward_over_reverse.operations import fused_layer_norm
 from sgdph_fx.curvature.forward_over_reverse.operations.arithmetic import times
 from sgdph_fx.curvature.forward_over_reverse.operations.standardization import Rows
 from sgdph_fx.curvature.forward_over_reverse.rule import (
@@ -33,6 +34,10 @@ def _rows(node: Node) -> Rows:
 
 def _jvp(fwd: ForwardNode) -> Tensors:
     dx, dgain, dbias = (*fwd.tangents, None)[:3]
+    if dx is not None and dgain is None and dbias is None:
+        in_one_pass = fused_layer_norm.jvp(fwd.node, dx)
+        if in_one_pass is not None:
+            return [in_one_pass]
     rows, shape, weight = _rows(fwd.node), output_shape(fwd.node), saved(fwd.node, "weight")
     out = None if dx is None else rows.project(dx).view(shape)
     if out is not None and weight is not None:
@@ -59,6 +64,10 @@ def _by_x(bwd: BackwardNode, rows: Rows) -> Tensor | None:
     """Compute the tangent of r P(γ g), in rows."""
     g, dg, (dx, dgain) = bwd.g[0], bwd.dg[0], bwd.tangents[:2]
     weight = saved(bwd.node, "weight")
+    if g is not None and dx is not None and dgain is None:
+        in_one_pass = fused_layer_norm.vjp_tangent(bwd.node, g, dg, dx)
+        if in_one_pass is not None:
+            return in_one_pass
     dh = total(_scaled(dg, weight), times(g, dgain))
     if g is None or dx is None:
         return None if dh is None else rows.project(dh)

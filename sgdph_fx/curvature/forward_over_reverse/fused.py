@@ -1,0 +1,81 @@
+"""Whether a formula can run as one Triton kernel, and its launch.
+
+On NVIDIA GPUs the kernels of :mod:`.triton_kernels` stand in for chains of torch's calls. If Triton is missing or
+cannot compile here, torch's calls take over for good. The results agree up to rounding.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+__all__ = ["LONGEST_ROW", "failure", "is_fusible", "launch", "launch_on_rows"]
+
+LONGEST_ROW = 2048
+_ROW_TILE = 2048
+_failure = ""
+
+
+def failure() -> str:
+    """Say why the kernels do not run here; empty as long as they do, or none has been tried."""
+    return _failure
+
+
+def is_fusible(*tensors: Tensor | None) -> bool:
+    """Whether a kernel takes these tensors: plain ones in single or half precision, on an NVIDIA GPU."""
+    present = [t for t in tensors if t is not None]
+    return not _failure and all(_fits(t) for t in present)
+
+
+def _fits(t: Tensor) -> bool:
+    single = t.dtype in (torch.float32, torch.float16, torch.bfloat16)
+    # A tensor of a subclass, or in a transform of torch.func, has no memory to point at.
+    return single and type(t) is Tensor and t.is_cuda and torch.version.hip is None and t.numel() > 0
+
+
+def launch_on_rows(name: str, rows: int, length: int, *arguments: Any, **constants: Any) -> bool:
+    """Launch a row kernel.
+
+    Args:
+        name: The kernel in :mod:`.triton_kernels`.
+        rows: How many rows there are.
+        length: Numbers in a row, at most :data:`LONGEST_ROW`.
+        arguments: Tensors (None where the kernel does not look), then numbers.
+        constants: Its constants, but for the tile.
+
+    Returns:
+        Whether it ran. If not, nothing has been written that anybody reads.
+    """
+    cols = max(16, 1 << (length - 1).bit_length())
+    tile = {"ROWS": max(1, _ROW_TILE // cols), "COLS": cols}
+    blocks = -(-rows // tile["ROWS"])
+    return launch(name, blocks, arguments, {**constants, **tile})
+
+
+def launch(name: str, blocks: int, arguments: Sequence[Any], constants: dict[str, Any]) -> bool:
+    """Launch a kernel on the device and the stream of its first argument; see :func:`launch_on_rows`."""
+    global _failure
+    if _failure:
+        return False
+    try:
+        _launch(name, blocks, arguments, constants)
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # no compiler, an old driver: torch's calls need none of it
+        _failure = f"{type(error).__name__}: {error}"
+    return not _failure
+
+
+def _launch(name: str, blocks: int, arguments: Sequence[Any], constants: dict[str, Any]) -> None:
+    kernels = importlib.import_module("sgdph_fx.curvature.forward_over_reverse.triton_kernels")
+    kernel: Callable[..., Any] = getattr(kernels, name)[(blocks,)]
+    first: Tensor = arguments[0]
+    if not first.is_cuda:  # Triton's interpreter, in tests
+        kernel(*arguments, **constants)
+        return
+    with torch.cuda.device(first.device):
+        kernel(*arguments, **constants)
