@@ -55,7 +55,7 @@ def render(page: str, logs: Path) -> str:
     def block(found: re.Match[str]) -> str:
         file = logs / f"{found['name']}.jsonl"
         if found["name"] == VISIT:
-            content = gpu_report.PARTS[found["part"]](gpu_report.VisitLog(file))
+            content = gpu_report.part(found["part"], gpu_report.VisitLog(file))
         else:
             experiment = read_recipe(found["name"])
             content = _part(found["part"], experiment, collect_results(experiment, file))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean, stdev
 
@@ -17,7 +17,9 @@ from experiments.reports.intervals import Difference, paired
 from experiments.reports.plots import COLOURS
 from experiments.reports.tables import markdown
 
-__all__ = ["PARTS", "QUESTIONS", "REFERENCES", "VisitLog", "figure"]
+__all__ = ["PARTS", "QUESTIONS", "REFERENCES", "VisitLog", "figure", "part"]
+
+NOTHING_YET = "No run of these is logged yet."
 
 REFERENCES = {task: "muon-adamw" if task in ("speedrun", "language") else "sgdm" for task in TASKS}
 """Task → the contender that all others are compared with."""
@@ -161,8 +163,44 @@ def alignment(log: VisitLog) -> str:
     return "\n\n".join(parts)
 
 
-PARTS = {"scores": scores, "answers": answers, "grid": grid, "alignment": alignment}
+def picture(log: VisitLog) -> str:
+    """Show the figure that :func:`figure` draws."""
+    if not any(log.contenders(task) for task in TASKS):
+        return ""
+    return "![Differences from the reference, with 95% intervals](images/results-gpu-visit.png)"
+
+
+def conditions(log: VisitLog) -> str:
+    """Say on what the runs were made, and how many there are."""
+    machines = sorted({f"{row['device']}, torch {row['torch']}" for row in log.rows})
+    counts = {phase: sum(row["phase"] == phase for row in log.rows) for phase in ("trial", "seed")}
+    if not machines:
+        return ""
+    return (
+        f"{counts['trial']} trials and {counts['seed']} runs that count, on one {' and one '.join(machines)}."
+    )
+
+
+PARTS: Mapping[str, Callable[[VisitLog], str]] = {
+    "conditions": conditions,
+    "picture": picture,
+    "scores": scores,
+    "answers": answers,
+    "grid": grid,
+    "alignment": alignment,
+}
 """Parts of the page Results that a visit's log fills in."""
+
+
+def part(name: str, log: VisitLog) -> str:
+    """Give a part of the page, or say that there is nothing to show yet.
+
+    Args:
+        name: A key of :data:`PARTS`.
+        log: The visit's log.
+    """
+    content = PARTS[name](log)
+    return content if content and content.count("\n") != 1 else NOTHING_YET
 
 
 def _interval(difference: Difference | None, digits: int) -> str:

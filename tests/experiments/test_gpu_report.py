@@ -10,12 +10,13 @@ from typing import Any
 import pytest
 
 from experiments import page
-from experiments.gpu_visit.report import PARTS, QUESTIONS, VisitLog, figure
+from experiments.gpu_visit.report import NOTHING_YET, PARTS, QUESTIONS, VisitLog, figure, part
 from experiments.gpu_visit.tasks import TASKS
 
 
 def row(contender: str, phase: str, number: int, score: float | None, **more: Any) -> dict[str, Any]:
     own = {"task": "vgg11", "contender": contender, "phase": phase, "number": number, "scale": "full"}
+    own |= {"device": "H100", "torch": "2.11"}
     return {**own, "score": score, "loss": 1.0, "settings": {"lr": 0.1 + number}, "seconds": 2.0, **more}
 
 
@@ -86,6 +87,16 @@ def test_the_page_takes_a_visits_tables(log: VisitLog, tmp_path: Path) -> None:
     done = page.render(text, tmp_path)
     assert PARTS["answers"](log) in done
     assert page.render(done, tmp_path) == done
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_a_part_without_runs_says_so(name: str, tmp_path: Path) -> None:
+    assert part(name, VisitLog(tmp_path / "none.jsonl")) == NOTHING_YET
+
+
+def test_a_page_says_on_what_and_how_much_was_run(log: VisitLog) -> None:
+    assert part("conditions", log) == "12 trials and 9 runs that count, on one H100, torch 2.11."
+    assert "images/results-gpu-visit.png" in part("picture", log)
 
 
 def test_alignment_is_given_by_kind_of_parameter(tmp_path: Path) -> None:
