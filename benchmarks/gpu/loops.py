@@ -33,10 +33,12 @@ class Loop:
     Args:
         step: Take one step.
         optimizer: What takes it.
+        holds: What a recorded step reads, whose memory must stay its own.
     """
 
     step: Callable[[], object]
     optimizer: Optimizer
+    holds: object = None
 
     def go_to(self, step: int) -> None:
         """Make the next step the one after ``step`` steps. Only SGD-PH counts."""
@@ -100,7 +102,7 @@ def _sgd(net: nn.Module, batch: Batch) -> Loop:
 def _sgd_captured(net: nn.Module, batch: Batch) -> Loop:
     optimizer = _sgd_optimizer(net)
     step = _first_order(optimizer, net, batch, cached=False)
-    return Loop(_as_graph(step, batch[0].device), optimizer)
+    return Loop(_as_graph(step, batch[0].device), optimizer, holds=(net, batch))
 
 
 def _as_graph(step: Callable[[], Tensor], device: torch.device) -> Callable[[], object]:
