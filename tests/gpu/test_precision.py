@@ -90,12 +90,24 @@ def test_products_are_as_near_as_torchs_own(
             check(model, n, v.to(device, torch.float32), truth[n], mode, device)
 
 
+def scale_of(mode: str) -> float:
+    return SCALE if mode == "float16" else 1.0
+
+
+def noise_of_torch(
+    model: nn.Module, parameter: Tensor, v: Tensor, truth: Tensor, mode: str, device: torch.device
+) -> float:
+    """What torch's own double backward is off by."""
+    with precision(mode, device), sdpa_kernel(SDPBackend.MATH):
+        loss = loss_of(model, BATCH) * scale_of(mode)
+    return error(by_torch(loss, parameter, v) / scale_of(mode), truth)
+
+
 def check(model: nn.Module, name: str, v: Tensor, truth: Tensor, mode: str, device: torch.device) -> None:
     parameter = model.get_parameter(name)
     noise = noise_of_torch(model, parameter, v, truth, mode, device)
-    if not math.isfinite(
-        noise
-    ):  # torch's second derivative of a norm overflows in float16, where ours does not
+    if not math.isfinite(noise):
+        # Torch's second derivative of a norm overflows in float16, and ours does not.
         noise = noise_of_torch(model, parameter, v, truth, "bfloat16", device)
     scale = scale_of(mode)
     model.zero_grad()
