@@ -125,7 +125,8 @@ def _refuse_reentrant_checkpoints(loss: Tensor) -> None:
     if reentrant_checkpoints(loss):
         raise NoCurvatureError(
             "The Gauss-Newton matrix takes a second backward pass, and reentrant checkpoints allow only one that "
-            'writes gradients. Call `torch.utils.checkpoint.checkpoint(..., use_reentrant=False)`, or use curvature="hessian".'
+            "writes gradients. Call `torch.utils.checkpoint.checkpoint(..., use_reentrant=False)`, or use "
+            'curvature="hessian".'
         )
 
 
@@ -142,6 +143,6 @@ def _second_pass_explained() -> Iterator[None]:
         said = next(iter(text.strip().splitlines()), type(error).__name__)
         raise NoCurvatureError(
             "Torch cannot run the graph of this loss backward twice, as the Gauss-Newton matrix needs. It says: "
-            f"{said} Run the forward pass uncompiled where the matrix is due (`sgdph_fx.compile_between_refreshes` sees to "
-            "it), or put the parameters below that operation into a group with order=1."
+            f"{said} Run the forward pass uncompiled where the matrix is due (`sgdph_fx.compile_between_refreshes` "
+            "sees to it), or put the parameters below that operation into a group with order=1."
         ) from error

@@ -12,9 +12,10 @@ from sgdph_fx.curvature.probes import PROBES
 from sgdph_fx.errors import CaptureError, NoCurvatureError
 from sgdph_fx.optim.estimators import GRADIENT
 from sgdph_fx.optim.group_step import LACKS_CURVATURE, Group, lacks_curvature
-from sgdph_fx.optim.hessian_estimate import HessianRequest, from_loss
+from sgdph_fx.optim.hessian_estimate import from_loss
 from sgdph_fx.optim.loss_checks import graph_errors_explained
 from sgdph_fx.optim.reporting import Reporting
+from sgdph_fx.optim.request import HessianRequest
 from sgdph_fx.optim.scaling import multipliers
 
 __all__ = ["Finding", "refuse_repeated_draws"]
@@ -48,6 +49,7 @@ class Finding(Reporting):
             t,
             fallback == "raise",
             module,
+            group["curvature"],
         )
 
     def _find(
@@ -107,10 +109,10 @@ def refuse_repeated_draws(due: HessianRequest | None) -> None:
     Raises:
         CaptureError: if a CUDA graph is being captured.
     """
-    if due is None or due.probe is None or not due.probe.averaged_signed:
+    if due is None or not due.draws_signs:
         return
     if torch.cuda.is_available() and torch.cuda.is_current_stream_capturing():
         raise CaptureError(
             'probe="rademacher" draws its signs on the host, and each replay of this graph would use the same. '
-            '`sgdph_fx.CapturedStep` draws them anew; or use probe="ones".'
+            "`sgdph_fx.CapturedStep` draws them anew; or use a probe without random signs."
         )

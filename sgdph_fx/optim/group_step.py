@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.optim.sgd import sgd
 
-from sgdph_fx.optim.estimators import averages_signed
+from sgdph_fx.optim.estimators import averages_raw
 from sgdph_fx.optim.hessian_estimate import HessianEstimate
 from sgdph_fx.optim.schedule import Schedule
 from sgdph_fx.optim.shards import is_sharded, local, piece
@@ -59,7 +59,7 @@ def update_hessian_average(
     if parameter is None or estimate is None:
         return None
     variant = VARIANTS[group["variant"]]
-    if not averages_signed(group["probe"]):
+    if not averages_raw(group):
         estimate = variant.rectify(estimate, group["eps"])
     average, alpha = average_of(parameter, group, state), group["hessian_momentum"]
     return refresh(average, estimate, alpha=alpha, variant=variant, allowed=allowed)
@@ -194,10 +194,12 @@ def _keep(momenta: Sequence[Tensor | None], params: list[Tensor], state: State) 
 
 
 def rectified(params: list[Tensor], group: Group, state: State) -> list[Tensor]:
-    """M^H of each; where signed estimates are averaged, (4) of the average."""
+    """M^H of each; where estimates are averaged as they are, (4) of the average."""
     averages = [average_of(p, group, state) for p in params]
-    if not averages_signed(group["probe"]):
+    if not averages_raw(group):
         return averages
+    if group["negative_curvature"] == "zero":
+        averages = [average.clamp_min(0) for average in averages]
     variant = VARIANTS[group["variant"]]
     return [variant.rectify(average, group["eps"]) for average in averages]
 
@@ -206,8 +208,7 @@ def average_of(parameter: Tensor, group: Group, state: State) -> Tensor:
     """M^H of the parameter, this rank's part of it; made if it is not there yet."""
     own = state[parameter]
     if "hessian_average" not in own:
-        signed = averages_signed(group["probe"])
-        start = 0.0 if signed else VARIANTS[group["variant"]].initial_average(group["eps"])
+        start = 0.0 if averages_raw(group) else VARIANTS[group["variant"]].initial_average(group["eps"])
         own["hessian_average"] = torch.full_like(parameter, start, requires_grad=False)
     return local(own["hessian_average"])
 

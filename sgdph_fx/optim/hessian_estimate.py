@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from sgdph_fx.curvature.forward_over_reverse import backward_with_product, product_only
+from sgdph_fx.curvature.gauss_newton import gauss_newton_diagonal
 from sgdph_fx.curvature.hvp import block_product, product_by_double_backward
-from sgdph_fx.curvature.probes import Probe, generator_at
+from sgdph_fx.curvature.probes import Probe
 from sgdph_fx.errors import NoCurvatureError
 from sgdph_fx.optim.isolated_forward import isolated_loss
 from sgdph_fx.optim.loss_checks import check_loss
 from sgdph_fx.optim.nonfinite import Flag
-from sgdph_fx.optim.shards import whole
+from sgdph_fx.optim.request import HessianRequest
 
-__all__ = ["HessianEstimate", "HessianRequest", "from_gradient", "from_loss"]
+__all__ = ["HessianEstimate", "from_gradient", "from_loss"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -79,38 +79,6 @@ class HessianEstimate:
             return self
         hessian = self.hessian / scale.to(self.hessian.device, non_blocking=True)
         return replace(self, hessian=hessian.to(self.hessian.dtype))
-
-
-@dataclass(frozen=True, slots=True)
-class HessianRequest:
-    """The parameter whose average a step refreshes, and how its Hessian is to be found.
-
-    Args:
-        parameter: The parameter that is due.
-        name: Its name in the optimizer.
-        probe: The probe; None where the gradient stands in, and no product is taken.
-        seed: Decides a random probe's draws, together with the step.
-        t: The step, counted from 1.
-        required: Whether a missing second derivative is an error.
-        module: What knows a sharded parameter whole.
-    """
-
-    parameter: Tensor
-    name: str
-    probe: Probe | None
-    seed: int
-    t: int
-    required: bool
-    module: nn.Module | None = None
-
-    @property
-    def generator(self) -> torch.Generator:
-        """The source of the step's draws."""
-        return generator_at(self.seed, self.t)
-
-    def leaf(self) -> AbstractContextManager[Tensor]:
-        """The parameter as a loss was just computed with it; within, its graph may be differentiated."""
-        return whole(self.parameter, self.name, self.module)
 
 
 def from_loss(
@@ -177,20 +145,27 @@ def _product_of(find: Finding, due: HessianRequest, found: HessianEstimate) -> H
 
 
 def _beside_backward(loss: Tensor, leaf: Tensor, due: HessianRequest, retain_graph: bool) -> Tensor | None:
-    if _probe(due).single:
+    if _probe(due).single and not due.is_gauss_newton:
         product = partial(backward_with_product, retain_graph=retain_graph)
         return _by_one_product(product, loss, leaf, due)
-    found = _by_products(loss, leaf, due)
+    found = (_gauss_newton if due.is_gauss_newton else _by_products)(loss, leaf, due)
     loss.backward(retain_graph=retain_graph)  # type: ignore[no-untyped-call]
     return found
 
 
 def _without_gradients(loss: Tensor, leaf: Tensor, due: HessianRequest) -> Tensor | None:
+    if due.is_gauss_newton:
+        return _gauss_newton(loss, leaf, due)
     return (
         _by_one_product(product_only, loss, leaf, due)
         if _probe(due).single
         else _by_products(loss, leaf, due)
     )
+
+
+def _gauss_newton(loss: Tensor, leaf: Tensor, due: HessianRequest) -> Tensor | None:
+    (found,) = gauss_newton_diagonal(loss, [leaf], due.sign_key if due.draws_signs else None)
+    return found
 
 
 def _by_one_product(
@@ -233,6 +208,11 @@ def from_gradient(due: HessianRequest, gradients: Any) -> HessianEstimate:
     gradient = due.parameter.grad
     if gradient is None or due.probe is None or not due.parameter.requires_grad:
         return found
+    if due.is_gauss_newton:
+        raise NoCurvatureError(
+            f"The Gauss-Newton matrix of parameter {due.name!r} is due at this step, and only the loss knows it; "
+            "nothing has been changed. Call `optimizer.backward(loss)` in place of `loss.backward()`."
+        )
     # A constant gradient has no graph of its own even then: its Hessian is zero, and not missing.
     if not any(g.requires_grad for g in gradients):
         raise NoCurvatureError(

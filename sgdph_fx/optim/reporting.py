@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from sgdph_fx.errors import NoCurvatureError
+from sgdph_fx.optim.estimators import GAUSS_NEWTON
 from sgdph_fx.optim.group_step import lacks_curvature, takes_newton_steps
 from sgdph_fx.optim.membership import Membership
 from sgdph_fx.optim.shards import is_sharded, local
@@ -18,7 +19,7 @@ __all__ = ["Reporting"]
 _SHOWN = ("lr", "weight_decay")
 _STANDS_IN = {
     "first-order": "it steps as a first-order parameter from now on",
-    "gradient": "|g| stands in for |Hv| from now on",
+    "gradient": "|g| stands in for it from now on",
     "raise": "its average stays as it is",
 }
 
@@ -104,8 +105,9 @@ class Reporting(Membership):
         layout, groups = self._layout(), self.param_groups
         number, _ = layout.places[id(parameter)]
         fallback = groups[number]["without_curvature"]
+        what = "Gauss-Newton matrix" if groups[number]["curvature"] == GAUSS_NEWTON else "Hessian"
         told = (
-            f"Parameter {layout.name(parameter, groups)!r} has no Hessian, so {_STANDS_IN[fallback]} "
+            f"Parameter {layout.name(parameter, groups)!r} has no {what}, so {_STANDS_IN[fallback]} "
             f"(without_curvature={fallback!r}). {why or 'It was saved with this mark.'} More of them are counted in "
             "`optimizer.curvature_missed`, named in `optimizer.parameters_without_curvature`, and not told again."
         )

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.optim.optimizer import ParamsT
 
 from sgdph_fx.optim.all_reduce import ProcessGroup
-from sgdph_fx.optim.estimators import FallbackName, ProbeName
+from sgdph_fx.optim.estimators import CurvatureName, FallbackName, NegativeName, ProbeName, usual_probe
 from sgdph_fx.optim.finding import refuse_repeated_draws
 from sgdph_fx.optim.loss_checks import check_loss, refuse_inference_mode
 from sgdph_fx.optim.stepping import Stepping
@@ -48,8 +48,8 @@ class SGDPH(Stepping):
 
     Args:
         params: Parameters, named parameters, or groups: dicts with ``params``, any argument below but
-            ``variant``, ``hessian_interval`` and ``capturable``, ``order`` (1 or 2; 1 if absent), and ``index``
-            (ints: the places of ``params`` in the registration order of the whole model, in which Hessians are
+            ``variant``, ``curvature``, ``hessian_interval`` and ``capturable``, ``order`` (1 or 2; 1 if absent), and
+            ``index`` (ints: the places of ``params`` in the registration order of the whole model, in which Hessians are
             refreshed; groups without it come last, in their order). Other keys (``role``, ``name``) are carried
             along. Dense leaves of any shape, dtype and device, real ones where the order is 2. The dicts are
             copied, not changed.
@@ -60,10 +60,20 @@ class SGDPH(Stepping):
         weight_decay: η.
         eps: ε, of the rectification. The paper's: 1e-4.
         variant: ``"authors"`` or ``"paper"``, one for all groups.
-        probe: How diag(H) is read. ``"ones"``: (3), the block's row sums. ``"rademacher"``: z∘(Hz), z random
-            signs, at the same price; M^H then averages it with its sign, and (4) is taken of the average
-            instead. ``"exact"``: one product for each number of the parameter. ``"gradient"``: no product at all,
-            \|g\| of the due parameter in place of \|Hv\|, at SGD's price; it is a normalized step, not curvature.
+        curvature: Which matrix the diagonal is of, one for all groups. ``"hessian"``: H, the paper's.
+            ``"gauss-newton"``: :math:`J^\top A J`, where J differentiates the network's outputs and A is the Hessian
+            of the loss by them. It is never negative, needs no second derivative of the network, and takes
+            :meth:`backward` and a loss of a known form (:func:`sgdph_fx.curvature.gauss_newton_diagonal`).
+        probe: How the diagonal is read; None for the curvature's own, ``"ones"`` for the Hessian and
+            ``"rademacher"`` for Gauss-Newton, which takes only that or ``"exact"``. ``"ones"``: (3), the block's row
+            sums. ``"rademacher"``: z∘(Hz), z random signs, at the same price; M^H then averages it with its sign,
+            and (4) is taken of the average instead. Of Gauss-Newton it is one more backward pass. ``"exact"``:
+            one product for each number of the parameter, of Gauss-Newton for each output. ``"gradient"``: no product
+            at all, \|g\| of the due parameter in place of \|Hv\|, at SGD's price; it is a normalized step, not
+            curvature.
+        negative_curvature: What a negative Hessian means. ``"absolute"``: (4), its absolute value. ``"average"``:
+            estimates are averaged with their sign before (4), as ``"rademacher"`` always does. ``"zero"``: likewise,
+            and a negative average counts as no curvature: H̃ is ε alone, so set ``max_preconditioner`` as well.
         hessian_interval: k, one for all groups: a Hessian is refreshed at steps 1, k + 1, 2k + 1, ...
         max_preconditioner: The most that the factor on M^G in D may be, everything in it; 1 keeps
             second-order steps within SGD's, also where H is nothing but rounding. None for no bound.
@@ -122,7 +132,9 @@ class SGDPH(Stepping):
         weight_decay: float = 0.0,
         eps: float = 1e-4,
         variant: VariantName = "authors",
-        probe: ProbeName = "ones",
+        curvature: CurvatureName = "hessian",
+        probe: ProbeName | None = None,
+        negative_curvature: NegativeName = "absolute",
         hessian_interval: int = 1,
         max_preconditioner: float | None = None,
         without_curvature: FallbackName = "gradient",
@@ -141,7 +153,9 @@ class SGDPH(Stepping):
             "weight_decay": weight_decay,
             "eps": eps,
             "variant": variant,
-            "probe": probe,
+            "curvature": curvature,
+            "probe": usual_probe(curvature) if probe is None else probe,
+            "negative_curvature": negative_curvature,
             "hessian_interval": hessian_interval,
             "max_preconditioner": max_preconditioner,
             "without_curvature": without_curvature,

@@ -42,6 +42,10 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "signs": {"probe": "rademacher", "seed": 5},
     "exact": {"probe": "exact"},
     "gradient": {"probe": "gradient"},
+    "gauss-newton": {"curvature": "gauss-newton", "seed": 5},
+    "gauss-newton, exact": {"curvature": "gauss-newton", "probe": "exact"},
+    "averaged": {"negative_curvature": "average"},
+    "clamped": {"negative_curvature": "zero", "max_preconditioner": 1.0},
 }
 
 
