@@ -5,14 +5,16 @@ H is ∂²L/∂p² for one parameter p: the products never leave the block, so n
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import Node
 
 from sgdph_fx.curvature.autograd_graph import leaves, nodes
 from sgdph_fx.curvature.custom_functions import leaves_grads_alone, watched
+from sgdph_fx.curvature.data_parallel import extra_pass
 from sgdph_fx.curvature.probes import Product
 from sgdph_fx.curvature.reentrant import OpenCheckpoints, reentrant_checkpoints
 from sgdph_fx.errors import NoCurvatureError
@@ -59,9 +61,17 @@ def differentiable_gradient(loss: Tensor, parameter: Tensor) -> Tensor | None:
     if not parameter.requires_grad:
         return None
     among = list(nodes(loss))
-    with missing_derivatives_explained(), watched(among), leaves_grads_alone([*leaves(loss)], among):
+    with _watched_pass(loss, among):
         (gradient,) = torch.autograd.grad(loss, parameter, _seed(loss), create_graph=True, allow_unused=True)
     return gradient
+
+
+@contextmanager
+def _watched_pass(loss: Tensor, among: Sequence[Node]) -> Iterator[None]:
+    """An extra backward pass whose gradients carry a graph: it leaves no trace, or is refused."""
+    alone = leaves_grads_alone([*leaves(loss)], among)
+    with missing_derivatives_explained(), watched(among), extra_pass(among), alone:
+        yield
 
 
 def _seed(loss: Tensor) -> Tensor:
@@ -143,7 +153,7 @@ def product_by_double_backward(loss: Tensor, parameter: Tensor) -> Iterator[Prod
         return
     among = list(nodes(loss))
     with OpenCheckpoints(checkpoints, parameter) as opened:
-        with missing_derivatives_explained(), watched(among), leaves_grads_alone([*leaves(loss)], among):
+        with _watched_pass(loss, among):
             gradient = opened.gradient(loss, _seed(loss), create_graph=True)
 
         def product(v: Tensor) -> Tensor:

@@ -49,8 +49,8 @@ class SGDPH(Stepping):
     Args:
         params: Parameters, named parameters, or groups: dicts with ``params``, any argument below but
             ``variant``, ``curvature``, ``hessian_interval`` and ``capturable``, ``order`` (1 or 2; 1 if absent), and
-            ``index`` (ints: the places of ``params`` in the registration order of the whole model, in which Hessians are
-            refreshed; groups without it come last, in their order). Other keys (``role``, ``name``) are carried
+            ``index`` (ints: the places of ``params`` in the registration order of the whole model, in which Hessians
+            are refreshed; groups without it come last, in their order). Other keys (``role``, ``name``) are carried
             along. Dense leaves of any shape, dtype and device, real ones where the order is 2. The dicts are
             copied, not changed.
         lr: τ, the step size; a number or a tensor of one number.

@@ -130,6 +130,7 @@ JOBS: Mapping[str, Job] = {
     "ddp, exact, looking for unused": Job(
         lambda net: ddp(net, find_unused_parameters=True), {"probe": "exact"}
     ),
+    "ddp, exact, static graph": Job(lambda net: ddp(net, static_graph=True), {"probe": "exact"}),
     "ddp, gauss-newton": Job(ddp, {"curvature": "gauss-newton", "probe": "exact"}, steps=8),
     "ddp, gauss-newton, micro-batches": Job(
         ddp, {"curvature": "gauss-newton", "probe": "exact"}, micro=True, steps=8
