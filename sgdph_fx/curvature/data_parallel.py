@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -10,10 +10,15 @@ from torch.autograd.graph import Node
 
 from sgdph_fx.curvature.custom_functions import full_name
 
-__all__ = ["extra_pass"]
+__all__ = ["extra_pass", "sinks"]
 
 _SINK = "torch.nn.parallel.distributed._DDPSink"
 _SENDS = "_static_graph_delay_allreduce_enqueued"
+
+
+def sinks(among: Iterable[Node]) -> list[Node]:
+    """The nodes by which a wrapped model learns of backward passes."""
+    return [node for node in among if full_name(node) == _SINK]
 
 
 @contextmanager
@@ -24,9 +29,9 @@ def extra_pass(among: Sequence[Node]) -> Iterator[None]:
     that is an extra pass, there are none yet, and the processes drift apart.
 
     Args:
-        among: The nodes that are run inside.
+        among: The :func:`sinks` that are run inside.
     """
-    models: set[Any] = {_model(node) for node in among if full_name(node) == _SINK} - {None}
+    models: set[Any] = {_model(node) for node in among} - {None}
     waiting = [model for model in models if model.static_graph and not getattr(model, _SENDS)]
     for model in waiting:
         setattr(model, _SENDS, True)

@@ -28,7 +28,7 @@ from torch.autograd.graph import GradientEdge
 from sgdph_fx.curvature.autograd_graph import leaves, nodes
 from sgdph_fx.curvature.convex_ends import convex_ends
 from sgdph_fx.curvature.custom_functions import leaves_grads_alone
-from sgdph_fx.curvature.data_parallel import extra_pass
+from sgdph_fx.curvature.data_parallel import extra_pass, sinks
 from sgdph_fx.curvature.hvp import MISUSED
 from sgdph_fx.curvature.random_signs import random_signs
 from sgdph_fx.curvature.reentrant import reentrant_checkpoints
@@ -76,7 +76,7 @@ def gauss_newton_diagonal(
     if not ends:
         return found
     inputs = [end.input for end in ends]
-    with _second_pass_explained(), extra_pass(among), leaves_grads_alone([*leaves(loss)], among):
+    with _second_pass_explained(), extra_pass(sinks(among)), leaves_grads_alone([*leaves(loss)], among):
         outer = torch.autograd.grad(loss, [end.output for end in ends], retain_graph=True)
         for vectors, weight in _unit_vectors(inputs) if key is None else _draws(inputs, key, draws):
             along = [end.root(end.node, g, s) for end, g, s in zip(ends, outer, vectors, strict=True)]
