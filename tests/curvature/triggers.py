@@ -8,10 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from sgdph_fx.curvature import gauss_newton_diagonal
 from sgdph_fx.curvature.forward_over_reverse import backward_with_product
 from tests.curvature.test_custom_functions import RunsAutograd, WithoutGrad, X, leaf
+from tests.curvature.test_gauss_newton import Once
 
 __all__ = ["CURVATURE"]
 
@@ -47,9 +49,16 @@ def third_derivative() -> None:
     product(torch.autograd.grad(out.pow(3).sum(), x, create_graph=True)[0].pow(2).sum(), p)
 
 
+def reentrant(p: Tensor) -> Tensor:
+    found: Tensor = checkpoint(torch.sin, p, use_reentrant=True).sum()
+    return found
+
+
 CURVATURE: tuple[Callable[[], Any], ...] = (
     lambda: through(WithoutGrad),
     writes_gradients,
     third_derivative,
-    lambda: gauss_newton_diagonal((p := leaf()).tanh().sum(), [p], torch.Generator()),
+    lambda: gauss_newton_diagonal((p := leaf()).tanh().sum(), [p], None),
+    lambda: gauss_newton_diagonal((p := leaf()).square().sum() + reentrant(p), [p], None),
+    lambda: gauss_newton_diagonal(Once.apply(p := leaf()).square().sum(), [p], None),
 )
