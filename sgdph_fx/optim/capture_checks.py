@@ -26,6 +26,7 @@ _FIXED: tuple[str, ...] = (
         "curvature",
         "probe",
         "negative_curvature",
+        "refresh",
         "max_preconditioner",
     ),
     *("maximize", "hessian_interval", "cycle_start", "cycles_before", "without_curvature"),

@@ -13,10 +13,12 @@ __all__ = [
     "GAUSS_NEWTON",
     "GRADIENT",
     "NEGATIVE",
+    "REFRESHES",
     "CurvatureName",
     "FallbackName",
     "NegativeName",
     "ProbeName",
+    "RefreshName",
     "averages_raw",
     "is_never_negative",
     "usual_probe",
@@ -24,6 +26,7 @@ __all__ = [
 
 CurvatureName: TypeAlias = Literal["hessian", "gauss-newton"]
 FallbackName: TypeAlias = Literal["first-order", "gradient", "raise"]
+RefreshName: TypeAlias = Literal["cycle", "all"]
 NegativeName: TypeAlias = Literal["absolute", "average", "zero"]
 ProbeName: TypeAlias = Literal["ones", "rademacher", "exact", "gradient"]
 
@@ -44,6 +47,10 @@ CURVATURES: Mapping[str, tuple[str, ...]] = {
 
 NEGATIVE = ("absolute", "average", "zero")
 """Every value of ``negative_curvature``."""
+
+
+REFRESHES = ("cycle", "all")
+"""Every value of ``refresh``."""
 
 
 def usual_probe(curvature: object) -> str:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
 from sgdph_fx.curvature.probes import PROBES
-from sgdph_fx.errors import CaptureError, NoCurvatureError
+from sgdph_fx.errors import CaptureError, NoCurvatureError, OptimizerError
 from sgdph_fx.optim.estimators import GRADIENT
 from sgdph_fx.optim.group_step import LACKS_CURVATURE, Group, lacks_curvature
 from sgdph_fx.optim.hessian_estimate import from_loss
@@ -26,31 +26,40 @@ class Finding(Reporting):
 
     @property
     def due(self) -> Tensor | None:
-        """The parameter whose Hessian the next step needs a product for; None where it needs none."""
+        """The parameter whose Hessian the next step needs a product for; None where it needs none.
+
+        With ``refresh="all"`` it is the first of those that the next step refreshes.
+        """
         request = self._request(self._steps_taken + 1)
         return None if request is None or request.probe is None else request.parameter
 
     def _request(self, t: int, module: nn.Module | None = None) -> HessianRequest | None:
         """What step t refreshes, and how; None where it refreshes nothing."""
         layout = self._layout()
-        parameter = layout.schedule.due(t)
-        if parameter is None:
+        due = [p for p in layout.schedule.due(t) if not self._is_given_up(p)]
+        if not due:
             return None
-        group = self._group_of(parameter)
-        fallback, lacking = group["without_curvature"], lacks_curvature(parameter, self.state)
-        if lacking and fallback == "first-order":
-            return None
-        by_gradient = group["probe"] == GRADIENT or (lacking and fallback == "gradient")
+        groups = [self._group_of(p) for p in due]
+        if len(due) > 1 and layout.is_sharded:
+            raise _several_sharded()
+        lacking = all(lacks_curvature(p, self.state) for p in due)
+        fallbacks = {group["without_curvature"] for group in groups}
+        by_gradient = groups[0]["probe"] == GRADIENT or (lacking and "gradient" in fallbacks)
         return HessianRequest(
-            parameter,
-            layout.name(parameter, self.param_groups),
-            None if by_gradient else PROBES[group["probe"]],
-            group["seed"],
+            tuple(due),
+            tuple(layout.name(p, self.param_groups) for p in due),
+            None if by_gradient else PROBES[groups[0]["probe"]],
+            groups[0]["seed"],
             t,
-            fallback == "raise",
+            "raise" in fallbacks,
             module,
-            group["curvature"],
+            groups[0]["curvature"],
         )
+
+    def _is_given_up(self, parameter: Tensor) -> bool:
+        """Whether it lacks curvature, and steps as a first-order parameter for that."""
+        fallback = self._group_of(parameter)["without_curvature"]
+        return fallback == "first-order" and lacks_curvature(parameter, self.state)
 
     def _find(
         self,
@@ -70,9 +79,13 @@ class Finding(Reporting):
                 found = from_loss(loss, due, hessian_loss, retain_graph=retain_graph, to_host=reads)
             except NoCurvatureError:
                 if due is not None and not due.required:
-                    self.state[due.parameter][LACKS_CURVATURE] = True
+                    self._mark_lacking(due.parameters)
                 raise
         self._pending = replace(found, factors=factors).accumulate(self._pending)
+
+    def _mark_lacking(self, parameters: Iterable[Tensor]) -> None:
+        for parameter in parameters:
+            self.state[parameter][LACKS_CURVATURE] = True
 
     def _group_of(self, parameter: Tensor) -> Group:
         number, _ = self._layout().places[id(parameter)]
@@ -99,8 +112,15 @@ class Finding(Reporting):
                     parameter.grad = parameter.grad * factor
             elif parameter.grad is not None:
                 parameter.grad.mul_(factor)
-        if self._pending is not None and self._pending.hessian is not None:
-            self._pending = replace(self._pending, hessian=self._pending.hessian * factor)
+        if self._pending is not None:
+            self._pending = self._pending.changed(lambda hessian: hessian * factor)
+
+
+def _several_sharded() -> OptimizerError:
+    return OptimizerError(
+        'refresh="all" does not know parameters that `fully_shard` has cut into pieces. Use refresh="cycle", which '
+        "gathers one at a time, or `DistributedDataParallel`."
+    )
 
 
 def refuse_repeated_draws(due: HessianRequest | None) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import repeat
+from operator import is_
 from typing import Any
 
 import torch
@@ -28,17 +30,17 @@ class HessianEstimate:
     """What the losses of one step have brought.
 
     Args:
-        parameter: The parameter that was due; None where the step refreshes no average.
-        hessian: diag(H) of its block by the probe, of its shape, dtype and device, without graph; None where
-            the loss does not use the parameter, or no product was taken.
+        parameters: The parameters that were due; none where the step refreshes no average.
+        hessians: For each the diagonal of its block by the probe, of its shape, dtype and device, without graph; None
+            where the loss does not use the parameter, or no product was taken. Empty for None throughout.
         finite: Whether each loss was finite.
         factors: What the losses were multiplied by last, see :func:`sgdph_fx.optim.scaling.multipliers`.
         by_gradient: Whether \\|g\\| is to stand in for the Hessian at the step.
         missing: Why there is no product, if an operation has no second derivative.
     """
 
-    parameter: Tensor | None
-    hessian: Tensor | None = None
+    parameters: tuple[Tensor, ...] = ()
+    hessians: tuple[Tensor | None, ...] = ()
     finite: tuple[Flag, ...] = ()
     factors: tuple[Tensor, ...] = ()
     by_gradient: bool = False
@@ -56,17 +58,26 @@ class HessianEstimate:
                 gradients_finite = gradients_finite & flag.on_device
         return gradients_finite
 
+    def pairs(self) -> Iterator[tuple[Tensor, Tensor | None]]:
+        """Each parameter with its diagonal."""
+        return zip(self.parameters, self.hessians or repeat(None), strict=False)
+
+    def is_of(self, parameters: Sequence[Tensor]) -> bool:
+        """Whether these very parameters were due."""
+        return len(self.parameters) == len(parameters) and all(map(is_, self.parameters, parameters))
+
     def accumulate(self, other: HessianEstimate | None) -> HessianEstimate:
         """The sum over two micro-batches; the Hessian is linear in their losses."""
         if other is None:
             return self
-        same = other.parameter is self.parameter
-        hessian = self.hessian
-        if same and other.hessian is not None:
-            hessian = other.hessian if hessian is None else hessian + other.hessian
+        same = other.is_of(self.parameters)
+        hessians = self.hessians
+        if same:
+            pairs = zip(self.pairs(), other.pairs(), strict=True)
+            hessians = tuple(_sum(mine, theirs) for (_, mine), (_, theirs) in pairs)
         return HessianEstimate(
-            self.parameter,
-            hessian,
+            self.parameters,
+            hessians,
             self.finite + other.finite,
             self.factors + other.factors,
             self.by_gradient or (same and other.by_gradient),
@@ -75,10 +86,19 @@ class HessianEstimate:
 
     def unscale(self, scale: Tensor | None) -> HessianEstimate:
         """That of a loss that was multiplied by ``scale``, one number."""
-        if scale is None or self.hessian is None:
+        if scale is None:
             return self
-        hessian = self.hessian / scale.to(self.hessian.device, non_blocking=True)
-        return replace(self, hessian=hessian.to(self.hessian.dtype))
+        return self.changed(lambda h: (h / scale.to(h.device, non_blocking=True)).to(h.dtype))
+
+    def changed(self, change: Callable[[Tensor], Tensor]) -> HessianEstimate:
+        """With every diagonal that there is changed."""
+        return replace(self, hessians=tuple(None if h is None else change(h) for h in self.hessians))
+
+
+def _sum(mine: Tensor | None, theirs: Tensor | None) -> Tensor | None:
+    if mine is None or theirs is None:
+        return theirs if mine is None else mine
+    return mine + theirs
 
 
 def from_loss(
@@ -107,15 +127,15 @@ def from_loss(
         loss.backward(retain_graph=retain_graph)  # type: ignore[no-untyped-call]
 
     finite = (Flag(torch.isfinite(loss.detach()).all(), to_host=to_host),)
-    found = HessianEstimate(None if due is None else due.parameter, finite=finite)
-    if due is None or due.probe is None or not due.parameter.requires_grad:
+    found = HessianEstimate(() if due is None else due.parameters, finite=finite)
+    if due is None or due.probe is None or not any(p.requires_grad for p in due.parameters):
         backward()
         return replace(found, by_gradient=due is not None and due.probe is None)
     if hessian_loss is not None:
         backward()
         other = check_loss(isolated_loss(hessian_loss, loss.device))
-        return _product_of(lambda leaf, due: _without_gradients(other, leaf, due), due, found)
-    found = _product_of(lambda leaf, due: _beside_backward(loss, leaf, due, retain_graph), due, found)
+        return _product_of(lambda leaves, due: _without_gradients(other, leaves, due), due, found)
+    found = _product_of(lambda leaves, due: _beside_backward(loss, leaves, due, retain_graph), due, found)
     if found.missing is not None:
         _backward_after(found.missing, backward)
     return found
@@ -131,41 +151,41 @@ def _backward_after(missing: NoCurvatureError, backward: Callable[[], None]) -> 
         raise missing from error
 
 
-Finding = Callable[[Tensor, HessianRequest], "Tensor | None"]
+Found = tuple[Tensor | None, ...]
+Finding = Callable[[list[Tensor], HessianRequest], Found]
 
 
 def _product_of(find: Finding, due: HessianRequest, found: HessianEstimate) -> HessianEstimate:
     try:
-        with due.leaf() as leaf:
-            return replace(found, hessian=find(leaf, due))
+        with due.leaves() as leaves:
+            return replace(found, hessians=find(leaves, due))
     except NoCurvatureError as error:
         if due.required:
             raise
         return replace(found, missing=error)
 
 
-def _beside_backward(loss: Tensor, leaf: Tensor, due: HessianRequest, retain_graph: bool) -> Tensor | None:
+def _beside_backward(loss: Tensor, leaves: list[Tensor], due: HessianRequest, retain_graph: bool) -> Found:
     if _probe(due).single and not due.is_gauss_newton:
         product = partial(backward_with_product, retain_graph=retain_graph)
-        return _by_one_product(product, loss, leaf, due)
-    found = (_gauss_newton if due.is_gauss_newton else _by_products)(loss, leaf, due)
+        return (_by_one_product(product, loss, leaves[0], due),)
+    found = _gauss_newton(loss, leaves, due) if due.is_gauss_newton else (_by_products(loss, leaves[0], due),)
     loss.backward(retain_graph=retain_graph)  # type: ignore[no-untyped-call]
     return found
 
 
-def _without_gradients(loss: Tensor, leaf: Tensor, due: HessianRequest) -> Tensor | None:
+def _without_gradients(loss: Tensor, leaves: list[Tensor], due: HessianRequest) -> Found:
     if due.is_gauss_newton:
-        return _gauss_newton(loss, leaf, due)
-    return (
-        _by_one_product(product_only, loss, leaf, due)
-        if _probe(due).single
-        else _by_products(loss, leaf, due)
-    )
+        return _gauss_newton(loss, leaves, due)
+    if _probe(due).single:
+        return (_by_one_product(product_only, loss, leaves[0], due),)
+    return (_by_products(loss, leaves[0], due),)
 
 
-def _gauss_newton(loss: Tensor, leaf: Tensor, due: HessianRequest) -> Tensor | None:
-    (found,) = gauss_newton_diagonal(loss, [leaf], due.sign_key if due.draws_signs else None)
-    return found
+def _gauss_newton(loss: Tensor, leaves: list[Tensor], due: HessianRequest) -> Found:
+    asked = [leaf for leaf in leaves if leaf.requires_grad]
+    found = iter(gauss_newton_diagonal(loss, asked, due.sign_key if due.draws_signs else None))
+    return tuple(next(found) if leaf.requires_grad else None for leaf in leaves)
 
 
 def _by_one_product(
@@ -204,20 +224,20 @@ def from_gradient(due: HessianRequest, gradients: Any) -> HessianEstimate:
         NoCurvatureError: if none of them carries a graph, or an operation has no second derivative and
             ``due.required``.
     """
-    found = HessianEstimate(due.parameter, by_gradient=due.probe is None)
-    gradient = due.parameter.grad
-    if gradient is None or due.probe is None or not due.parameter.requires_grad:
+    found = HessianEstimate(due.parameters, by_gradient=due.probe is None)
+    present = [p.grad for p in due.parameters if p.grad is not None and p.requires_grad]
+    if not present or due.probe is None:
         return found
     if due.is_gauss_newton:
         raise NoCurvatureError(
-            f"The Gauss-Newton matrix of parameter {due.name!r} is due at this step, and only the loss knows it; "
+            f"The Gauss-Newton matrix of parameter {due.told} is due at this step, and only the loss knows it; "
             "nothing has been changed. Call `optimizer.backward(loss)` in place of `loss.backward()`."
         )
     # A constant gradient has no graph of its own even then: its Hessian is zero, and not missing.
     if not any(g.requires_grad for g in gradients):
         raise NoCurvatureError(
-            f"The Hessian of parameter {due.name!r} is due at this step, but the gradients "
+            f"The Hessian of parameter {due.told} is due at this step, but the gradients "
             "carry no graph to differentiate again, so nothing has been changed. Either call "
             "`optimizer.backward(loss)` in place of `loss.backward()`, or `loss.backward(create_graph=True)`."
         )
-    return _product_of(lambda leaf, due: _estimate(gradient, leaf, due), due, found)
+    return _product_of(lambda leaves, due: (_estimate(present[0], leaves[0], due),), due, found)

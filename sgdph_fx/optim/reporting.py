@@ -35,14 +35,14 @@ class Reporting(Membership):
             numbers = ", ".join(f"{key} {_plain(group[key])}" for key in _SHOWN)
             noun = "parameter" if count == 1 else "parameters"
             lines.append(f"  ({number}) {what}: {count:,} {noun}, {numbers}")
-        length = len(self._layout().schedule.cycle) * self.param_groups[0]["hessian_interval"]
+        length = self._layout().schedule.length
         due = f"; due: {self.due_name}" if self.due_name else ""
         lines.append(f"  step {self._steps_taken:,}, a Hessian cycle of {length:,} steps{due}")
         return "\n".join([*lines, ")"])
 
     @property
     def due(self) -> Tensor | None:
-        """The parameter whose Hessian the next step needs a product for; None where it needs none."""
+        """The parameter whose curvature the next step needs; the first where it needs all, None where it needs none."""
         raise NotImplementedError
 
     @property
@@ -71,12 +71,11 @@ class Reporting(Membership):
         schedule, t = layout.schedule, self._steps_taken
         begun = 0
         if schedule.cycle and t:
-            begun = (t - 1 - first["cycle_start"]) // (schedule.interval * len(schedule.cycle))
-            begun += first["cycles_before"] + 1
+            begun = schedule.cycle_of(t, first["cycle_start"], first["cycles_before"])
         found: dict[str, Any] = {
             "step": t,
             "cycle": begun,
-            "cycle_length": schedule.interval * len(schedule.cycle),
+            "cycle_length": schedule.length,
             "due": self.due_name,
             "steps_skipped": self.steps_skipped,
             "refreshes_skipped": self.refreshes_skipped,

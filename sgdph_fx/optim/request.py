@@ -1,8 +1,9 @@
-"""What a step asks of the backward pass: whose diagonal, of which matrix, and how it is read."""
+"""What a step asks of the backward pass: whose diagonals, of which matrix, and how it is read."""
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -18,11 +19,11 @@ __all__ = ["HessianRequest"]
 
 @dataclass(frozen=True, slots=True)
 class HessianRequest:
-    """The parameter whose average a step refreshes, and how its Hessian is to be found.
+    """The parameters whose averages a step refreshes, and how their Hessian is to be found.
 
     Args:
-        parameter: The parameter that is due.
-        name: Its name in the optimizer.
+        parameters: Those that are due: one, or all of them. A Hessian's product has one.
+        names: Their names in the optimizer.
         probe: The probe; None where the gradient stands in, and no product is taken.
         seed: Decides a random probe's draws, together with the step.
         t: The step, counted from 1.
@@ -32,8 +33,8 @@ class HessianRequest:
         key: Decides the signs of the Gauss-Newton matrix, where it lies on the device; None for the step's own.
     """
 
-    parameter: Tensor
-    name: str
+    parameters: tuple[Tensor, ...]
+    names: tuple[str, ...]
     probe: Probe | None
     seed: int
     t: int
@@ -41,6 +42,17 @@ class HessianRequest:
     module: nn.Module | None = None
     curvature: str = "hessian"
     key: Tensor | None = None
+
+    @property
+    def parameter(self) -> Tensor:
+        """The first of them."""
+        return self.parameters[0]
+
+    @property
+    def told(self) -> str:
+        """The parameters, for messages."""
+        others = len(self.names) - 1
+        return f"{self.names[0]!r}" + (f" and of {others} more" if others else "")
 
     @property
     def is_gauss_newton(self) -> bool:
@@ -62,6 +74,11 @@ class HessianRequest:
         """The source of the step's draws."""
         return generator_at(self.seed, self.t)
 
-    def leaf(self) -> AbstractContextManager[Tensor]:
-        """The parameter as a loss was just computed with it; within, its graph may be differentiated."""
-        return whole(self.parameter, self.name, self.module)
+    @contextmanager
+    def leaves(self) -> Iterator[list[Tensor]]:
+        """The parameters as a loss was just computed with them; within, its graph may be differentiated."""
+        if len(self.parameters) > 1:  # none is sharded then
+            yield list(self.parameters)
+            return
+        with whole(self.parameter, self.names[0], self.module) as leaf:
+            yield [leaf]

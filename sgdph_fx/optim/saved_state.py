@@ -134,7 +134,7 @@ def _filled(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> dict[str, Any
 def _check_group(
     theirs: Mapping[str, Any], ours: Mapping[str, Any], first: Mapping[str, Any], number: int
 ) -> None:
-    for key in ("order", "variant", "curvature", "probe", "negative_curvature"):
+    for key in ("order", "variant", "curvature", "probe", "negative_curvature", "refresh"):
         if theirs[key] != ours[key]:
             raise OptimizerError(
                 f"param_groups[{number}] was saved with {key}={theirs[key]!r} and has {ours[key]!r} "

@@ -10,7 +10,14 @@ from torch import Tensor, nn
 from torch.optim.optimizer import ParamsT
 
 from sgdph_fx.optim.all_reduce import ProcessGroup
-from sgdph_fx.optim.estimators import CurvatureName, FallbackName, NegativeName, ProbeName, usual_probe
+from sgdph_fx.optim.estimators import (
+    CurvatureName,
+    FallbackName,
+    NegativeName,
+    ProbeName,
+    RefreshName,
+    usual_probe,
+)
 from sgdph_fx.optim.finding import refuse_repeated_draws
 from sgdph_fx.optim.loss_checks import check_loss, refuse_inference_mode
 from sgdph_fx.optim.stepping import Stepping
@@ -48,11 +55,11 @@ class SGDPH(Stepping):
 
     Args:
         params: Parameters, named parameters, or groups: dicts with ``params``, any argument below but
-            ``variant``, ``curvature``, ``hessian_interval`` and ``capturable``, ``order`` (1 or 2; 1 if absent), and
-            ``index`` (ints: the places of ``params`` in the registration order of the whole model, in which Hessians
-            are refreshed; groups without it come last, in their order). Other keys (``role``, ``name``) are carried
-            along. Dense leaves of any shape, dtype and device, real ones where the order is 2. The dicts are
-            copied, not changed.
+            ``variant``, ``curvature``, ``refresh``, ``hessian_interval`` and ``capturable``, ``order`` (1 or 2; 1 if
+            absent), and ``index`` (ints: the places of ``params`` in the registration order of the whole model, in
+            which Hessians are refreshed; groups without it come last, in their order). Other keys (``role``,
+            ``name``) are carried along. Dense leaves of any shape, dtype and device, real ones where the order is 2.
+            The dicts are copied, not changed.
         lr: τ, the step size; a number or a tensor of one number.
         second_order_lr: τ_SO, on top of τ for second-order parameters. The paper's: 1e-3.
         momentum: β, of the gradient. The paper's: 0.9. In [0, 1), for the paper's variant in (0, 1].
@@ -64,17 +71,17 @@ class SGDPH(Stepping):
             ``"gauss-newton"``: :math:`J^\top A J`, where J differentiates the network's outputs and A is the Hessian
             of the loss by them. It is never negative, needs no second derivative of the network, and takes
             :meth:`backward` and a loss of a known form (:func:`sgdph_fx.curvature.gauss_newton_diagonal`).
-        probe: How the diagonal is read; None for the curvature's own, ``"ones"`` for the Hessian and
-            ``"rademacher"`` for Gauss-Newton, which takes only that or ``"exact"``. ``"ones"``: (3), the block's row
-            sums. ``"rademacher"``: z∘(Hz), z random signs, at the same price; M^H then averages it with its sign,
-            and (4) is taken of the average instead. Of Gauss-Newton it is one more backward pass. ``"exact"``:
-            one product for each number of the parameter, of Gauss-Newton for each output. ``"gradient"``: no product
-            at all, \|g\| of the due parameter in place of \|Hv\|, at SGD's price; it is a normalized step, not
-            curvature.
+        probe: How the diagonal is read. ``"ones"``, the Hessian's default: (3), the block's row sums.
+            ``"rademacher"``, Gauss-Newton's default: z∘(Hz), z random signs, at the same price; M^H then averages it
+            with its sign, and (4) is taken of the average. ``"exact"``: one product for each number of the
+            parameter, of Gauss-Newton for each output. ``"gradient"``: no product at all, \|g\| in place of \|Hv\|, at
+            SGD's price; it is a normalized step, not curvature. Gauss-Newton takes the two in the middle.
         negative_curvature: What a negative Hessian means. ``"absolute"``: (4), its absolute value. ``"average"``:
             estimates are averaged with their sign before (4), as ``"rademacher"`` always does. ``"zero"``: likewise,
             and a negative average counts as no curvature: H̃ is ε alone, so set ``max_preconditioner`` as well.
-        hessian_interval: k, one for all groups: a Hessian is refreshed at steps 1, k + 1, 2k + 1, ...
+        refresh: Whose averages are refreshed, one for all groups: one parameter's in turn (``"cycle"``), or ``"all"``,
+            with ``curvature="gauss-newton"``, where one backward pass serves all, or ``probe="gradient"``.
+        hessian_interval: k, one for all groups: averages are refreshed at steps 1, k + 1, 2k + 1, ...
         max_preconditioner: The most that the factor on M^G in D may be, everything in it; 1 keeps
             second-order steps within SGD's, also where H is nothing but rounding. None for no bound.
         without_curvature: What becomes of a parameter below an operation that has no second derivative.
@@ -135,6 +142,7 @@ class SGDPH(Stepping):
         curvature: CurvatureName = "hessian",
         probe: ProbeName | None = None,
         negative_curvature: NegativeName = "absolute",
+        refresh: RefreshName = "cycle",
         hessian_interval: int = 1,
         max_preconditioner: float | None = None,
         without_curvature: FallbackName = "gradient",
@@ -156,6 +164,7 @@ class SGDPH(Stepping):
             "curvature": curvature,
             "probe": usual_probe(curvature) if probe is None else probe,
             "negative_curvature": negative_curvature,
+            "refresh": refresh,
             "hessian_interval": hessian_interval,
             "max_preconditioner": max_preconditioner,
             "without_curvature": without_curvature,

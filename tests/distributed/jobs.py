@@ -141,6 +141,16 @@ JOBS: Mapping[str, Job] = {
     "ddp, gauss-newton, scaled": Job(
         ddp, {"curvature": "gauss-newton", "probe": "exact"}, scaled=True, steps=8
     ),
+    "ddp, gauss-newton, all": Job(
+        ddp, {"curvature": "gauss-newton", "probe": "exact", "refresh": "all", "hessian_interval": 2}, steps=8
+    ),
+    "ddp, gauss-newton, all, unused on one rank": Job(
+        lambda net: ddp(net, find_unused_parameters=True),
+        {"curvature": "gauss-newton", "probe": "exact", "refresh": "all"},
+        extra_on_first=True,
+        steps=8,
+    ),
+    "ddp, gradients of all": Job(ddp, {"probe": "gradient", "refresh": "all"}, steps=8),
     "ddp, interval": Job(ddp, {"hessian_interval": 2}),
     "ddp, micro-batches": Job(ddp, micro=True),
     "ddp, part of the batch": Job(ddp, part=True),
