@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from sgdph_fx.curvature.probes import PROBES
-from sgdph_fx.errors import CaptureError, NoCurvatureError, OptimizerError
+from sgdph_fx.errors import CaptureError, NoCurvatureError
 from sgdph_fx.optim.estimators import GRADIENT
 from sgdph_fx.optim.group_step import LACKS_CURVATURE, Group, lacks_curvature
 from sgdph_fx.optim.hessian_estimate import from_loss
@@ -17,6 +17,7 @@ from sgdph_fx.optim.loss_checks import graph_errors_explained
 from sgdph_fx.optim.reporting import Reporting
 from sgdph_fx.optim.request import HessianRequest
 from sgdph_fx.optim.scaling import multipliers
+from sgdph_fx.optim.shards import several_sharded
 
 __all__ = ["Finding", "refuse_repeated_draws"]
 
@@ -41,7 +42,7 @@ class Finding(Reporting):
             return None
         groups = [self._group_of(p) for p in due]
         if len(due) > 1 and layout.is_sharded:
-            raise _several_sharded()
+            raise several_sharded()
         lacking = all(lacks_curvature(p, self.state) for p in due)
         fallbacks = {group["without_curvature"] for group in groups}
         by_gradient = groups[0]["probe"] == GRADIENT or (lacking and "gradient" in fallbacks)
@@ -114,13 +115,6 @@ class Finding(Reporting):
                 parameter.grad.mul_(factor)
         if self._pending is not None:
             self._pending = self._pending.changed(lambda hessian: hessian * factor)
-
-
-def _several_sharded() -> OptimizerError:
-    return OptimizerError(
-        'refresh="all" does not know parameters that `fully_shard` has cut into pieces. Use refresh="cycle", which '
-        "gathers one at a time, or `DistributedDataParallel`."
-    )
 
 
 def refuse_repeated_draws(due: HessianRequest | None) -> None:

@@ -68,7 +68,7 @@ def test_one_group_cannot_have_a_curvature_of_its_own() -> None:
         SGDPH([{"params": [nn.Parameter(torch.ones(1))], "order": 2, **GN, "probe": "exact"}], 0.1)
 
 
-OLDER = ("curvature", "negative_curvature")
+OLDER = ("curvature", "negative_curvature", "refresh")
 
 
 def test_a_state_from_before_these_options_is_one_of_hessians(

@@ -186,6 +186,7 @@ OF_THE_OPTIMIZER: tuple[Callable[[], Any], ...] = (
     lambda: CapturedStep(nn.DataParallel(net()), nn.functional.mse_loss, second_order()),
     lambda: SGDPH([parameter()], 0.1, probe="ones", curvature="gauss-newton"),
     lambda: SGDPH([parameter()], 0.1, probe="gradient", negative_curvature="zero"),
+    lambda: SGDPH([parameter()], 0.1, refresh="all"),
     step_of_gauss_newton_without_the_loss,
     lambda: SGDPH(prepare(net()), 0.1),  # type: ignore[arg-type]
     lambda: SGDPH(net(), 0.1),  # type: ignore[arg-type]
