@@ -68,9 +68,8 @@ class SGDPH(Stepping):
         eps: ε, of the rectification. The paper's: 1e-4.
         variant: ``"authors"`` or ``"paper"``, one for all groups.
         curvature: Which matrix the diagonal is of, one for all groups. ``"hessian"``: H, the paper's.
-            ``"gauss-newton"``: :math:`J^\top A J`, where J differentiates the network's outputs and A is the Hessian
-            of the loss by them. It is never negative, needs no second derivative of the network, and takes
-            :meth:`backward` and a loss of a known form (:func:`sgdph_fx.curvature.gauss_newton_diagonal`).
+            ``"gauss-newton"``: :math:`J^\top A J`, J the derivative of the network's outputs, A the Hessian of the loss
+            by them. It is never negative, and takes :meth:`backward` and a loss of a known form, such as cross-entropy.
         probe: How the diagonal is read. ``"ones"``, the Hessian's default: (3), the block's row sums.
             ``"rademacher"``, Gauss-Newton's default: z∘(Hz), z random signs, at the same price; M^H then averages it
             with its sign, and (4) is taken of the average. ``"exact"``: one product for each number of the
@@ -78,9 +77,8 @@ class SGDPH(Stepping):
             SGD's price; it is a normalized step, not curvature. Gauss-Newton takes the two in the middle.
         negative_curvature: What a negative Hessian means. ``"absolute"``: (4), its absolute value. ``"average"``:
             estimates are averaged with their sign before (4), as ``"rademacher"`` always does. ``"zero"``: likewise,
-            and a negative average counts as no curvature: H̃ is ε alone, so set ``max_preconditioner`` as well.
-        refresh: Whose averages are refreshed, one for all groups: one parameter's in turn (``"cycle"``), or ``"all"``,
-            with ``curvature="gauss-newton"``, where one backward pass serves all, or ``probe="gradient"``.
+            and a negative average counts as zero, so set ``max_preconditioner`` as well.
+        refresh: ``"cycle"``: one average at a time, in turn. ``"all"``, for Gauss-Newton and ``probe="gradient"``: all.
         hessian_interval: k, one for all groups: averages are refreshed at steps 1, k + 1, 2k + 1, ...
         max_preconditioner: The most that the factor on M^G in D may be, everything in it; 1 keeps
             second-order steps within SGD's, also where H is nothing but rounding. None for no bound.
@@ -89,7 +87,7 @@ class SGDPH(Stepping):
             were 1. ``"raise"``: :class:`NoCurvatureError`. The first such parameter warns by name, all are counted.
         seed: Decides the signs z together with the step's number, alike on all processes.
         maximize: Climb instead of descend.
-        foreach: torch's multi-tensor calls, or a plain loop with the same bits; None lets torch choose.
+        foreach: torch's multi-tensor calls, or a plain loop with the same bits; None for torch's choice.
         capturable: Whether a step may be captured in a CUDA graph: the host reads nothing, counts are kept on the
             device and brought up to date by :meth:`state_dict`, ``lr`` may be a tensor on the device. A step that is
             skipped has used up its turn in the cycle. :class:`sgdph_fx.CapturedStep` sees to all this.

@@ -181,3 +181,10 @@ def test_its_options_go_through_a_safe_load(small: Any, make_groups: Any) -> Non
     torch.save(SGDPH(make_groups(small()), 0.05, **GN).state_dict(), file)
     file.seek(0)
     assert torch.load(file, weights_only=True)["param_groups"][0]["curvature"] == "gauss-newton"
+
+
+def test_it_draws_nothing_from_torchs_generators(small: Any, make_batches: Any, make_groups: Any) -> None:
+    net, (batch,) = small(), make_batches(1)
+    optimizer, before = SGDPH(make_groups(net), 0.05, **GN), torch.get_rng_state()
+    train(net, optimizer, [batch])
+    assert torch.equal(torch.get_rng_state(), before)

@@ -247,10 +247,3 @@ def test_a_step_after_a_backward_pass_of_ones_own_is_refused_and_changes_nothing
     assert all(torch.equal(before[key], value) for key, value in net.state_dict().items())
     for p in net.parameters():
         p.grad = None  # p → p.grad → graph → p
-
-
-def test_it_draws_nothing_from_torchs_generators(small: Any, make_batches: Any, make_groups: Any) -> None:
-    net, (batch,) = small(), make_batches(1)
-    optimizer, before = SGDPH(make_groups(net), 0.05, **GN), torch.get_rng_state()
-    step(net, optimizer, batch)
-    assert torch.equal(torch.get_rng_state(), before)
