@@ -70,6 +70,8 @@ class Trainer:
             return [(0, 1.0)]
         groups = self.optimizer.param_groups
         parameters = sum(len(group["params"]) for group in groups if group["order"] == 2)
+        if groups[0]["refresh"] == "all":  # every refresh is like the others
+            parameters = 1
         interval: int = groups[0]["hessian_interval"]
         chosen = min(count, parameters)
         refreshes = [int((i + 0.5) * parameters / chosen) * interval for i in range(chosen)]
@@ -114,6 +116,11 @@ CANDIDATES: Mapping[str, Callable[[nn.Module, Tensor], Trainer]] = {
     "SGD-PH, rademacher": _sgd_ph(probe="rademacher"),
     "SGD-PH, every 10th step": _sgd_ph(hessian_interval=10),
     "SGD-PH, of a quarter": _sgd_ph(share=0.25),
+    "SGD-PH, gauss-newton": _sgd_ph(curvature="gauss-newton"),
+    "SGD-PH, gauss-newton of all": _sgd_ph(curvature="gauss-newton", refresh="all"),
+    "SGD-PH, gauss-newton of all, every 4th step, of a quarter": _sgd_ph(
+        share=0.25, curvature="gauss-newton", refresh="all", hessian_interval=4
+    ),
     "SGD-PH, create_graph": _sgd_ph(create_graph=True),
     # pytorch_optimizer 4.1.0. Its source shows that AdaHessian draws its probes as signs of both kinds.
     "AdaHessian": _from_package("AdaHessian", create_graph=True),

@@ -10,6 +10,7 @@ from sgdph_fx.curvature.hvp import (
     product_by_double_backward,
 )
 from sgdph_fx.curvature.probes import PROBES, Probe, ProbeName, Product, generator_at
+from sgdph_fx.curvature.random_signs import random_signs, sign_key
 
 __all__ = [
     "PROBES",
@@ -29,4 +30,6 @@ __all__ = [
     "missing_derivatives_explained",
     "product_by_double_backward",
     "product_only",
+    "random_signs",
+    "sign_key",
 ]

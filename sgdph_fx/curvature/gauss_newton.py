@@ -10,53 +10,37 @@ squares:
 
 .. math:: \operatorname{diag}(J^\top A J) = \mathbb{E}_s \bigl[ (J^\top B s)^2 \bigr] .
 
-One draw takes one backward pass from z, which computes no gradient of a weight that you did not ask for.
+One draw takes one backward pass from z, which computes no gradient of a weight that you did not ask for. Hooks on its
+way run once more. Unit vectors in place of s give the diagonal itself, as the sum of their squares: one pass for each
+number of z.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TypeAlias
 
 import torch
 from torch import Tensor
-from torch.autograd.graph import GradientEdge, Node
+from torch.autograd.graph import GradientEdge
 
-from sgdph_fx.curvature.forward_over_reverse.registry import rule_of
-from sgdph_fx.curvature.forward_over_reverse.rule import saved
+from sgdph_fx.curvature.autograd_graph import leaves, nodes
+from sgdph_fx.curvature.convex_ends import convex_ends
+from sgdph_fx.curvature.custom_functions import leaves_grads_alone
+from sgdph_fx.curvature.data_parallel import extra_pass, sinks
+from sgdph_fx.curvature.hvp import MISUSED
+from sgdph_fx.curvature.random_signs import random_signs
+from sgdph_fx.curvature.reentrant import reentrant_checkpoints
 from sgdph_fx.errors import NoCurvatureError
 
 __all__ = ["gauss_newton_diagonal"]
 
-Root: TypeAlias = "Callable[[Node, Tensor, Tensor], Tensor]"
-"""(node, g, s) ↦ B s: g is the gradient of the loss by the node's output, s has the shape of its input."""
-
-_MEAN = 1  # torch's number for reduction="mean"
-
-
-@dataclass(frozen=True, slots=True)
-class _ConvexEnd:
-    """A convex function in which the loss is linear: its node in autograd's graph, and the root of its curvature."""
-
-    node: Node
-    root: Root
-
-    @property
-    def output(self) -> GradientEdge:
-        return GradientEdge(self.node, 0)
-
-    @property
-    def input(self) -> GradientEdge:
-        child, number = self.node.next_functions[0]
-        assert child is not None
-        return GradientEdge(child, number)
-
 
 def gauss_newton_diagonal(
-    loss: Tensor, params: Sequence[Tensor], generator: torch.Generator, *, draws: int = 1
-) -> list[Tensor]:
-    """Estimate the diagonal of the Gauss-Newton matrix, without bias and never negative.
+    loss: Tensor, params: Sequence[Tensor], key: Tensor | None, *, draws: int = 1
+) -> list[Tensor | None]:
+    """Find the diagonal of the Gauss-Newton matrix: an estimate without bias, or the diagonal itself; never negative.
 
     Args:
         loss: One number with its graph, which is kept. It must be linear in known convex functions of the network's
@@ -64,126 +48,102 @@ def gauss_newton_diagonal(
             squares and MSE, binary cross-entropy with logits, or a sum of several of these. A part
             that enters with a negative weight counts as zero.
         params: The leaves to take it for, of any shapes, dtypes and devices.
-        generator: Decides the signs; on the CPU or on the device of the loss.
+        key: Decides the signs: :func:`sgdph_fx.curvature.sign_key`. None for the diagonal itself, by one backward pass
+            for each number that the convex functions read.
         draws: How many draws to average. The relative standard deviation of one draw is at most about √2, and falls
             with the square root of the number of draws.
 
     Returns:
-        For each parameter a tensor of its shape, dtype and device, without graph. Zeros where the loss does not depend
-        on it.
+        For each parameter a tensor of its shape, dtype and device, without graph; zeros where the loss is linear in
+        it, None where the loss does not depend on it.
 
     Raises:
-        NoCurvatureError: if the loss is not of this form; the message names the operation.
+        NoCurvatureError: if the loss is not of this form; the message names the operation. Or if its graph cannot be
+            run backward twice. No ``.grad`` has been written.
 
     Example:
         Of the loss (2 p)² / 2 the Gauss-Newton matrix is the Hessian, 4:
 
+        >>> from sgdph_fx.curvature import sign_key
         >>> p = torch.tensor([3.0], requires_grad=True)
-        >>> gauss_newton_diagonal((2 * p).pow(2).sum() / 2, [p], torch.Generator().manual_seed(0))
+        >>> gauss_newton_diagonal((2 * p).pow(2).sum() / 2, [p], sign_key(seed=0, step=1))
         [tensor([4.])]
     """
-    ends = list(_convex_ends(loss))
-    found = [torch.zeros_like(p, requires_grad=False) for p in params]
+    _refuse_reentrant_checkpoints(loss)
+    used = {id(leaf) for leaf in leaves(loss)}
+    found = [torch.zeros_like(p, requires_grad=False) if id(p) in used else None for p in params]
+    among, ends = list(nodes(loss)), list(convex_ends(loss))
     if not ends:
         return found
-    outer = torch.autograd.grad(loss, [end.output for end in ends], retain_graph=True)
     inputs = [end.input for end in ends]
-    for _ in range(draws):
-        along = [
-            end.root(end.node, g, _signs(end.input, generator)) for end, g in zip(ends, outer, strict=True)
-        ]
-        pulled = torch.autograd.grad(inputs, params, along, retain_graph=True, allow_unused=True)
-        for total, one in zip(found, pulled, strict=True):
-            if one is not None:
-                total.addcmul_(one, one, value=1 / draws)
+    with _second_pass_explained(), extra_pass(sinks(among)), leaves_grads_alone([*leaves(loss)], among):
+        outer = torch.autograd.grad(loss, [end.output for end in ends], retain_graph=True)
+        for vectors, weight in _unit_vectors(inputs) if key is None else _draws(inputs, key, draws):
+            along = [end.root(end.node, g, s) for end, g, s in zip(ends, outer, vectors, strict=True)]
+            pulled = torch.autograd.grad(inputs, params, along, retain_graph=True, allow_unused=True)
+            for total, one in zip(found, pulled, strict=True):
+                if one is not None and total is not None:
+                    total.addcmul_(one, one, value=weight)
     return found
 
 
-def _convex_ends(loss: Tensor) -> Iterator[_ConvexEnd]:
-    """Walk from the loss through linear operations to the convex functions in which it is linear."""
-    seen: set[Node] = set()
-    stack = [loss.grad_fn]
-    while stack:
-        node = stack.pop()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
-        root = ROOTS.get(type(node).__name__)
-        if root is not None and _applies(node):
-            yield _ConvexEnd(node, root)
-            continue
-        _require_linear(node)
-        stack.extend(child for child, _ in node.next_functions)
+Vectors: TypeAlias = "Iterator[tuple[list[Tensor], float]]"
+"""Vectors s, one part for each convex function, and the weight of their square."""
 
 
-def _applies(node: Node) -> bool:
-    """A power is a square or nothing that is known here."""
-    return type(node).__name__ != "PowBackward0" or saved(node, "exponent") == 2
+def _draws(inputs: Sequence[GradientEdge], key: Tensor, draws: int) -> Vectors:
+    start = 0
+    for _ in range(draws):
+        signs = []
+        for edge in inputs:
+            signs.append(_signs(edge, key, start))
+            start += signs[-1].numel()
+        yield signs, 1 / draws
 
 
-def _require_linear(node: Node) -> None:
-    if not _is_linear(node):
+def _unit_vectors(inputs: Sequence[GradientEdge]) -> Vectors:
+    for number, edge in enumerate(inputs):
+        for place in range(_empty(edge).numel()):
+            vectors = [_empty(other).zero_() for other in inputs]
+            vectors[number].view(-1)[place] = 1
+            yield vectors, 1.0
+
+
+def _signs(edge: GradientEdge, key: Tensor, start: int) -> Tensor:
+    like = _empty(edge)
+    signs = random_signs(key.to(like.device, non_blocking=True), start, like.numel(), like.dtype)
+    return signs.view(like.shape)
+
+
+def _empty(edge: GradientEdge) -> Tensor:
+    """A tensor of the shape, dtype and device of what the function at the edge reads."""
+    declared = edge.node._input_metadata[edge.output_nr]
+    return torch.empty(tuple(declared.shape), dtype=declared.dtype, device=declared.device)
+
+
+def _refuse_reentrant_checkpoints(loss: Tensor) -> None:
+    """Autograd would not find the parameters inside of one, and take the loss for independent of them."""
+    if reentrant_checkpoints(loss):
         raise NoCurvatureError(
-            f"The Gauss-Newton matrix of this loss is not known: the loss bends in {type(node).__name__}, which is no "
-            f"convex function of the list {', '.join(sorted(ROOTS))}. Compute the loss by cross_entropy, mse_loss or "
-            "binary_cross_entropy_with_logits, or use the Hessian."
+            "The Gauss-Newton matrix takes a second backward pass, and reentrant checkpoints allow only one that "
+            "writes gradients. Call `torch.utils.checkpoint.checkpoint(..., use_reentrant=False)`, or use "
+            'curvature="hessian".'
         )
 
 
-def _is_linear(node: Node) -> bool:
-    name, active = type(node).__name__, [child is not None for child, _ in node.next_functions]
-    if name == "DivBackward0":
-        return not active[1]
-    return name == "AccumulateGrad" or sum(active) < rule_of(node).linearity
-
-
-def _signs(edge: GradientEdge, generator: torch.Generator) -> Tensor:
-    declared = edge.node._input_metadata[edge.output_nr]
-    shape = tuple(declared.shape)
-    bits = torch.randint(0, 2, shape, generator=generator, dtype=torch.int8, device=generator.device)
-    return bits.to(declared.device, declared.dtype, non_blocking=True).mul_(2).sub_(1)
-
-
-def _log_softmax(node: Node, g: Tensor, s: Tensor) -> Tensor:
-    """A = m (diag(p) − p pᵀ) for each row, with m = −Σ g, whose root is √m (diag(√p) − p √pᵀ)."""
-    dim = saved(node, "dim")
-    p = saved(node, "result").exp()
-    weight = g.sum(dim, keepdim=True).neg_().clamp_min_(0)
-    along = p.sqrt() * s
-    found: Tensor = (along - p * along.sum(dim, keepdim=True)) * weight.sqrt()
-    return found
-
-
-def _square(node: Node, g: Tensor, s: Tensor) -> Tensor:
-    """A = diag(2 g)."""
-    return s * (2 * g).clamp_min(0).sqrt()
-
-
-def _mse(node: Node, g: Tensor, s: Tensor) -> Tensor:
-    """A = diag(2 g), and g over n where the mean over n numbers is taken."""
-    return s * (2 * _each(node, g, s)).clamp_min(0).sqrt()
-
-
-def _bce_with_logits(node: Node, g: Tensor, s: Tensor) -> Tensor:
-    """A = diag(g w (π y + 1 − y) σ (1 − σ)), with the weights w, the positive weights π and the targets y."""
-    logits, target = saved(node, "self"), saved(node, "target")
-    weight, positive = saved(node, "weight"), saved(node, "pos_weight")
-    q = torch.sigmoid(logits)
-    a: Tensor = _each(node, g, s) * q * (1 - q)
-    a = a if positive is None else a * (positive * target + 1 - target)
-    a = a if weight is None else a * weight
-    return s * a.clamp_min(0).sqrt()
-
-
-def _each(node: Node, g: Tensor, like: Tensor) -> Tensor:
-    """The gradient by each number before the loss function's own reduction."""
-    return g / like.numel() if saved(node, "reduction") == _MEAN else g
-
-
-ROOTS: Mapping[str, Root] = {
-    "BinaryCrossEntropyWithLogitsBackward0": _bce_with_logits,
-    "LogSoftmaxBackward0": _log_softmax,
-    "MseLossBackward0": _mse,
-    "PowBackward0": _square,
-}
-"""By node."""
+@contextmanager
+def _second_pass_explained() -> Iterator[None]:
+    try:
+        yield
+    except (NoCurvatureError, torch.OutOfMemoryError):
+        raise
+    except RuntimeError as error:
+        text = str(error)
+        if any(mark in text for mark in MISUSED):
+            raise
+        said = next(iter(text.strip().splitlines()), type(error).__name__)
+        raise NoCurvatureError(
+            "Torch cannot run the graph of this loss backward twice, as the Gauss-Newton matrix needs. It says: "
+            f"{said} Run the forward pass uncompiled where the matrix is due (`sgdph_fx.compile_between_refreshes` "
+            "sees to it), or put the parameters below that operation into a group with order=1."
+        ) from error

@@ -14,6 +14,7 @@ from torch.autograd.graph import Node
 
 from sgdph_fx.curvature.autograd_graph import leaves, nodes
 from sgdph_fx.curvature.custom_functions import leaves_grads_alone, watched
+from sgdph_fx.curvature.data_parallel import extra_pass, sinks
 from sgdph_fx.curvature.norm_gradients import statistics_followed
 from sgdph_fx.curvature.probes import Product
 from sgdph_fx.curvature.reentrant import OpenCheckpoints, reentrant_checkpoints
@@ -64,18 +65,20 @@ def differentiable_gradient(loss: Tensor, parameter: Tensor) -> Tensor | None:
         return None
     among = list(nodes(loss))
     require_right_derivatives(among, parameter)
-    with _followed(loss, among):
+    with _watched_pass(loss, among):
         (gradient,) = torch.autograd.grad(loss, parameter, _seed(loss), create_graph=True, allow_unused=True)
     return gradient
 
 
 @contextmanager
-def _followed(loss: Tensor, among: Sequence[Node]) -> Iterator[None]:
-    """What a first differentiation of ``loss``, with a graph, must look after."""
+def _watched_pass(loss: Tensor, among: Sequence[Node]) -> Iterator[None]:
+    """An extra backward pass whose gradients carry a graph: it leaves no trace, or is refused."""
+    alone = leaves_grads_alone([*leaves(loss)], among)
     with (
         missing_derivatives_explained(),
         watched(among),
-        leaves_grads_alone([*leaves(loss)], among),
+        extra_pass(sinks(among)),
+        alone,
         statistics_followed(among),
     ):
         yield
@@ -106,12 +109,14 @@ def block_product(gradient: Tensor, parameter: Tensor) -> Product:
         >>> product(torch.ones(1)).tolist()
         [12.0]
     """
-    _require_no_dead_end(gradient)
+    among = list(nodes(gradient))
+    _require_no_dead_end(among)
+    models = sinks(among)
 
     def product(v: Tensor) -> Tensor:
         if not gradient.requires_grad:
             return torch.zeros_like(parameter, requires_grad=False)
-        with missing_derivatives_explained():
+        with missing_derivatives_explained(), extra_pass(models):
             (column,) = torch.autograd.grad(
                 gradient, parameter, grad_outputs=v, retain_graph=True, allow_unused=True
             )
@@ -120,12 +125,12 @@ def block_product(gradient: Tensor, parameter: Tensor) -> Product:
     return product
 
 
-def _require_no_dead_end(gradient: Tensor) -> None:
+def _require_no_dead_end(among: Sequence[Node]) -> None:
     """Refuse a graph with an operation that only raises an error: autograd walks around it when asked for one input.
 
     The product would come out as the part that goes by other ways.
     """
-    for node in nodes(gradient):
+    for node in among:
         if type(node).__name__ == "Error":
             try:
                 node(*(torch.zeros(()) for _ in node._input_metadata))  # type: ignore[operator]
@@ -161,7 +166,7 @@ def product_by_double_backward(loss: Tensor, parameter: Tensor) -> Iterator[Prod
     among = list(nodes(loss))
     require_right_derivatives(among, parameter)
     with OpenCheckpoints(checkpoints, parameter) as opened:
-        with _followed(loss, among):
+        with _watched_pass(loss, among):
             gradient = opened.gradient(loss, _seed(loss), create_graph=True)
 
         def product(v: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ __all__ = ["Agreed", "ProcessGroup", "agree", "is_alone"]
 ProcessGroup: TypeAlias = "dist.ProcessGroup | None"
 """A process group; None is that of all processes, if there are several."""
 
-_FACTS = 4
+_FACTS = 3
 
 
 class Agreed(NamedTuple):
@@ -51,30 +51,31 @@ def agree(here: Agreed, device: torch.device, group: ProcessGroup) -> Agreed:
         The same on all ranks. A rank whose loss does not use the parameter counts as a zero, as in
         ``DistributedDataParallel``. Where one rank has no second derivative, no rank uses a Hessian.
     """
-    found = here.found
-    packed = _packed(found, device)
-    facts = (found.hessian is not None, here.culprit, found.missing, here.has_gradients)
-    for place, fact in enumerate(facts):
-        packed[place - _FACTS] = float(bool(fact))
+    found, sizes = here.found, [p.numel() for p in here.found.parameters]
+    packed = _packed(here, device)
     dist.all_reduce(packed, group=group)
-    used, bad, missing, present = packed[-_FACTS:].tolist()
-    hessian = None
-    if found.parameter is not None and used and not missing:
-        mean = packed[:-_FACTS].view(found.parameter.shape) / dist.get_world_size(group)
-        hessian = mean.to(found.parameter.dtype)
+    flags = packed[sum(sizes) :].tolist()
+    used, (bad, missing, present) = flags[:-_FACTS], flags[-_FACTS:]
+    hessians: tuple[Tensor | None, ...] = ()
+    if not missing:
+        parts = torch.split(packed[: sum(sizes)] / dist.get_world_size(group), sizes)
+        rows = zip(found.parameters, parts, used, strict=True)
+        hessians = tuple(part.view(p.shape).to(p.device, p.dtype) if u else None for p, part, u in rows)
     explained = found.missing or NoCurvatureError(
         "Another process met an operation without a second derivative."
     )
-    everywhere = replace(found, hessian=hessian, missing=explained if missing else None)
+    everywhere = replace(found, hessians=hessians, missing=explained if missing else None)
     return Agreed(everywhere, bool(present), "The loss or a gradient" if bad else "")
 
 
-def _packed(found: HessianEstimate, device: torch.device) -> Tensor:
-    """The Hessian's numbers, zeros where there are none, and room for the facts."""
-    parameter, hessian = found.parameter, found.hessian
-    count = 0 if parameter is None else parameter.numel()
-    dtype = torch.float32 if parameter is None else torch.promote_types(parameter.dtype, torch.float32)
-    packed = torch.zeros(count + _FACTS, dtype=dtype, device=device if hessian is None else hessian.device)
-    if hessian is not None:
-        packed[:count] = hessian.flatten()
-    return packed
+def _packed(here: Agreed, device: torch.device) -> Tensor:
+    """The Hessians' numbers, zeros where there are none; for each, whether there is one; and the facts."""
+    pairs, found = list(here.found.pairs()), here.found
+    dtype = torch.float32
+    for parameter, _ in pairs:
+        dtype = torch.promote_types(dtype, parameter.dtype)
+    device = next((h.device for _, h in pairs if h is not None), device)
+    numbers = [torch.zeros(p.shape, dtype=dtype, device=device) if h is None else h for p, h in pairs]
+    facts = [h is not None for _, h in pairs] + [bool(here.culprit), bool(found.missing), here.has_gradients]
+    flat = [n.flatten().to(device, dtype) for n in numbers]
+    return torch.cat([*flat, torch.tensor(facts, dtype=dtype, device=device)])

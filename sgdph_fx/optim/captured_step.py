@@ -14,9 +14,9 @@ from torch.utils import _pytree as pytree
 from sgdph_fx.errors import CaptureError, OptimizerError
 from sgdph_fx.optim.capture_checks import alike, refuse_several_processes, signature
 from sgdph_fx.optim.cuda_graphs import Recorder, Recording
-from sgdph_fx.optim.hessian_estimate import HessianRequest
 from sgdph_fx.optim.loss_checks import check_loss
 from sgdph_fx.optim.rehearsal import rehearse
+from sgdph_fx.optim.request import HessianRequest
 from sgdph_fx.optim.sgdph import SGDPH
 from sgdph_fx.optim.wording import listed, warn
 
@@ -225,9 +225,14 @@ class CapturedStep:
         return all(alike(leaf, place) for leaf, place in zip(leaves, self._static, strict=True))
 
     def _with_drawn_signs(self, request: HessianRequest | None) -> HessianRequest | None:
-        """Random signs are drawn by the host, outside of any graph, into memory that stays where it is."""
-        if request is None or request.probe is None or not request.probe.averaged_signed:
+        """Random signs, or their key, come from the host, outside of any graph, into memory that stays where it is."""
+        if request is None or request.probe is None or not request.draws_signs:
             return request
+        if request.is_gauss_newton:
+            key = request.sign_key
+            place = self._signs.setdefault(id(request.parameter), key.to(self._device))
+            place.copy_(key, non_blocking=True)
+            return replace(request, key=place)
         drawn = next(request.probe.vectors(request.parameter, request.generator))
         place = self._signs.setdefault(id(request.parameter), drawn)
         place.copy_(drawn, non_blocking=True)

@@ -134,7 +134,7 @@ def apply_step_where(
         newton, plain = partition(group, state, schedule)
         variant = VARIANTS[group["variant"]]
         for joined_late, params in newton.items():
-            begun: Any = schedule.cycles_begun(t, group["cycle_start"], group["cycles_before"]) - joined_late
+            begun: Any = schedule.cycles_begun(t, group["cycle_start"], group["cycles_before"], joined_late)
             # A power of an integer tensor would be in single precision.
             begun = begun.to(torch.float64) if isinstance(begun, Tensor) else begun
             c = Coefficients.of(group, variant, begun, rates)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 import torch
@@ -10,12 +10,14 @@ from torch import Tensor, nn
 
 from sgdph_fx.curvature.probes import PROBES
 from sgdph_fx.errors import CaptureError, NoCurvatureError
+from sgdph_fx.optim.estimating import from_loss
 from sgdph_fx.optim.estimators import GRADIENT
 from sgdph_fx.optim.group_step import LACKS_CURVATURE, Group, lacks_curvature
-from sgdph_fx.optim.hessian_estimate import HessianRequest, from_loss
 from sgdph_fx.optim.loss_checks import graph_errors_explained
 from sgdph_fx.optim.reporting import Reporting
+from sgdph_fx.optim.request import HessianRequest
 from sgdph_fx.optim.scaling import multipliers
+from sgdph_fx.optim.shards import several_sharded
 
 __all__ = ["Finding", "refuse_repeated_draws"]
 
@@ -25,30 +27,40 @@ class Finding(Reporting):
 
     @property
     def due(self) -> Tensor | None:
-        """The parameter whose Hessian the next step needs a product for; None where it needs none."""
+        """The parameter whose Hessian the next step needs a product for; None where it needs none.
+
+        With ``refresh="all"`` it is the first of those that the next step refreshes.
+        """
         request = self._request(self._steps_taken + 1)
         return None if request is None or request.probe is None else request.parameter
 
     def _request(self, t: int, module: nn.Module | None = None) -> HessianRequest | None:
         """What step t refreshes, and how; None where it refreshes nothing."""
         layout = self._layout()
-        parameter = layout.schedule.due(t)
-        if parameter is None:
+        due = [p for p in layout.schedule.due(t) if not self._is_given_up(p)]
+        if not due:
             return None
-        group = self._group_of(parameter)
-        fallback, lacking = group["without_curvature"], lacks_curvature(parameter, self.state)
-        if lacking and fallback == "first-order":
-            return None
-        by_gradient = group["probe"] == GRADIENT or (lacking and fallback == "gradient")
+        groups = [self._group_of(p) for p in due]
+        if len(due) > 1 and layout.is_sharded:
+            raise several_sharded()
+        lacking = all(lacks_curvature(p, self.state) for p in due)
+        fallbacks = {group["without_curvature"] for group in groups}
+        by_gradient = groups[0]["probe"] == GRADIENT or (lacking and "gradient" in fallbacks)
         return HessianRequest(
-            parameter,
-            layout.name(parameter, self.param_groups),
-            None if by_gradient else PROBES[group["probe"]],
-            group["seed"],
+            tuple(due),
+            tuple(layout.name(p, self.param_groups) for p in due),
+            None if by_gradient else PROBES[groups[0]["probe"]],
+            groups[0]["seed"],
             t,
-            fallback == "raise",
+            "raise" in fallbacks,
             module,
+            groups[0]["curvature"],
         )
+
+    def _is_given_up(self, parameter: Tensor) -> bool:
+        """Whether it lacks curvature, and steps as a first-order parameter for that."""
+        fallback = self._group_of(parameter)["without_curvature"]
+        return fallback == "first-order" and lacks_curvature(parameter, self.state)
 
     def _find(
         self,
@@ -75,7 +87,7 @@ class Finding(Reporting):
                 )
             except NoCurvatureError:
                 if due is not None and not due.required:
-                    self.state[due.parameter][LACKS_CURVATURE] = True
+                    self._mark_lacking(due.parameters)
                 raise
         self._pending = replace(found, factors=factors).accumulate(self._pending)
 
@@ -83,6 +95,10 @@ class Finding(Reporting):
         """Count a product that torch's double backward takes: it is right and slower, so nothing is told."""
         for group in self.param_groups:
             group["products_given_up"] += 1
+
+    def _mark_lacking(self, parameters: Iterable[Tensor]) -> None:
+        for parameter in parameters:
+            self.state[parameter][LACKS_CURVATURE] = True
 
     def _group_of(self, parameter: Tensor) -> Group:
         number, _ = self._layout().places[id(parameter)]
@@ -109,8 +125,8 @@ class Finding(Reporting):
                     parameter.grad = parameter.grad * factor
             elif parameter.grad is not None:
                 parameter.grad.mul_(factor)
-        if self._pending is not None and self._pending.hessian is not None:
-            self._pending = replace(self._pending, hessian=self._pending.hessian * factor)
+        if self._pending is not None:
+            self._pending = self._pending.changed(lambda hessian: hessian * factor)
 
 
 def refuse_repeated_draws(due: HessianRequest | None) -> None:
@@ -119,10 +135,10 @@ def refuse_repeated_draws(due: HessianRequest | None) -> None:
     Raises:
         CaptureError: if a CUDA graph is being captured.
     """
-    if due is None or due.probe is None or not due.probe.averaged_signed:
+    if due is None or not due.draws_signs:
         return
     if torch.cuda.is_available() and torch.cuda.is_current_stream_capturing():
         raise CaptureError(
             'probe="rademacher" draws its signs on the host, and each replay of this graph would use the same. '
-            '`sgdph_fx.CapturedStep` draws them anew; or use probe="ones".'
+            "`sgdph_fx.CapturedStep` draws them anew; or use a probe without random signs."
         )

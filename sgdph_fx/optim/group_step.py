@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 from torch.optim.sgd import sgd
 
-from sgdph_fx.optim.estimators import averages_signed
-from sgdph_fx.optim.hessian_estimate import HessianEstimate
+from sgdph_fx.optim.estimators import averages_raw
 from sgdph_fx.optim.schedule import Schedule
 from sgdph_fx.optim.shards import is_sharded, local, piece
 from sgdph_fx.optim.update import Coefficients, descend, refresh
@@ -27,6 +26,7 @@ __all__ = [
     "init_state",
     "is_state_initialization",
     "lacks_curvature",
+    "local_estimate",
     "partition",
     "rectified",
     "takes_newton_steps",
@@ -41,35 +41,32 @@ State: TypeAlias = MutableMapping[Tensor, dict[str, Any]]
 
 
 def update_hessian_average(
-    found: HessianEstimate, group: Group, state: State, allowed: Tensor | None = None
-) -> Tensor | None:
-    """Refresh M^H of the due parameter; where its loss did not use it, or it is not finite, leave it.
+    parameter: Tensor, estimate: Tensor, group: Group, state: State, allowed: Tensor | None = None
+) -> Tensor:
+    """Refresh M^H of a due parameter; where the estimate is not finite, leave it.
 
     Args:
-        found: What the step's losses brought.
-        group: The group of ``found.parameter``.
+        parameter: The parameter.
+        estimate: What is to be averaged: this rank's part, see :func:`local_estimate`.
+        group: The group of ``parameter``.
         state: Of all parameters.
         allowed: One bool on the device: whether to refresh at all. None for yes.
 
     Returns:
-        Whether it was finite, one bool on the device; None where there is nothing to average.
+        Whether it was finite, one bool on the device.
     """
-    parameter = found.parameter
-    estimate = None if parameter is None else _estimate(found, parameter)
-    if parameter is None or estimate is None:
-        return None
     variant = VARIANTS[group["variant"]]
-    if not averages_signed(group["probe"]):
+    if not averages_raw(group):
         estimate = variant.rectify(estimate, group["eps"])
     average, alpha = average_of(parameter, group, state), group["hessian_momentum"]
     return refresh(average, estimate, alpha=alpha, variant=variant, allowed=allowed)
 
 
-def _estimate(found: HessianEstimate, parameter: Tensor) -> Tensor | None:
-    """This rank's numbers of what is to be averaged."""
-    if found.by_gradient:
+def local_estimate(parameter: Tensor, hessian: Tensor | None, *, by_gradient: bool) -> Tensor | None:
+    """This rank's numbers of what is to be averaged; None where the loss did not use the parameter."""
+    if by_gradient:
         return None if parameter.grad is None else local(parameter.grad).abs()
-    return None if found.hessian is None else piece(found.hessian, parameter)
+    return None if hessian is None else piece(hessian, parameter)
 
 
 class Partition(NamedTuple):
@@ -103,7 +100,7 @@ def apply_step(group: Group, state: State, schedule: Schedule, t: int) -> None:
     """Take step t with every parameter of the group that has a gradient."""
     newton, plain = partition(group, state, schedule)
     for joined_late, params in newton.items():
-        begun = schedule.cycles_begun(t, group["cycle_start"], group["cycles_before"]) - joined_late
+        begun = schedule.cycles_begun(t, group["cycle_start"], group["cycles_before"], joined_late)
         _descend(params, group, state, begun, rectified(params, group, state))
     if plain and VARIANTS[group["variant"]].decay_first_order_gradient:
         _torch_sgd(plain, group, state)
@@ -194,10 +191,12 @@ def _keep(momenta: Sequence[Tensor | None], params: list[Tensor], state: State) 
 
 
 def rectified(params: list[Tensor], group: Group, state: State) -> list[Tensor]:
-    """M^H of each; where signed estimates are averaged, (4) of the average."""
+    """M^H of each; where estimates are averaged as they are, (4) of the average."""
     averages = [average_of(p, group, state) for p in params]
-    if not averages_signed(group["probe"]):
+    if not averages_raw(group):
         return averages
+    if group["negative_curvature"] == "zero":
+        averages = [average.clamp_min(0) for average in averages]
     variant = VARIANTS[group["variant"]]
     return [variant.rectify(average, group["eps"]) for average in averages]
 
@@ -206,8 +205,7 @@ def average_of(parameter: Tensor, group: Group, state: State) -> Tensor:
     """M^H of the parameter, this rank's part of it; made if it is not there yet."""
     own = state[parameter]
     if "hessian_average" not in own:
-        signed = averages_signed(group["probe"])
-        start = 0.0 if signed else VARIANTS[group["variant"]].initial_average(group["eps"])
+        start = 0.0 if averages_raw(group) else VARIANTS[group["variant"]].initial_average(group["eps"])
         own["hessian_average"] = torch.full_like(parameter, start, requires_grad=False)
     return local(own["hessian_average"])
 

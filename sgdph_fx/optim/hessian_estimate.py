@@ -1,27 +1,18 @@
-"""The Hessian diagonal that is due, from the backward pass that finds it to the step that uses it."""
+"""What the losses of one step have brought: the Hessian that is due, and whether all were finite."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
-from typing import Any
+from itertools import repeat
+from operator import is_
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from sgdph_fx.curvature.forward_over_reverse import backward_with_product, product_only
-from sgdph_fx.curvature.hvp import block_product, product_by_double_backward
-from sgdph_fx.curvature.probes import Probe, generator_at
 from sgdph_fx.errors import NoCurvatureError
-from sgdph_fx.optim.hidden_uses import Written, hidden_use
-from sgdph_fx.optim.isolated_forward import isolated_loss
-from sgdph_fx.optim.loss_checks import check_loss
 from sgdph_fx.optim.nonfinite import Flag
-from sgdph_fx.optim.shards import whole
 
-__all__ = ["HessianEstimate", "HessianRequest", "from_gradient", "from_loss"]
+__all__ = ["HessianEstimate"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -29,17 +20,17 @@ class HessianEstimate:
     """What the losses of one step have brought.
 
     Args:
-        parameter: The parameter that was due; None where the step refreshes no average.
-        hessian: diag(H) of its block by the probe, of its shape, dtype and device, without graph; None where
-            the loss does not use the parameter, or no product was taken.
+        parameters: The parameters that were due; none where the step refreshes no average.
+        hessians: For each the diagonal of its block by the probe, of its shape, dtype and device, without graph; None
+            where the loss does not use the parameter, or no product was taken. Empty for None throughout.
         finite: Whether each loss was finite.
         factors: What the losses were multiplied by last, see :func:`sgdph_fx.optim.scaling.multipliers`.
         by_gradient: Whether \\|g\\| is to stand in for the Hessian at the step.
         missing: Why there is no product, if an operation has no second derivative.
     """
 
-    parameter: Tensor | None
-    hessian: Tensor | None = None
+    parameters: tuple[Tensor, ...] = ()
+    hessians: tuple[Tensor | None, ...] = ()
     finite: tuple[Flag, ...] = ()
     factors: tuple[Tensor, ...] = ()
     by_gradient: bool = False
@@ -57,17 +48,26 @@ class HessianEstimate:
                 gradients_finite = gradients_finite & flag.on_device
         return gradients_finite
 
+    def pairs(self) -> Iterator[tuple[Tensor, Tensor | None]]:
+        """Each parameter with its diagonal."""
+        return zip(self.parameters, self.hessians or repeat(None), strict=False)
+
+    def is_of(self, parameters: Sequence[Tensor]) -> bool:
+        """Whether these very parameters were due."""
+        return len(self.parameters) == len(parameters) and all(map(is_, self.parameters, parameters))
+
     def accumulate(self, other: HessianEstimate | None) -> HessianEstimate:
         """The sum over two micro-batches; the Hessian is linear in their losses."""
         if other is None:
             return self
-        same = other.parameter is self.parameter
-        hessian = self.hessian
-        if same and other.hessian is not None:
-            hessian = other.hessian if hessian is None else hessian + other.hessian
+        same = other.is_of(self.parameters)
+        hessians = self.hessians
+        if same:
+            pairs = zip(self.pairs(), other.pairs(), strict=True)
+            hessians = tuple(_sum(mine, theirs) for (_, mine), (_, theirs) in pairs)
         return HessianEstimate(
-            self.parameter,
-            hessian,
+            self.parameters,
+            hessians,
             self.finite + other.finite,
             self.factors + other.factors,
             self.by_gradient or (same and other.by_gradient),
@@ -76,172 +76,16 @@ class HessianEstimate:
 
     def unscale(self, scale: Tensor | None) -> HessianEstimate:
         """That of a loss that was multiplied by ``scale``, one number."""
-        if scale is None or self.hessian is None:
+        if scale is None:
             return self
-        hessian = self.hessian / scale.to(self.hessian.device, non_blocking=True)
-        return replace(self, hessian=hessian.to(self.hessian.dtype))
+        return self.changed(lambda h: (h / scale.to(h.device, non_blocking=True)).to(h.dtype))
+
+    def changed(self, change: Callable[[Tensor], Tensor]) -> HessianEstimate:
+        """With every diagonal that there is changed."""
+        return replace(self, hessians=tuple(None if h is None else change(h) for h in self.hessians))
 
 
-@dataclass(frozen=True, slots=True)
-class HessianRequest:
-    """The parameter whose average a step refreshes, and how its Hessian is to be found.
-
-    Args:
-        parameter: The parameter that is due.
-        name: Its name in the optimizer.
-        probe: The probe; None where the gradient stands in, and no product is taken.
-        seed: Decides a random probe's draws, together with the step.
-        t: The step, counted from 1.
-        required: Whether a missing second derivative is an error.
-        module: What knows a sharded parameter whole.
-    """
-
-    parameter: Tensor
-    name: str
-    probe: Probe | None
-    seed: int
-    t: int
-    required: bool
-    module: nn.Module | None = None
-
-    @property
-    def generator(self) -> torch.Generator:
-        """The source of the step's draws."""
-        return generator_at(self.seed, self.t)
-
-    def leaf(self) -> AbstractContextManager[Tensor]:
-        """The parameter as a loss was just computed with it; within, its graph may be differentiated."""
-        return whole(self.parameter, self.name, self.module)
-
-
-def from_loss(
-    loss: Tensor,
-    due: HessianRequest | None,
-    hessian_loss: Callable[[], Tensor] | None = None,
-    *,
-    retain_graph: bool = False,
-    to_host: bool = True,
-    on_give_up: Callable[[str], None] | None = None,
-) -> HessianEstimate:
-    """``loss.backward()``, and the due Hessian: beside it, or of ``hessian_loss`` after it.
-
-    Args:
-        loss: The loss.
-        due: What the step refreshes.
-        hessian_loss: Computes the loss that the Hessian is of, where that is another.
-        retain_graph: Whether the graph of ``loss`` is kept.
-        to_host: Whether the host is going to ask whether the loss is finite.
-        on_give_up: Called with the reason where torch's double backward takes the product.
-
-    Raises:
-        NoCurvatureError: if an operation has no second derivative and ``due.required``; no gradient has been
-            written, unless it is ``hessian_loss`` that fails, or a function that hides its use of the parameter.
-    """
-
-    def backward() -> None:
-        loss.backward(retain_graph=retain_graph)  # type: ignore[no-untyped-call]
-
-    finite = (Flag(torch.isfinite(loss.detach()).all(), to_host=to_host),)
-    found = HessianEstimate(None if due is None else due.parameter, finite=finite)
-    if due is None or due.probe is None or not due.parameter.requires_grad:
-        backward()
-        return replace(found, by_gradient=due is not None and due.probe is None)
-    if hessian_loss is not None:
-        backward()
-        other = check_loss(isolated_loss(hessian_loss, loss.device))
-        alone = partial(product_only, on_give_up=on_give_up)
-        return _product_of(lambda leaf, due: _found(other, leaf, due, alone, lambda: None), due, found)
-    beside = partial(backward_with_product, retain_graph=retain_graph, on_give_up=on_give_up)
-    written = Written(due.parameter)
-    found = _product_of(lambda leaf, due: _found(loss, leaf, due, beside, backward), due, found)
-    if found.missing is not None:
-        _backward_after(found.missing, backward)
-    elif found.hessian is None and due.module is None and written:
-        found = replace(found, missing=hidden_use(loss, due.name))
-        if found.missing is not None and due.required:
-            raise found.missing
-    return found
-
-
-_USED_UP = ("backward through the graph a second time", "backward an extra time")
-
-
-def _backward_after(missing: NoCurvatureError, backward: Callable[[], None]) -> None:
-    """The gradients, where the attempt at a product has failed; most fail before they use the graph up."""
-    try:
-        backward()
-    except RuntimeError as error:
-        if not any(mark in str(error) for mark in _USED_UP):
-            raise
-        raise missing from error
-
-
-Finding = Callable[[Tensor, HessianRequest], "Tensor | None"]
-OneProduct = Callable[[Tensor, Tensor, Tensor], "Tensor | None"]
-
-
-def _product_of(find: Finding, due: HessianRequest, found: HessianEstimate) -> HessianEstimate:
-    try:
-        with due.leaf() as leaf:
-            return replace(found, hessian=find(leaf, due))
-    except NoCurvatureError as error:
-        if due.required:
-            raise
-        return replace(found, missing=error)
-
-
-def _found(
-    loss: Tensor, leaf: Tensor, due: HessianRequest, product: OneProduct, backward: Callable[[], None]
-) -> Tensor | None:
-    """One product beside a backward pass, or many and then that pass."""
-    if _probe(due).single:
-        return _by_one_product(product, loss, leaf, due)
-    found = _by_products(loss, leaf, due)
-    backward()
-    return found
-
-
-def _by_one_product(product: OneProduct, loss: Tensor, leaf: Tensor, due: HessianRequest) -> Tensor | None:
-    v = next(_probe(due).vectors(leaf, due.generator))
-    column = product(loss, leaf, v)
-    return None if column is None else _probe(due).read(v, column)
-
-
-def _by_products(loss: Tensor, leaf: Tensor, due: HessianRequest) -> Tensor | None:
-    with product_by_double_backward(loss, leaf) as product:
-        return None if product is None else _probe(due).estimate(product, leaf, due.generator)
-
-
-def _estimate(gradient: Tensor, leaf: Tensor, due: HessianRequest) -> Tensor:
-    return _probe(due).estimate(block_product(gradient, leaf), leaf, due.generator)
-
-
-def _probe(due: HessianRequest) -> Probe:
-    assert due.probe is not None, "a request without a probe takes no product"
-    return due.probe
-
-
-def from_gradient(due: HessianRequest, gradients: Any) -> HessianEstimate:
-    """Differentiate the due ``parameter.grad``, which ``loss.backward(create_graph=True)`` left with its graph.
-
-    Args:
-        due: What is asked for.
-        gradients: All gradients that the optimizer holds.
-
-    Raises:
-        NoCurvatureError: if none of them carries a graph, or an operation has no second derivative and
-            ``due.required``.
-    """
-    found = HessianEstimate(due.parameter, by_gradient=due.probe is None)
-    gradient = due.parameter.grad
-    if gradient is None or due.probe is None or not due.parameter.requires_grad:
-        return found
-    # A constant gradient has no graph of its own even then: its Hessian is zero, and not missing.
-    if not any(g.requires_grad for g in gradients):
-        raise NoCurvatureError(
-            f"The Hessian of parameter {due.name!r} is due at this step, but the gradients carry no graph to "
-            "differentiate again, so nothing has been changed. Call `optimizer.backward(loss)` in place of "
-            "`loss.backward()`. `loss.backward(create_graph=True)` leaves graphs as well, unless the loss is linear "
-            "in all parameters: its gradients are constants, and only `optimizer.backward(loss)` can tell."
-        )
-    return _product_of(lambda leaf, due: _estimate(gradient, leaf, due), due, found)
+def _sum(mine: Tensor | None, theirs: Tensor | None) -> Tensor | None:
+    if mine is None or theirs is None:
+        return theirs if mine is None else mine
+    return mine + theirs

@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from sgdph_fx.errors import OptimizerError
-from sgdph_fx.optim.estimators import ESTIMATORS
+from sgdph_fx.optim.estimators import CURVATURES, ESTIMATORS, GAUSS_NEWTON, GRADIENT, NEGATIVE, REFRESHES
 from sgdph_fx.optim.variants import VARIANTS
 from sgdph_fx.optim.wording import listed
 
@@ -31,12 +31,17 @@ COMMON: Mapping[str, str] = {
     "variant": "It decides how all groups share one Hessian cycle",
     "hessian_interval": "It decides how all groups share one Hessian cycle",
     "capturable": "It decides how the whole step is counted",
+    "refresh": "It decides how all groups share one Hessian cycle",
+    "curvature": "It decides which matrix all averages are of",
 }
 """Options that all groups share, and why."""
 
 ABSENT_MEANS: Mapping[str, Any] = {
     "variant": "authors",
+    "curvature": "hessian",
     "probe": "ones",
+    "negative_curvature": "absolute",
+    "refresh": "cycle",
     "hessian_interval": 1,
     "max_preconditioner": None,
     "seed": 0,
@@ -65,6 +70,7 @@ def check_hyperparameters(values: Mapping[str, Any], common: Mapping[str, Any], 
         OptimizerError: naming the hyper-parameter, its value, and the range.
     """
     _check_names(values, common)
+    _check_combination(values, where)
     for key, why in COMMON.items():
         if values[key] != common[key]:
             raise OptimizerError(
@@ -83,12 +89,36 @@ def check_hyperparameters(values: Mapping[str, Any], common: Mapping[str, Any], 
 def _check_names(values: Mapping[str, Any], common: Mapping[str, Any]) -> None:
     known: tuple[tuple[str, Any, Iterable[str]], ...] = (
         ("variant", common["variant"], VARIANTS),
+        ("curvature", common["curvature"], CURVATURES),
+        ("refresh", common["refresh"], REFRESHES),
+        ("negative_curvature", values["negative_curvature"], NEGATIVE),
         ("probe", values["probe"], ESTIMATORS),
         ("without_curvature", values["without_curvature"], _FALLBACKS),
     )
     for key, asked, names in known:
         if not isinstance(asked, str) or asked not in names:
             raise OptimizerError(f"{key}={asked!r} is not known; choose one of {listed(names)}.")
+
+
+def _check_combination(values: Mapping[str, Any], where: str) -> None:
+    curvature, probe, negative = (values[key] for key in ("curvature", "probe", "negative_curvature"))
+    if curvature == GAUSS_NEWTON and probe not in CURVATURES[GAUSS_NEWTON]:
+        raise OptimizerError(
+            f"{where}: probe={probe!r} reads no Gauss-Newton matrix. With curvature={GAUSS_NEWTON!r} choose one of "
+            f"{listed(CURVATURES[GAUSS_NEWTON])}, or leave probe out."
+        )
+    if values["refresh"] == "all" and curvature != GAUSS_NEWTON and probe != GRADIENT:
+        raise OptimizerError(
+            f"{where}: refresh='all' would take a product of its own for each parameter with curvature={curvature!r} "
+            f"and probe={probe!r}. Use it with curvature={GAUSS_NEWTON!r}, where one backward pass serves all, or "
+            f"with probe={GRADIENT!r}."
+        )
+    if negative != "absolute" and (curvature == GAUSS_NEWTON or probe == GRADIENT):
+        what = f"curvature={curvature!r}" if curvature == GAUSS_NEWTON else f"probe={probe!r}"
+        raise OptimizerError(
+            f"{where}: negative_curvature={negative!r} has nothing to decide, because {what} is never negative. "
+            "Leave it out."
+        )
 
 
 def _check_numbers(values: Mapping[str, Any], where: str) -> None:

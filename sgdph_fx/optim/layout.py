@@ -52,8 +52,12 @@ class Layout:
         schedule = Schedule(cycle=(), first_order=None)
         if groups:
             last_is_first_order = VARIANTS[groups[0]["variant"]].last_is_first_order
-            interval = groups[0]["hessian_interval"]
-            schedule = Schedule.of(groups, last_is_first_order=last_is_first_order, interval=interval)
+            schedule = Schedule.of(
+                groups,
+                last_is_first_order=last_is_first_order,
+                interval=groups[0]["hessian_interval"],
+                refreshes_all=groups[0]["refresh"] == "all",
+            )
         places = {
             id(parameter): (number, position)
             for number, group in enumerate(groups)

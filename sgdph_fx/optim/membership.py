@@ -113,7 +113,8 @@ class Membership(OptimizerBase):
         step, count = self._steps_taken, self.param_groups[0]
         done = 0
         if before.schedule.cycle:
-            done = before.schedule.cycles_begun(step, count["cycle_start"], count["cycles_before"]) - 1
+            done = before.schedule.cycles_begun(step, count["cycle_start"], count["cycles_before"])
+            done -= 0 if before.schedule.refreshes_all else 1
         for group in self.param_groups:
             group["cycle_start"], group["cycles_before"] = step, done
         joined["cycles_missed"] = [done] * len(joined["params"])

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from sgdph_fx.errors import NoCurvatureError, printable
+from sgdph_fx.optim.estimators import GAUSS_NEWTON
 from sgdph_fx.optim.group_step import lacks_curvature, takes_newton_steps
 from sgdph_fx.optim.membership import Membership
 from sgdph_fx.optim.shards import is_sharded, local
@@ -18,7 +19,7 @@ __all__ = ["Reporting"]
 _SHOWN = ("lr", "weight_decay")
 _STANDS_IN = {
     "first-order": "it steps as a first-order parameter from now on",
-    "gradient": "|g| stands in for |Hv| from now on",
+    "gradient": "|g| stands in for it from now on",
     "raise": "its average stays as it is",
 }
 
@@ -34,14 +35,14 @@ class Reporting(Membership):
             numbers = ", ".join(f"{key} {_plain(group[key])}" for key in _SHOWN)
             noun = "parameter" if count == 1 else "parameters"
             lines.append(f"  ({number}) {what}: {count:,} {noun}, {numbers}")
-        length = len(self._layout().schedule.cycle) * self.param_groups[0]["hessian_interval"]
+        length = self._layout().schedule.length
         due = f"; due: {self.due_name}" if self.due_name else ""
         lines.append(f"  step {self._steps_taken:,}, a Hessian cycle of {length:,} steps{due}")
         return printable("\n".join([*lines, ")"]))
 
     @property
     def due(self) -> Tensor | None:
-        """The parameter whose Hessian the next step needs a product for; None where it needs none."""
+        """The parameter whose curvature the next step needs; the first where it needs all, None where it needs none."""
         raise NotImplementedError
 
     @property
@@ -70,12 +71,11 @@ class Reporting(Membership):
         schedule, t = layout.schedule, self._steps_taken
         begun = 0
         if schedule.cycle and t:
-            begun = (t - 1 - first["cycle_start"]) // (schedule.interval * len(schedule.cycle))
-            begun += first["cycles_before"] + 1
+            begun = schedule.cycle_of(t, first["cycle_start"], first["cycles_before"])
         found: dict[str, Any] = {
             "step": t,
             "cycle": begun,
-            "cycle_length": schedule.interval * len(schedule.cycle),
+            "cycle_length": schedule.length,
             "due": self.due_name,
             "steps_skipped": self.steps_skipped,
             "refreshes_skipped": self.refreshes_skipped,
@@ -105,8 +105,9 @@ class Reporting(Membership):
         layout, groups = self._layout(), self.param_groups
         number, _ = layout.places[id(parameter)]
         fallback = groups[number]["without_curvature"]
+        what = "Gauss-Newton matrix" if groups[number]["curvature"] == GAUSS_NEWTON else "Hessian"
         told = (
-            f"Parameter {layout.name(parameter, groups)!r} has no Hessian, so {_STANDS_IN[fallback]} "
+            f"Parameter {layout.name(parameter, groups)!r} has no {what}, so {_STANDS_IN[fallback]} "
             f"(without_curvature={fallback!r}). {why or 'It was saved with this mark.'} More of them are counted in "
             "`optimizer.curvature_missed`, named in `optimizer.parameters_without_curvature`, and not told again."
         )

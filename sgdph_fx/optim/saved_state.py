@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from sgdph_fx.errors import OptimizerError
-from sgdph_fx.optim.estimators import averages_signed
+from sgdph_fx.optim.estimators import is_never_negative
 from sgdph_fx.optim.group_step import LACKS_CURVATURE
 from sgdph_fx.optim.hyperparameters import ABSENT_MEANS, check_hyperparameters
 from sgdph_fx.optim.layout import parameter_name
@@ -139,11 +139,11 @@ def _filled(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> dict[str, Any
 def _check_group(
     theirs: Mapping[str, Any], ours: Mapping[str, Any], first: Mapping[str, Any], number: int
 ) -> None:
-    for key in ("order", "variant", "probe"):
+    for key in ("order", "variant", "curvature", "probe", "negative_curvature", "refresh"):
         if theirs[key] != ours[key]:
             raise OptimizerError(
                 f"param_groups[{number}] was saved with {key}={theirs[key]!r} and has {ours[key]!r} "
-                "here; build the optimizer with the same groups and variant that it was saved with."
+                "here; build the optimizer with the same groups and options that it was saved with."
             )
     check_hyperparameters(
         theirs, {**first, "capturable": theirs["capturable"]}, f"saved param_groups[{number}]"
@@ -172,17 +172,17 @@ def _check_state(state: Mapping[Any, Mapping[str, Any]], filled: Groups, groups:
             f"and it holds states of {len(unknown)} that are in no group."
         )
     for number, (theirs, ours) in enumerate(zip(filled, groups, strict=True)):
-        signed = averages_signed(theirs["probe"])
+        positive = is_never_negative(theirs)
         for position, (key, parameter) in enumerate(zip(theirs["params"], ours["params"], strict=True)):
             name = parameter_name(ours, number, position)
             for buffer in _BUFFERS:
                 _check_buffer(state.get(key, {}).get(buffer), parameter, f"{buffer} of parameter {name}")
             _check_mark(state.get(key, {}).get(LACKS_CURVATURE), name)
             average = state.get(key, {}).get("hessian_average")
-            if average is not None and not signed and bool((_numbers(average) < 0).any()):
+            if average is not None and positive and bool((_numbers(average) < 0).any()):
                 raise OptimizerError(
                     f"The saved hessian_average of parameter {name} has negative numbers, which no average of "
-                    "absolute values has. The file is damaged or was edited; load another checkpoint."
+                    "absolute values or squares has. The file is damaged or was edited; load another checkpoint."
                 )
 
 

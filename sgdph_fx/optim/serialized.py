@@ -9,7 +9,7 @@ from torch import Tensor
 
 from sgdph_fx.errors import CheckpointError
 from sgdph_fx.optim.hyperparameters import COMMON
-from sgdph_fx.optim.saved_state import sound_parts
+from sgdph_fx.optim.saved_state import OF_THIS_PROCESS, sound_parts
 from sgdph_fx.optim.sgdph import SGDPH
 
 __all__ = ["joined", "made_of", "split"]
@@ -77,5 +77,6 @@ def made_of(state_dict: Mapping[str, Any], parameters: Mapping[str, Tensor]) -> 
         }
         for group, names in zip(saved, named, strict=True)
     ]
-    common = {key: saved[0][key] for key in ("variant", "hessian_interval")}
+    # An older file lacks the later ones, and whether a step may be captured is this process's own affair.
+    common = {key: saved[0][key] for key in COMMON if key in saved[0] and key not in OF_THIS_PROCESS}
     return SGDPH(groups, saved[0]["lr"], **common)

@@ -10,7 +10,14 @@ from torch import Tensor, nn
 from torch.optim.optimizer import ParamsT
 
 from sgdph_fx.optim.all_reduce import ProcessGroup
-from sgdph_fx.optim.estimators import FallbackName, ProbeName
+from sgdph_fx.optim.estimators import (
+    CurvatureName,
+    FallbackName,
+    NegativeName,
+    ProbeName,
+    RefreshName,
+    usual_probe,
+)
 from sgdph_fx.optim.finding import refuse_repeated_draws
 from sgdph_fx.optim.loss_checks import check_loss, refuse_inference_mode
 from sgdph_fx.optim.stepping import Stepping
@@ -48,11 +55,11 @@ class SGDPH(Stepping):
 
     Args:
         params: Parameters, named parameters, or groups: dicts with ``params``, any argument below but
-            ``variant``, ``hessian_interval`` and ``capturable``, ``order`` (1 or 2; 1 if absent), and ``index``
-            (ints: the places of ``params`` in the registration order of the whole model, in which Hessians are
-            refreshed; groups without it come last, in their order). Other keys (``role``, ``name``) are carried
-            along. Dense leaves of any shape, dtype and device, real ones where the order is 2. The dicts are
-            copied, not changed.
+            ``variant``, ``curvature``, ``refresh``, ``hessian_interval`` and ``capturable``, ``order`` (1 or 2; 1 if
+            absent), and ``index`` (ints: the places of ``params`` in the registration order of the whole model, in
+            which Hessians are refreshed; groups without it come last, in their order). Other keys (``role``,
+            ``name``) are carried along. Dense leaves of any shape, dtype and device, real ones where the order is 2.
+            The dicts are copied, not changed.
         lr: τ, the step size; a number or a tensor of one number.
         second_order_lr: τ_SO, on top of τ for second-order parameters. The paper's: 1e-3.
         momentum: β, of the gradient. The paper's: 0.9. In [0, 1), for the paper's variant in (0, 1].
@@ -60,11 +67,19 @@ class SGDPH(Stepping):
         weight_decay: η.
         eps: ε, of the rectification. The paper's: 1e-4.
         variant: ``"authors"`` or ``"paper"``, one for all groups.
-        probe: How diag(H) is read. ``"ones"``: (3), the block's row sums. ``"rademacher"``: z∘(Hz), z random
-            signs, at the same price; M^H then averages it with its sign, and (4) is taken of the average
-            instead. ``"exact"``: one product for each number of the parameter. ``"gradient"``: no product at all,
-            \|g\| of the due parameter in place of \|Hv\|, at SGD's price; it is a normalized step, not curvature.
-        hessian_interval: k, one for all groups: a Hessian is refreshed at steps 1, k + 1, 2k + 1, ...
+        curvature: Which matrix the diagonal is of, one for all groups. ``"hessian"``: H, the paper's.
+            ``"gauss-newton"``: :math:`J^\top A J`, J the derivative of the network's outputs, A the Hessian of the loss
+            by them. It is never negative, and takes :meth:`backward` and a loss of a known form, such as cross-entropy.
+        probe: How the diagonal is read. ``"ones"``, the Hessian's default: (3), the block's row sums.
+            ``"rademacher"``, Gauss-Newton's default: z∘(Hz), z random signs, at the same price; M^H then averages it
+            with its sign, and (4) is taken of the average. ``"exact"``: one product for each number of the
+            parameter, of Gauss-Newton for each output. ``"gradient"``: no product at all, \|g\| in place of \|Hv\|, at
+            SGD's price; it is a normalized step, not curvature. Gauss-Newton takes the two in the middle.
+        negative_curvature: What a negative Hessian means. ``"absolute"``: (4), its absolute value. ``"average"``:
+            estimates are averaged with their sign before (4), as ``"rademacher"`` always does. ``"zero"``: likewise,
+            and a negative average counts as zero, so set ``max_preconditioner`` as well.
+        refresh: ``"cycle"``: one average at a time, in turn. ``"all"``, for Gauss-Newton and ``probe="gradient"``: all.
+        hessian_interval: k, one for all groups: averages are refreshed at steps 1, k + 1, 2k + 1, ...
         max_preconditioner: The most that the factor on M^G in D may be, everything in it; 1 keeps
             second-order steps within SGD's, also where H is nothing but rounding. None for no bound.
         without_curvature: What becomes of a parameter below an operation that has no second derivative.
@@ -72,7 +87,7 @@ class SGDPH(Stepping):
             were 1. ``"raise"``: :class:`NoCurvatureError`. The first such parameter warns by name, all are counted.
         seed: Decides the signs z together with the step's number, alike on all processes.
         maximize: Climb instead of descend.
-        foreach: torch's multi-tensor calls, or a plain loop with the same bits; None lets torch choose.
+        foreach: torch's multi-tensor calls, or a plain loop with the same bits; None for torch's choice.
         capturable: Whether a step may be captured in a CUDA graph: the host reads nothing, counts are kept on the
             device and brought up to date by :meth:`state_dict`, ``lr`` may be a tensor on the device. A step that is
             skipped has used up its turn in the cycle. :class:`sgdph_fx.CapturedStep` sees to all this.
@@ -101,12 +116,10 @@ class SGDPH(Stepping):
     ...     {"params": [net[0].weight, net[2].weight, net[2].bias], "order": 1},
     ... ]
     >>> optimizer = SGDPH(groups, lr=0.1)
-    >>> for _ in range(3):
-    ...     optimizer.zero_grad()
-    ...     optimizer.backward(net(torch.randn(16, 4)).square().mean())
-    ...     optimizer.step()
+    >>> optimizer.backward(net(torch.randn(16, 4)).square().mean())
+    >>> optimizer.step()
     >>> optimizer.statistics()["step"]
-    3
+    1
     """
 
     # The convention by which training scripts know to call `loss.backward(create_graph=True)`.
@@ -123,7 +136,10 @@ class SGDPH(Stepping):
         weight_decay: float = 0.0,
         eps: float = 1e-4,
         variant: VariantName = "authors",
-        probe: ProbeName = "ones",
+        curvature: CurvatureName = "hessian",
+        probe: ProbeName | None = None,
+        negative_curvature: NegativeName = "absolute",
+        refresh: RefreshName = "cycle",
         hessian_interval: int = 1,
         max_preconditioner: float | None = None,
         without_curvature: FallbackName = "gradient",
@@ -142,7 +158,10 @@ class SGDPH(Stepping):
             "weight_decay": weight_decay,
             "eps": eps,
             "variant": variant,
-            "probe": probe,
+            "curvature": curvature,
+            "probe": usual_probe(curvature) if probe is None else probe,
+            "negative_curvature": negative_curvature,
+            "refresh": refresh,
             "hessian_interval": hessian_interval,
             "max_preconditioner": max_preconditioner,
             "without_curvature": without_curvature,

@@ -17,7 +17,7 @@ from sgdph_fx.errors import OptimizerError
 if TYPE_CHECKING:
     from torch.distributed.tensor import DTensor
 
-__all__ = ["is_sharded", "local", "piece", "whole"]
+__all__ = ["is_sharded", "local", "piece", "several_sharded", "whole"]
 
 
 def is_sharded(tensor: Tensor) -> bool:
@@ -78,6 +78,14 @@ def whole(parameter: Tensor, name: str, module: nn.Module | None) -> Iterator[Te
         for shard in shards:
             shard.set_reshard_after_backward(True, recurse=False)
             shard.reshard()
+
+
+def several_sharded() -> OptimizerError:
+    """The error for a refresh of several sharded parameters, each of which would gather the whole module."""
+    return OptimizerError(
+        'refresh="all" does not know parameters that `fully_shard` has cut into pieces. Use refresh="cycle", which '
+        "gathers for one at a time, or `DistributedDataParallel`."
+    )
 
 
 def _gathered(name: str, module: nn.Module) -> Tensor:

@@ -10,16 +10,17 @@ from torch import Tensor
 
 from sgdph_fx.optim.all_reduce import Agreed, agree, is_alone
 from sgdph_fx.optim.device_step import DeviceNumbers, apply_step_where, deciding_device
+from sgdph_fx.optim.estimating import from_gradient
 from sgdph_fx.optim.finding import Finding
 from sgdph_fx.optim.group_step import (
-    LACKS_CURVATURE,
     apply_step,
     init_state,
     is_state_initialization,
     lacks_curvature,
+    local_estimate,
     update_hessian_average,
 )
-from sgdph_fx.optim.hessian_estimate import HessianEstimate, from_gradient
+from sgdph_fx.optim.hessian_estimate import HessianEstimate
 from sgdph_fx.optim.loss_checks import graph_errors_explained
 from sgdph_fx.optim.nonfinite import are_finite, finite_on_device
 from sgdph_fx.optim.shards import local
@@ -50,9 +51,9 @@ class Stepping(Finding):
     def _finish_step(self) -> None:
         """Count the step, as the host does it, and a refresh that had no product."""
         t = self._steps_taken + 1
-        parameter = self._layout().schedule.due(t)
-        if parameter is not None and lacks_curvature(parameter, self.state):
-            self._tell_of_missing_curvature(parameter, self._missing)
+        lacking = [p for p in self._layout().schedule.due(t) if lacks_curvature(p, self.state)]
+        if lacking:
+            self._tell_of_missing_curvature(lacking[0], self._missing)
         self._missing = None
         for group in self.param_groups:
             group["step"] = t
@@ -67,9 +68,7 @@ class Stepping(Finding):
             self._skipped.step(self.param_groups, everywhere.culprit)
             return False
         found = self._settled_way(everywhere.found)
-        if found.parameter is not None:
-            refreshed = update_hessian_average(found, self._group_of(found.parameter), self.state)
-            self._skipped.watch("refreshes_skipped", refreshed)
+        self._skipped.watch("refreshes_skipped", self._refresh(found, None))
         for group in self.param_groups:
             apply_step(group, self.state, self._layout().schedule, t)
         return True
@@ -90,10 +89,7 @@ class Stepping(Finding):
     ) -> None:
         """Refresh and move what losses and gradients allow, and count on the device where there are numbers there."""
         allowed = found.allows(finite_on_device([p.grad for p in present if p.grad is not None]))
-        found, refreshed = self._settled_way(found), None
-        if found.parameter is not None:
-            group = self._group_of(found.parameter)
-            refreshed = update_hessian_average(found, group, self.state, allowed)
+        refreshed = self._refresh(self._settled_way(found), allowed)
         step = t if numbers is None else numbers.counts[0] + 1
         apply_step_where(allowed, self.param_groups, self.state, self._layout().schedule, step, numbers)
         if numbers is not None:
@@ -109,7 +105,7 @@ class Stepping(Finding):
         Args:
             scale: What the loss was multiplied by, and the gradients have been divided by.
         """
-        found, present = (self._pending or HessianEstimate(None)).unscale(scale), self._present()
+        found, present = (self._pending or HessianEstimate()).unscale(scale), self._present()
         self._pending = None
         refuse_sparse_gradients(self.param_groups)
         self._write_where(found, self._steps_taken + 1, present, self._numbers)
@@ -140,7 +136,7 @@ class Stepping(Finding):
         """What this process found, or all of them together."""
         alone = is_alone(self._process_group)
         if alone and not present:
-            return Agreed(HessianEstimate(None), has_gradients=False)
+            return Agreed(HessianEstimate(), has_gradients=False)
         found = self._found_scaled(t, present)
         here = Agreed(found, bool(present), _culprit(found, present))
         return here if alone else agree(here, self._device(), self._process_group)
@@ -148,14 +144,14 @@ class Stepping(Finding):
     def _found_scaled(self, t: int, present: Sequence[Tensor]) -> HessianEstimate:
         """What this process found, without the scale that the gradients have lost already."""
         found = self._found_here(t, present)
-        unseen = found.parameter if self._pending is None else None
+        unseen = next(iter(found.parameters), None) if self._pending is None else None
         return found.unscale(self._loss_scale.of(self, found.factors, unseen))
 
     def _found_here(self, t: int, present: Sequence[Tensor]) -> HessianEstimate:
         due, pending = self._request(t), self._pending
         if due is None:
-            return HessianEstimate(None) if pending is None else pending
-        if pending is not None and pending.parameter is due.parameter:
+            return HessianEstimate() if pending is None else pending
+        if pending is not None and pending.is_of(due.parameters):
             return pending
         if due.probe is not None and due.parameter.grad is not None:
             self._addresses.refuse_moved(present)
@@ -168,12 +164,23 @@ class Stepping(Finding):
 
     def _settled_way(self, found: HessianEstimate) -> HessianEstimate:
         """The estimate to average, once it is clear whether there is a product or what stands in for it."""
-        if found.missing is None or found.parameter is None:
+        if found.missing is None:
             return found
         self._missing = found.missing
-        self.state[found.parameter][LACKS_CURVATURE] = True
-        by_gradient = self._group_of(found.parameter)["without_curvature"] == "gradient"
-        return replace(found, hessian=None, by_gradient=by_gradient)
+        self._mark_lacking(found.parameters)
+        by_gradient = [p for p in found.parameters if self._group_of(p)["without_curvature"] == "gradient"]
+        return replace(found, parameters=tuple(by_gradient), hessians=(), by_gradient=True)
+
+    def _refresh(self, found: HessianEstimate, allowed: Tensor | None) -> Tensor | None:
+        """Refresh the averages; whether all estimates were finite, None where there is none."""
+        finite: Tensor | None = None
+        for parameter, hessian in found.pairs():
+            estimate = local_estimate(parameter, hessian, by_gradient=found.by_gradient)
+            if estimate is not None:
+                group = self._group_of(parameter)
+                one = update_hessian_average(parameter, estimate, group, self.state, allowed)
+                finite = one if finite is None else finite & one.to(finite.device)
+        return finite
 
 
 def _release_graphs(params: Sequence[Tensor]) -> None:

@@ -10,9 +10,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from sgdph_fx.curvature import gauss_newton
 from sgdph_fx.curvature.gauss_newton import gauss_newton_diagonal
+from sgdph_fx.curvature.random_signs import random_signs, sign_key
 from sgdph_fx.errors import NoCurvatureError
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -51,7 +53,12 @@ def network() -> nn.Module:
     return nn.Sequential(nn.Linear(4, 5), nn.LayerNorm(5), nn.GELU(), nn.Linear(5, CLASSES)).double()
 
 
+KEY = sign_key(seed=0, step=1)
 INPUTS = torch.randn(ROWS, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+
+
+def diagonal(loss: Tensor, params: list[Any], key: Tensor | None = KEY, **options: Any) -> list[Any]:
+    return gauss_newton_diagonal(loss, params, key, **options)
 
 
 def dense_diagonal(net: nn.Module, name: str, loss: Callable[[Tensor], Tensor]) -> Tensor:
@@ -71,7 +78,7 @@ def all_signs(monkeypatch: pytest.MonkeyPatch, *ends: int) -> Iterator[None]:
     for chosen in itertools.product((-1.0, 1.0), repeat=sum(ends)):
         parts = iter(torch.tensor(chosen, dtype=torch.float64).split(ends))
 
-        def signs(edge: Any, generator: Any, parts: Iterator[Tensor] = parts) -> Tensor:
+        def signs(edge: Any, key: Any, start: int, parts: Iterator[Tensor] = parts) -> Tensor:
             return next(parts).view(tuple(edge.node._input_metadata[edge.output_nr].shape))
 
         monkeypatch.setattr(gauss_newton, "_signs", signs)
@@ -90,39 +97,101 @@ def test_the_mean_over_all_signs_is_the_diagonal(
     net = network()
     value, parameter = LOSSES[loss](net(INPUTS)), net.get_parameter(name)
     ends = (6, 6) if loss == "two losses" else (6,)
-    draws = [
-        gauss_newton_diagonal(value, [parameter], torch.Generator())[0] for _ in all_signs(monkeypatch, *ends)
-    ]
+    draws = [diagonal(value, [parameter])[0] for _ in all_signs(monkeypatch, *ends)]
     expected = dense_diagonal(net, name, LOSSES[loss])
     torch.testing.assert_close(torch.stack(draws).mean(0), expected, rtol=1e-10, atol=1e-13)
     assert all(bool((draw >= 0).all()) for draw in draws)
 
 
-def test_draws_are_averaged_and_the_generator_decides() -> None:
+@pytest.mark.parametrize(("loss", "name"), CASES)
+def test_unit_vectors_give_the_diagonal_itself(loss: str, name: str) -> None:
+    net = network()
+    (found,) = diagonal(LOSSES[loss](net(INPUTS)), [net.get_parameter(name)], None)
+    torch.testing.assert_close(found, dense_diagonal(net, name, LOSSES[loss]), rtol=1e-10, atol=1e-13)
+
+
+def test_draws_are_averaged_and_the_key_decides() -> None:
+    """Each draw goes on in the numbers where the one before it ended."""
     net = network()
     value, params = F.cross_entropy(net(INPUTS), LABELS), [*net.parameters()]
-    generator = torch.Generator().manual_seed(3)
-    single = [gauss_newton_diagonal(value, params, generator) for _ in range(4)]
-    together = gauss_newton_diagonal(value, params, torch.Generator().manual_seed(3), draws=4)
-    for several, mean in zip(zip(*single, strict=True), together, strict=True):
-        torch.testing.assert_close(torch.stack(several).mean(0), mean)
-    assert not torch.equal(single[0][0], single[1][0])
+    together = diagonal(value, params, sign_key(0, 3), draws=4)
+    signs = random_signs(sign_key(0, 3), 0, 4 * ROWS * CLASSES, torch.float64).view(4, ROWS, CLASSES)
+    z = net(INPUTS)
+    p = z.softmax(1).detach()
+    rows = [p.sqrt() * s - p * (p.sqrt() * s).sum(1, keepdim=True) for s in signs]
+    squares = [
+        [g.square() for g in torch.autograd.grad(z, params, row / ROWS**0.5, retain_graph=True)]
+        for row in rows
+    ]
+    for several, mean in zip(zip(*squares, strict=True), together, strict=True):
+        torch.testing.assert_close(torch.stack(several).mean(0), mean, rtol=1e-10, atol=1e-14)
+    assert not torch.equal(diagonal(value, params)[0], diagonal(value, params, sign_key(0, 2))[0])
+
+
+def test_signs_are_even_independent_and_the_same_wherever_they_begin() -> None:
+    count, keys = 4096, 64
+    signs = torch.stack([random_signs(sign_key(5, t), 0, count, torch.float64) for t in range(keys)])
+    assert torch.equal(signs.abs(), torch.ones_like(signs))
+    # Of 64 means and 2,016 products, none is five standard deviations from 0.
+    assert signs.mean(1).abs().max() < 5 / count**0.5
+    between = (signs @ signs.T / count).fill_diagonal_(0)
+    assert between.abs().max() < 5 / count**0.5
+    # Neighbours, and those a power of 2 apart.
+    for distance in (1, 2, 16, 1024):
+        assert (signs * signs.roll(distance, 1)).mean().abs() < 5 / (count * keys) ** 0.5
+    assert torch.equal(random_signs(sign_key(5, 0), 100, 50, torch.float64), signs[0, 100:150])
+    far = random_signs(sign_key(5, 0), 2**31 - 2, 4, torch.float64)
+    assert torch.equal(far[2:], random_signs(sign_key(5, 0), 2**31, 2, torch.float64))
 
 
 def test_no_gradient_is_written_and_the_graph_is_kept() -> None:
     net = network()
     value = F.cross_entropy(net(INPUTS), LABELS)
-    gauss_newton_diagonal(value, [*net.parameters()], torch.Generator())
+    diagonal(value, [*net.parameters()])
     assert all(p.grad is None for p in net.parameters())
     value.backward()  # type: ignore[no-untyped-call]
     assert all(p.grad is not None for p in net.parameters())
 
 
-def test_what_the_loss_does_not_use_or_is_linear_in_is_zero() -> None:
-    p, q = (torch.ones(3, dtype=torch.float64, requires_grad=True) for _ in range(2))
-    found = gauss_newton_diagonal(p.sum() + p.pow(2).sum(), [p, q], torch.Generator())
+def test_what_the_loss_is_linear_in_is_zero_and_what_it_does_not_use_is_nothing() -> None:
+    p, q, r = (torch.ones(3, dtype=torch.float64, requires_grad=True) for _ in range(3))
+    found = diagonal(p.sum() + p.pow(2).sum() + r.sum(), [p, q, r])
     torch.testing.assert_close(found[0], torch.full((3,), 2.0, dtype=torch.float64))
-    assert not found[1].any()
+    assert found[1] is None
+    assert torch.equal(found[2], torch.zeros_like(r))
+    (alone,) = diagonal(r.sum(), [r])
+    assert torch.equal(alone, torch.zeros_like(r))
+
+
+def test_a_reentrant_checkpoint_would_hide_its_parameters_and_is_refused() -> None:
+    net = network()
+    x = INPUTS.clone().requires_grad_()
+    value = F.cross_entropy(checkpoint(net, x, use_reentrant=True), LABELS)
+    with pytest.raises(NoCurvatureError, match="use_reentrant=False"):
+        diagonal(value, [*net.parameters()])
+    plain = F.cross_entropy(net(x), LABELS)
+    value = F.cross_entropy(checkpoint(net, x, use_reentrant=False), LABELS)
+    for a, b in zip(diagonal(value, [*net.parameters()]), diagonal(plain, [*net.parameters()]), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_a_graph_that_runs_once_is_refused_and_says_so() -> None:
+    net = network()
+    value = F.cross_entropy(Once.apply(net(INPUTS)), LABELS)
+    with pytest.raises(NoCurvatureError, match=r"backward twice.*It says: only once"):
+        diagonal(value, [*net.parameters()])
+
+
+class Once(torch.autograd.Function):
+    """Its backward fails, as compiled code's does if another pass is to follow."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> Tensor:
+        raise RuntimeError("only once")
 
 
 @pytest.mark.parametrize(
@@ -138,5 +207,5 @@ def test_what_the_loss_does_not_use_or_is_linear_in_is_zero() -> None:
 def test_a_loss_of_another_form_is_refused_by_name(loss: Callable[[Tensor], Tensor], operation: str) -> None:
     net = network()
     with pytest.raises(NoCurvatureError, match=operation):
-        gauss_newton_diagonal(loss(net(INPUTS)), [*net.parameters()], torch.Generator())
+        diagonal(loss(net(INPUTS)), [*net.parameters()])
     assert all(p.grad is None for p in net.parameters())

@@ -15,6 +15,7 @@ from sgdph_fx.curvature import differentiable_gradient, gauss_newton_diagonal
 from sgdph_fx.curvature.forward_over_reverse import backward_with_product
 from tests.curvature.test_backward_checks import SlopeInForward
 from tests.curvature.test_custom_functions import RunsAutograd, WithoutGrad, X, leaf
+from tests.curvature.test_gauss_newton import Once
 
 __all__ = ["CURVATURE"]
 
@@ -63,6 +64,11 @@ def selective_checkpoint() -> None:
     product(checkpoint(lambda t: t * t.tanh(), p, use_reentrant=False, context_fn=context).sum(), p)
 
 
+def reentrant(p: Tensor) -> Tensor:
+    found: Tensor = checkpoint(torch.sin, p, use_reentrant=True).sum()
+    return found
+
+
 CURVATURE: tuple[Callable[[], Any], ...] = (
     lambda: through(WithoutGrad),
     lambda: through(SlopeInForward),
@@ -70,5 +76,7 @@ CURVATURE: tuple[Callable[[], Any], ...] = (
     third_derivative,
     wrong_derivative,
     selective_checkpoint,
-    lambda: gauss_newton_diagonal((p := leaf()).tanh().sum(), [p], torch.Generator()),
+    lambda: gauss_newton_diagonal((p := leaf()).tanh().sum(), [p], None),
+    lambda: gauss_newton_diagonal((p := leaf()).square().sum() + reentrant(p), [p], None),
+    lambda: gauss_newton_diagonal(Once.apply(p := leaf()).square().sum(), [p], None),
 )

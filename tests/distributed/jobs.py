@@ -130,6 +130,27 @@ JOBS: Mapping[str, Job] = {
     "ddp, exact, looking for unused": Job(
         lambda net: ddp(net, find_unused_parameters=True), {"probe": "exact"}
     ),
+    "ddp, exact, static graph": Job(lambda net: ddp(net, static_graph=True), {"probe": "exact"}),
+    "ddp, gauss-newton": Job(ddp, {"curvature": "gauss-newton", "probe": "exact"}, steps=8),
+    "ddp, gauss-newton, micro-batches": Job(
+        ddp, {"curvature": "gauss-newton", "probe": "exact"}, micro=True, steps=8
+    ),
+    "ddp, gauss-newton, static graph": Job(
+        lambda net: ddp(net, static_graph=True), {"curvature": "gauss-newton", "probe": "exact"}, steps=8
+    ),
+    "ddp, gauss-newton, scaled": Job(
+        ddp, {"curvature": "gauss-newton", "probe": "exact"}, scaled=True, steps=8
+    ),
+    "ddp, gauss-newton, all": Job(
+        ddp, {"curvature": "gauss-newton", "probe": "exact", "refresh": "all", "hessian_interval": 2}, steps=8
+    ),
+    "ddp, gauss-newton, all, unused on one rank": Job(
+        lambda net: ddp(net, find_unused_parameters=True),
+        {"curvature": "gauss-newton", "probe": "exact", "refresh": "all"},
+        extra_on_first=True,
+        steps=8,
+    ),
+    "ddp, gradients of all": Job(ddp, {"probe": "gradient", "refresh": "all"}, steps=8),
     "ddp, interval": Job(ddp, {"hessian_interval": 2}),
     "ddp, micro-batches": Job(ddp, micro=True),
     "ddp, part of the batch": Job(ddp, part=True),
@@ -144,6 +165,10 @@ JOBS: Mapping[str, Job] = {
     "fsdp, in bfloat16": Job(in_bfloat16, rounded=True),
     "fsdp, signs, loop": Job(fsdp, {"probe": "rademacher", "foreach": False}),
     "fsdp, exact, multi-tensor": Job(fsdp, {"probe": "exact", "foreach": True}),
+    "fsdp, gauss-newton": Job(fsdp, {"curvature": "gauss-newton", "probe": "exact"}, steps=8),
+    "fsdp, gauss-newton, part of the batch": Job(
+        fsdp, {"curvature": "gauss-newton", "probe": "exact"}, part=True, steps=8
+    ),
     "fsdp, micro-batches": Job(fsdp, micro=True),
     "fsdp, checkpointed": Job(fsdp, checkpointed=True),
     "fsdp, part of the batch": Job(fsdp, part=True),

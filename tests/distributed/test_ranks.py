@@ -68,3 +68,14 @@ def test_sharded_parameters_need_their_module_and_their_names() -> None:
     optimizer.backward(nn.functional.cross_entropy(model(x), y), module=model)
     optimizer.step()
     assert isinstance(optimizer.state[named[0][1]]["hessian_average"], DTensor)
+
+
+@pytest.mark.usefixtures("_one_process")
+def test_sharded_parameters_are_not_refreshed_all_at_once() -> None:
+    model = fsdp(Net())
+    ((x, y),) = batches(1)
+    named = [(n, p) for n, p in model.named_parameters() if p.dim() == 1]
+    optimizer = SGDPH([{"params": named, "order": 2}], 0.05, curvature="gauss-newton", refresh="all")
+    with pytest.raises(OptimizerError, match=r'refresh="all" does not know .*`fully_shard`.*refresh="cycle"'):
+        optimizer.backward(nn.functional.cross_entropy(model(x), y), module=model)
+    assert all(p.grad is None for p in model.parameters())

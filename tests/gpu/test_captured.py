@@ -60,6 +60,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "interval": {"hessian_interval": 2},
     "signs": {"probe": "rademacher", "seed": 3},
     "gradient": {"probe": "gradient"},
+    "gauss-newton": {"curvature": "gauss-newton"},
     "bounded": {"max_preconditioner": 1.0},
 }
 

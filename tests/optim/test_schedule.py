@@ -30,17 +30,30 @@ def test_places_of_several_groups_are_merged_and_unplaced_ones_come_last() -> No
 def test_one_is_due_at_each_step_in_turn(last_is_first_order: bool, expected: str) -> None:
     schedule = Schedule.of([{"order": 2, "params": [A, B, C]}], last_is_first_order=last_is_first_order)
     due = [schedule.due(t) for t in range(1, 9)]
-    assert "".join("-" if d is None else NAMES[id(d)] for d in due) == expected
+    assert "".join(letters(d) or "-" for d in due) == expected
     assert [schedule.cycles_begun(t) for t in range(1, 9)] == [1, 1, 2, 2, 2, 3, 3, 3]
 
 
 def test_with_one_spared_or_none_at_all_nothing_is_ever_due() -> None:
-    assert Schedule.of([{"order": 2, "params": [A]}], last_is_first_order=True).due(1) is None
-    assert Schedule.of([{"order": 1, "params": [A]}], last_is_first_order=True).due(1) is None
+    assert Schedule.of([{"order": 2, "params": [A]}], last_is_first_order=True).due(1) == ()
+    assert Schedule.of([{"order": 1, "params": [A]}], last_is_first_order=True).due(1) == ()
 
 
 def test_with_an_interval_the_steps_between_refresh_nothing_and_a_cycle_is_longer() -> None:
     schedule = Schedule.of([{"order": 2, "params": [A, B]}], last_is_first_order=False, interval=3)
     due = [schedule.due(t) for t in range(1, 14)]
-    assert "".join("-" if d is None else NAMES[id(d)] for d in due) == "A--B--A--B--A"
+    assert "".join(letters(d) or "-" for d in due) == "A--B--A--B--A"
     assert [schedule.cycles_begun(t) for t in (1, 5, 6, 11, 12)] == [1, 1, 2, 2, 3]
+
+
+@pytest.mark.parametrize(("last_is_first_order", "expected"), [(True, "AB"), (False, "ABC")])
+def test_all_are_due_at_each_refresh_and_n_counts_the_refreshes(
+    last_is_first_order: bool, expected: str
+) -> None:
+    groups = [{"order": 2, "params": [A, B, C]}]
+    schedule = Schedule.of(groups, last_is_first_order=last_is_first_order, interval=3, refreshes_all=True)
+    assert [letters(schedule.due(t)) or "-" for t in range(1, 6)] == [expected, "-", "-", expected, "-"]
+    assert schedule.length == 3
+    assert [schedule.cycles_begun(t) for t in range(1, 8)] == [1, 1, 1, 2, 2, 2, 3]
+    assert [schedule.cycles_begun(t, missed=1) for t in (3, 4, 7)] == [1, 1, 2]
+    assert schedule.cycles_begun(torch.tensor(3), missed=1).item() == 1

@@ -165,6 +165,13 @@ def on_two_devices() -> None:
     optimizer.step()
 
 
+def step_of_gauss_newton_without_the_loss() -> None:
+    p = parameter()
+    optimizer = SGDPH([{"params": [p, parameter()], "order": 2}], 0.1, curvature="gauss-newton")
+    torch.autograd.backward((p**2).sum())
+    optimizer.step()
+
+
 def net() -> nn.Module:
     return nn.Sequential(nn.Conv2d(3, 2, 1), nn.ReLU())
 
@@ -183,6 +190,10 @@ OF_THE_OPTIMIZER: tuple[Callable[[], Any], ...] = (
     signs_in_a_capture,
     on_two_devices,
     lambda: CapturedStep(nn.DataParallel(net()), nn.functional.mse_loss, second_order()),
+    lambda: SGDPH([parameter()], 0.1, probe="ones", curvature="gauss-newton"),
+    lambda: SGDPH([parameter()], 0.1, probe="gradient", negative_curvature="zero"),
+    lambda: SGDPH([parameter()], 0.1, refresh="all"),
+    step_of_gauss_newton_without_the_loss,
     lambda: SGDPH(prepare(net()), 0.1),  # type: ignore[arg-type]
     lambda: SGDPH(net(), 0.1),  # type: ignore[arg-type]
     lambda: attach(parameter().sum(), torch.optim.SGD([parameter()], 0.1)),

@@ -1,0 +1,184 @@
+"""How the Hessian diagonal that is due is found: beside the backward pass, after it, or of gradients with a graph."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sgdph_fx.curvature.forward_over_reverse import backward_with_product, product_only
+from sgdph_fx.curvature.gauss_newton import gauss_newton_diagonal
+from sgdph_fx.curvature.hvp import block_product, product_by_double_backward
+from sgdph_fx.curvature.probes import Probe
+from sgdph_fx.errors import NoCurvatureError
+from sgdph_fx.optim.hessian_estimate import HessianEstimate
+from sgdph_fx.optim.hidden_uses import Written, hidden_use
+from sgdph_fx.optim.isolated_forward import isolated_loss
+from sgdph_fx.optim.loss_checks import check_loss
+from sgdph_fx.optim.nonfinite import Flag
+from sgdph_fx.optim.request import HessianRequest
+
+__all__ = ["from_gradient", "from_loss"]
+
+
+def from_loss(
+    loss: Tensor,
+    due: HessianRequest | None,
+    hessian_loss: Callable[[], Tensor] | None = None,
+    *,
+    retain_graph: bool = False,
+    to_host: bool = True,
+    on_give_up: Callable[[str], None] | None = None,
+) -> HessianEstimate:
+    """``loss.backward()``, and the due Hessian: beside it, or of ``hessian_loss`` after it.
+
+    Args:
+        loss: The loss.
+        due: What the step refreshes.
+        hessian_loss: Computes the loss that the Hessian is of, where that is another.
+        retain_graph: Whether the graph of ``loss`` is kept.
+        to_host: Whether the host is going to ask whether the loss is finite.
+        on_give_up: Called with the reason where torch's double backward takes the product.
+
+    Raises:
+        NoCurvatureError: if an operation has no second derivative and ``due.required``; no gradient has been
+            written, unless it is ``hessian_loss`` that fails, or a function that hides its use of the parameter.
+    """
+
+    def backward() -> None:
+        loss.backward(retain_graph=retain_graph)  # type: ignore[no-untyped-call]
+
+    finite = (Flag(torch.isfinite(loss.detach()).all(), to_host=to_host),)
+    found = HessianEstimate(() if due is None else due.parameters, finite=finite)
+    if due is None or due.probe is None or not any(p.requires_grad for p in due.parameters):
+        backward()
+        return replace(found, by_gradient=due is not None and due.probe is None)
+    if hessian_loss is not None:
+        backward()
+        other = check_loss(isolated_loss(hessian_loss, loss.device))
+        alone = partial(product_only, on_give_up=on_give_up)
+        return _product_of(lambda leaves, due: _found(other, leaves, due, alone, lambda: None), due, found)
+    beside = partial(backward_with_product, retain_graph=retain_graph, on_give_up=on_give_up)
+    written = [Written(parameter) for parameter in due.parameters]
+    found = _product_of(lambda leaves, due: _found(loss, leaves, due, beside, backward), due, found)
+    if found.missing is not None:
+        _backward_after(found.missing, backward)
+    elif (hidden := _hidden(loss, due, found, written)) is not None:
+        if due.required:
+            raise hidden
+        found = replace(found, missing=hidden)
+    return found
+
+
+_USED_UP = ("backward through the graph a second time", "backward an extra time")
+
+
+def _backward_after(missing: NoCurvatureError, backward: Callable[[], None]) -> None:
+    """The gradients, where the attempt at a product has failed; most fail before they use the graph up."""
+    try:
+        backward()
+    except RuntimeError as error:
+        if not any(mark in str(error) for mark in _USED_UP):
+            raise
+        raise missing from error
+
+
+OneProduct = Callable[[Tensor, Tensor, Tensor], "Tensor | None"]
+Found = tuple[Tensor | None, ...]
+Finding = Callable[[list[Tensor], HessianRequest], Found]
+
+
+def _product_of(find: Finding, due: HessianRequest, found: HessianEstimate) -> HessianEstimate:
+    try:
+        with due.leaves() as leaves:
+            return replace(found, hessians=find(leaves, due))
+    except NoCurvatureError as error:
+        if due.required:
+            raise
+        return replace(found, missing=error)
+
+
+def _hidden(
+    loss: Tensor, due: HessianRequest, found: HessianEstimate, written: Sequence[Written]
+) -> NoCurvatureError | None:
+    """The error for a parameter whose gradient was written though nothing was found for it."""
+    if due.module is not None:
+        return None
+    every = zip(due.names, found.pairs(), written, strict=True)
+    hidden = [name for name, (_, hessian), wrote in every if hessian is None and wrote]
+    return hidden_use(loss, hidden[0]) if hidden else None
+
+
+def _found(
+    loss: Tensor, leaves: list[Tensor], due: HessianRequest, product: OneProduct, backward: Callable[[], None]
+) -> Found:
+    """One product beside a backward pass, or what takes passes of its own, and then that pass."""
+    if due.is_gauss_newton:
+        found = _gauss_newton(loss, leaves, due)
+    elif _probe(due).single:
+        return (_by_one_product(product, loss, leaves[0], due),)
+    else:
+        found = (_by_products(loss, leaves[0], due),)
+    backward()
+    return found
+
+
+def _gauss_newton(loss: Tensor, leaves: list[Tensor], due: HessianRequest) -> Found:
+    asked = [leaf for leaf in leaves if leaf.requires_grad]
+    found = iter(gauss_newton_diagonal(loss, asked, due.sign_key if due.draws_signs else None))
+    return tuple(next(found) if leaf.requires_grad else None for leaf in leaves)
+
+
+def _by_one_product(product: OneProduct, loss: Tensor, leaf: Tensor, due: HessianRequest) -> Tensor | None:
+    v = next(_probe(due).vectors(leaf, due.generator))
+    column = product(loss, leaf, v)
+    return None if column is None else _probe(due).read(v, column)
+
+
+def _by_products(loss: Tensor, leaf: Tensor, due: HessianRequest) -> Tensor | None:
+    with product_by_double_backward(loss, leaf) as product:
+        return None if product is None else _probe(due).estimate(product, leaf, due.generator)
+
+
+def _estimate(gradient: Tensor, leaf: Tensor, due: HessianRequest) -> Tensor:
+    return _probe(due).estimate(block_product(gradient, leaf), leaf, due.generator)
+
+
+def _probe(due: HessianRequest) -> Probe:
+    assert due.probe is not None, "a request without a probe takes no product"
+    return due.probe
+
+
+def from_gradient(due: HessianRequest, gradients: Any) -> HessianEstimate:
+    """Differentiate the due ``parameter.grad``, which ``loss.backward(create_graph=True)`` left with its graph.
+
+    Args:
+        due: What is asked for.
+        gradients: All gradients that the optimizer holds.
+
+    Raises:
+        NoCurvatureError: if none of them carries a graph, or an operation has no second derivative and
+            ``due.required``.
+    """
+    found = HessianEstimate(due.parameters, by_gradient=due.probe is None)
+    present = [p.grad for p in due.parameters if p.grad is not None and p.requires_grad]
+    if not present or due.probe is None:
+        return found
+    if due.is_gauss_newton:
+        raise NoCurvatureError(
+            f"The Gauss-Newton matrix of parameter {due.told} is due at this step, and only the loss knows it; "
+            "nothing has been changed. Call `optimizer.backward(loss)` in place of `loss.backward()`."
+        )
+    # A constant gradient has no graph of its own even then: its Hessian is zero, and not missing.
+    if not any(g.requires_grad for g in gradients):
+        raise NoCurvatureError(
+            f"The Hessian of parameter {due.told} is due at this step, but the gradients carry no graph to "
+            "differentiate again, so nothing has been changed. Call `optimizer.backward(loss)` in place of "
+            "`loss.backward()`. `loss.backward(create_graph=True)` leaves graphs as well, unless the loss is linear "
+            "in all parameters: its gradients are constants, and only `optimizer.backward(loss)` can tell."
+        )
+    return _product_of(lambda leaves, due: (_estimate(present[0], leaves[0], due),), due, found)

@@ -1,0 +1,84 @@
+"""What a step asks of the backward pass: whose diagonals, of which matrix, and how it is read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from sgdph_fx.curvature.probes import Probe, generator_at
+from sgdph_fx.curvature.random_signs import sign_key
+from sgdph_fx.optim.estimators import GAUSS_NEWTON
+from sgdph_fx.optim.shards import whole
+
+__all__ = ["HessianRequest"]
+
+
+@dataclass(frozen=True, slots=True)
+class HessianRequest:
+    """The parameters whose averages a step refreshes, and how their Hessian is to be found.
+
+    Args:
+        parameters: Those that are due: one, or all of them. A Hessian's product has one.
+        names: Their names in the optimizer.
+        probe: The probe; None where the gradient stands in, and no product is taken.
+        seed: Decides a random probe's draws, together with the step.
+        t: The step, counted from 1.
+        required: Whether a missing second derivative is an error.
+        module: What knows a sharded parameter whole.
+        curvature: Of which matrix the diagonal is, ``"hessian"`` or ``"gauss-newton"``.
+        key: Decides the signs of the Gauss-Newton matrix, where it lies on the device; None for the step's own.
+    """
+
+    parameters: tuple[Tensor, ...]
+    names: tuple[str, ...]
+    probe: Probe | None
+    seed: int
+    t: int
+    required: bool
+    module: nn.Module | None = None
+    curvature: str = "hessian"
+    key: Tensor | None = None
+
+    @property
+    def parameter(self) -> Tensor:
+        """The first of them."""
+        return self.parameters[0]
+
+    @property
+    def told(self) -> str:
+        """The parameters, for messages."""
+        others = len(self.names) - 1
+        return f"{self.names[0]!r}" + (f" and of {others} more" if others else "")
+
+    @property
+    def is_gauss_newton(self) -> bool:
+        """Whether the Gauss-Newton matrix is asked for, and no gradient stands in for it."""
+        return self.probe is not None and self.curvature == GAUSS_NEWTON
+
+    @property
+    def draws_signs(self) -> bool:
+        """Whether random signs take part."""
+        return self.probe is not None and self.probe.averaged_signed
+
+    @property
+    def sign_key(self) -> Tensor:
+        """What decides the signs of the Gauss-Newton matrix."""
+        return sign_key(self.seed, self.t) if self.key is None else self.key
+
+    @property
+    def generator(self) -> torch.Generator:
+        """The source of the step's draws."""
+        return generator_at(self.seed, self.t)
+
+    @contextmanager
+    def leaves(self) -> Iterator[list[Tensor]]:
+        """The parameters as a loss was just computed with them; within, its graph may be differentiated."""
+        if len(self.parameters) > 1:  # none is sharded then
+            yield list(self.parameters)
+            return
+        with whole(self.parameter, self.names[0], self.module) as leaf:
+            yield [leaf]
