@@ -11,26 +11,22 @@ from __future__ import annotations
 import argparse
 import copy
 import json
-import sys
 import tempfile
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.modules import module as torch_modules
 
-import sgdph_fx
 from sgdph_fx import SGDPH, analyze, prepare, restore, save
+from tests.injected import damage_to_torch, run
 from tests.trace.pictures import picture
 
 __all__ = ["SCENARIOS", "Scenario", "lines_of", "tried"]
 
-OURS = str(Path(sgdph_fx.__file__).parent)
 X = torch.rand(4, 3, 8, 8)
 
 
@@ -83,16 +79,12 @@ def as_before_or_restored(made: tuple[nn.Module, Any]) -> str:
 
 def trains_on(made: tuple[nn.Module, SGDPH, Any]) -> str:
     model, optimizer, parameters = made
-    left = len(torch_modules._global_forward_pre_hooks)
-    torch_modules._global_forward_pre_hooks.clear()
     if parameters is not None and not same(parameters[0], list(model.parameters())):
         return "a parameter changed without a step"
     if parameters is not None and any(
         a is not b for a, b in zip(parameters[1], model.buffers(), strict=True)
     ):
         return "a buffer is another one"
-    if left > 1:
-        return "hooks on all modules are left"
     train(model, optimizer)
     optimizer.load_state_dict(optimizer.state_dict())
     return "" if all(bool(p.isfinite().all()) for p in model.parameters()) else "a parameter is not finite"
@@ -177,49 +169,18 @@ SCENARIOS: dict[str, Scenario] = {
 }
 
 
-def _run(act: Callable[[], Any], at: int, error: BaseException) -> tuple[int, bool]:
-    """The number of lines that ``act`` runs, and whether it was broken off; it may go on without what failed."""
-    count = 0
-
-    def follow(frame: FrameType, event: str, arg: Any) -> Any:
-        return line if frame.f_code.co_filename.startswith(OURS) else None
-
-    def line(frame: FrameType, event: str, arg: Any) -> Any:
-        nonlocal count
-        count += event == "line"
-        if event == "line" and count == at:
-            sys.settrace(None)
-            raise error
-        return line
-
-    before = sys.gettrace()
-    sys.settrace(follow)
-    try:
-        act()
-        return count, False
-    except type(error):
-        return count, True
-    except Exception as wrapped:  # one of ours, which says what came in between
-        if not type(wrapped).__module__.startswith("sgdph_fx"):
-            raise
-        return count, True
-    finally:
-        sys.settrace(before)
-        # An error at the line of a `with`, on the way out, comes before what the block would undo.
-        torch.set_grad_enabled(True)
-
-
 def lines_of(scenario: Scenario) -> int:
     """How many lines of the program's own code an undisturbed run passes."""
     made = scenario.make()
-    return _run(lambda: scenario.act(made), -1, MemoryError())[0]
+    return run(lambda: scenario.act(made)).lines
 
 
 def tried(scenario: Scenario, at: int, error: BaseException) -> str:
     """What an error at line number ``at`` leaves damaged; empty if nothing."""
     made = scenario.make()
-    _, is_broken_off = _run(lambda: scenario.act(made), at, error)
-    return scenario.damage(made) if is_broken_off else ""
+    if not run(lambda: scenario.act(made), at, error).is_broken_off:
+        return ""
+    return damage_to_torch() or scenario.damage(made)
 
 
 def main() -> None:
