@@ -23,7 +23,7 @@ from torch import nn
 
 from sgdph_fx import SGDPH, analyze, prepare, restore, save
 from tests.injected import damage_to_torch, run
-from tests.trace.pictures import picture
+from tests.trace.states import state_of
 
 __all__ = ["SCENARIOS", "Scenario", "lines_of", "tried"]
 
@@ -69,7 +69,7 @@ def backward(model: nn.Module, optimizer: SGDPH) -> None:
 
 
 def as_before(made: tuple[nn.Module, Any]) -> str:
-    return "" if picture(made[0]) == made[1] else "the model is another"
+    return "" if state_of(made[0]) == made[1] else "the model is another"
 
 
 def as_before_or_restored(made: tuple[nn.Module, Any]) -> str:
@@ -108,7 +108,7 @@ def same(one: Any, other: Any) -> bool:
 
 def pictured(inplace: bool = False) -> tuple[nn.Module, Any]:
     model = prepare(net(), X).model if inplace else net()
-    return model, picture(model)
+    return model, state_of(model)
 
 
 def beside_a_step() -> tuple[nn.Module, SGDPH, Any]:

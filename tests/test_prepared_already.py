@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from sgdph_fx import Config, analyze, audit, param_groups, prepare, restore
 from sgdph_fx.errors import ModelError, PlanMismatchError
-from tests.trace.pictures import picture
+from tests.trace.states import state_of
 
 X = torch.rand(2, 3, 9, 9)
 
@@ -49,10 +49,10 @@ def trained(model: nn.Module) -> nn.Module:
 def test_nothing_is_rewritten_and_the_plan_restores(inputs: Tensor | None, inplace: bool) -> None:
     first = prepare(net(), inputs)
     trained(first.model)
-    before = picture(first.model)
+    before = state_of(first.model)
     second = prepare(first.model, inputs, inplace=inplace)
     assert (second.model is first.model) is inplace
-    assert picture(first.model) == before
+    assert state_of(first.model) == before
     for name, parameter in first.model.named_parameters():
         assert torch.equal(second.model.get_parameter(name), parameter)
     assert [g["param_names"] for g in second.param_groups] == [g["param_names"] for g in first.param_groups]
@@ -115,10 +115,10 @@ def test_a_convolution_that_these_inputs_do_not_reach_is_named() -> None:
 
     x = torch.rand(1, 4, 2, 2)
     model = prepare(Either(), {"x": x, "other": True}).model
-    before = picture(model)
+    before = state_of(model)
     with pytest.raises(ModelError, match=r"other\.kernel came decoupled.*prepare `restore\(model\)`"):
         prepare(model, x)
-    assert picture(model) == before
+    assert state_of(model) == before
 
 
 def test_a_plan_is_not_applied_twice() -> None:

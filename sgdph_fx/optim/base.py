@@ -46,7 +46,7 @@ class OptimizerBase(Optimizer):
 
     def _begin_anew(self) -> None:
         """Forget what belongs to one process and one step, and is in no state."""
-        self._pending: HessianEstimate | None = None
+        self._estimate: HessianEstimate | None = None
         self._skipped = Skipped()
         self._loss_scale = LossScale()
         self._unowned = Unowned()
@@ -63,7 +63,7 @@ class OptimizerBase(Optimizer):
             set_to_none: Whether gradients become None, or zeros.
         """
         super().zero_grad(set_to_none)
-        self._pending = None
+        self._estimate = None
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load what :meth:`state_dict` gave; training goes on where it was, in the middle of a cycle too.

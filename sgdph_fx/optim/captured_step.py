@@ -14,8 +14,8 @@ from torch.utils import _pytree as pytree
 from sgdph_fx.errors import CaptureError, OptimizerError
 from sgdph_fx.optim.capture_checks import alike, refuse_several_processes, signature
 from sgdph_fx.optim.cuda_graphs import Recorder, Recording
+from sgdph_fx.optim.dry_run import dry_run
 from sgdph_fx.optim.loss_checks import check_loss
-from sgdph_fx.optim.rehearsal import rehearse
 from sgdph_fx.optim.request import HessianRequest
 from sgdph_fx.optim.sgdph import SGDPH
 from sgdph_fx.optim.wording import listed, warn
@@ -125,9 +125,9 @@ class CapturedStep:
         return loss
 
     def _begin(self, leaves: list[Any], spec: Any) -> None:
-        """The first batch: rehearse, and keep its place in memory for those to come."""
+        """The first batch: run it dry, and keep its place in memory for those to come."""
         batch = pytree.tree_unflatten(leaves, spec)
-        loss = rehearse(lambda: self._loss(batch), self._model, batch, self._device)
+        loss = dry_run(lambda: self._loss(batch), self._model, batch, self._device)
         self._optimizer._unowned.check(check_loss(loss), self._optimizer._layout(), thoroughly=True)
         self._optimizer._make_state()
         self._static = [t.clone() if isinstance(t, Tensor) else t for t in leaves]
@@ -164,7 +164,7 @@ class CapturedStep:
         return loss.detach()
 
     def _drop_gradients(self) -> None:
-        self._optimizer._pending = None
+        self._optimizer._estimate = None
         for parameter in self._model.parameters():
             parameter.grad = None
 
@@ -198,7 +198,7 @@ class CapturedStep:
                 self._scaler._per_optimizer_states.pop(id(self._optimizer), None)
             raise CaptureError(
                 f"This step cannot be captured as a CUDA graph: {str(error).splitlines()[0]} Something in the model, "
-                "the loss or `before_step` works with the host in a way that the rehearsal did not see. Train this "
+                "the loss or `before_step` works with the host in a way that the dry run did not see. Train this "
                 "model without CapturedStep. Nothing has been changed by this step."
             ) from error
 

@@ -72,8 +72,8 @@ class Finding(Reporting):
     ) -> None:
         """The gradients of the loss, and what is due, added to what earlier losses of this step brought."""
         # A sum goes on only as long as the gradients that it belongs to; `fully_shard` may hold them back.
-        if self._pending is not None and not self._layout().is_sharded and not self._has_gradients():
-            self._pending = None
+        if self._estimate is not None and not self._layout().is_sharded and not self._has_gradients():
+            self._estimate = None
         factors, reads = multipliers(loss), not self.param_groups[0]["capturable"]
         with graph_errors_explained():
             try:
@@ -89,7 +89,7 @@ class Finding(Reporting):
                 if due is not None and not due.required:
                     self._mark_lacking(due.parameters)
                 raise
-        self._pending = replace(found, factors=factors).accumulate(self._pending)
+        self._estimate = replace(found, factors=factors).accumulate(self._estimate)
 
     def _count_given_up(self, reason: str) -> None:
         """Count a product that torch's double backward takes: it is right and slower, so nothing is told."""
@@ -125,8 +125,8 @@ class Finding(Reporting):
                     parameter.grad = parameter.grad * factor
             elif parameter.grad is not None:
                 parameter.grad.mul_(factor)
-        if self._pending is not None:
-            self._pending = self._pending.changed(lambda hessian: hessian * factor)
+        if self._estimate is not None:
+            self._estimate = self._estimate.changed(lambda hessian: hessian * factor)
 
 
 def refuse_repeated_draws(due: HessianRequest | None) -> None:

@@ -36,13 +36,13 @@ class Stepping(Finding):
         refuse_sparse_gradients(self.param_groups)
         self._skipped.settle(self.param_groups, wait=True)
         t, schedule, present = self._steps_taken + 1, self._layout().schedule, self._present()
-        if present and self._pending is None and is_state_initialization(self.param_groups, self.state):
+        if present and self._estimate is None and is_state_initialization(self.param_groups, self.state):
             for group in self.param_groups:
                 init_state(group, self.state, schedule, [p for p in group["params"] if p.grad is not None])
             return
         decides = deciding_device(present, self.param_groups, alone=is_alone(self._process_group))
         taken = self._step_by_host(t, present) if decides is None else self._step_on(decides, t, present)
-        self._pending = None
+        self._estimate = None
         if not taken:
             return
         self._finish_step()
@@ -105,8 +105,8 @@ class Stepping(Finding):
         Args:
             scale: What the loss was multiplied by, and the gradients have been divided by.
         """
-        found, present = (self._pending or HessianEstimate()).unscale(scale), self._present()
-        self._pending = None
+        found, present = (self._estimate or HessianEstimate()).unscale(scale), self._present()
+        self._estimate = None
         refuse_sparse_gradients(self.param_groups)
         self._write_where(found, self._steps_taken + 1, present, self._numbers)
 
@@ -144,15 +144,15 @@ class Stepping(Finding):
     def _found_scaled(self, t: int, present: Sequence[Tensor]) -> HessianEstimate:
         """What this process found, without the scale that the gradients have lost already."""
         found = self._found_here(t, present)
-        unseen = next(iter(found.parameters), None) if self._pending is None else None
+        unseen = next(iter(found.parameters), None) if self._estimate is None else None
         return found.unscale(self._loss_scale.of(self, found.factors, unseen))
 
     def _found_here(self, t: int, present: Sequence[Tensor]) -> HessianEstimate:
-        due, pending = self._request(t), self._pending
+        due, estimate = self._request(t), self._estimate
         if due is None:
-            return HessianEstimate() if pending is None else pending
-        if pending is not None and pending.is_of(due.parameters):
-            return pending
+            return HessianEstimate() if estimate is None else estimate
+        if estimate is not None and estimate.is_of(due.parameters):
+            return estimate
         if due.probe is not None and due.parameter.grad is not None:
             self._addresses.refuse_moved(present)
         with graph_errors_explained():

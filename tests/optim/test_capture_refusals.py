@@ -123,7 +123,7 @@ def test_what_is_the_same_at_each_step_is_no_such_thing(between: Any) -> None:
 
 
 @pytest.mark.parametrize("what", ["read", "error"])
-def test_what_the_rehearsal_does_not_see_is_refused_when_it_is_recorded(
+def test_what_the_dry_run_does_not_see_is_refused_when_it_is_recorded(
     monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
     """At the step before all is well; the refused step changes nothing, and the loop can go on written out."""

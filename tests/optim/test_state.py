@@ -155,16 +155,16 @@ def test_a_first_step_of_nothing_makes_the_state_and_counts_as_none(
 ) -> None:
     """As torch.distributed.checkpoint has it before it loads: what is made there is what a real step makes."""
     nets, data = [small(), small()], make_batches(9)
-    rehearsed, plain = (SGDPH(make_groups(n), 0.05, momentum=momentum) for n in nets)
-    _init_optim_state(rehearsed)
+    initialized, plain = (SGDPH(make_groups(n), 0.05, momentum=momentum) for n in nets)
+    _init_optim_state(initialized)
     assert same_bits(*nets)
-    assert rehearsed.param_groups[0]["step"] == 0
-    made = {key: set(own) for key, own in rehearsed.state_dict()["state"].items()}
-    for net, optimizer in zip(nets, (rehearsed, plain), strict=True):
+    assert initialized.param_groups[0]["step"] == 0
+    made = {key: set(own) for key, own in initialized.state_dict()["state"].items()}
+    for net, optimizer in zip(nets, (initialized, plain), strict=True):
         train(net, optimizer, data)
     assert made == {key: set(own) for key, own in plain.state_dict()["state"].items()}
     assert same_bits(*nets)
-    assert rehearsed.param_groups[0]["step"] == 9
+    assert initialized.param_groups[0]["step"] == 9
 
 
 def test_a_warm_up_from_zero_is_no_such_step(small: Any, make_batches: Any, make_groups: Any) -> None:

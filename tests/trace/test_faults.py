@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from sgdph_fx import analyze, prepare, restore
 from sgdph_fx.errors import ModelChangedError, ModelError, TraceError
 from sgdph_fx.trace.reachable import Found
-from tests.trace.pictures import picture
 from tests.trace.restless import CHANGES, Restless
+from tests.trace.states import state_of
 
 X = torch.rand(2, 3, 6, 6)
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -73,7 +73,7 @@ def changed() -> Restless:
 @pytest.mark.parametrize("error", [ValueError("once"), KeyboardInterrupt(), SystemExit(3)], ids=repr)
 def test_one_that_passes_loses_nothing(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
     model = changed()
-    before, steps = picture(model), steps_of(monkeypatch, model)
+    before, steps = state_of(model), steps_of(monkeypatch, model)
     assert steps > 50
     for at in range(steps):
         with monkeypatch.context() as m:
@@ -81,12 +81,12 @@ def test_one_that_passes_loses_nothing(monkeypatch: pytest.MonkeyPatch, error: B
             with nullcontext() if isinstance(error, Exception) else pytest.raises(type(error)):
                 analyze(model, X)
         assert fault.raised == 1
-        assert picture(model) == before, at
+        assert state_of(model) == before, at
 
 
 def test_one_that_stays_leaves_only_its_own_object_changed(monkeypatch: pytest.MonkeyPatch) -> None:
     model = changed()
-    before, steps = picture(model), steps_of(monkeypatch, model)
+    before, steps = state_of(model), steps_of(monkeypatch, model)
     for at in range(0, steps, 7):
         with monkeypatch.context() as m:
             Fault(m, RuntimeError("no way back"), at, True)
@@ -94,10 +94,10 @@ def test_one_that_stays_leaves_only_its_own_object_changed(monkeypatch: pytest.M
                 ModelChangedError, match=r"1 change could not be undone \(RuntimeError: no way back\)"
             ):
                 analyze(model, X)
-        after = picture(model)
+        after = state_of(model)
         different = [name for name in before if before[name] != after[name]]
         assert len(different) <= 4, different
-        model, before = (again := changed()), picture(again)
+        model, before = (again := changed()), state_of(again)
 
 
 class Failing:
@@ -122,13 +122,13 @@ def test_an_error_of_torch_itself(monkeypatch: pytest.MonkeyPatch, name: str) ->
     """Each call of an operation that putting back may need fails in its turn."""
     owner: Any = torch if name == "equal" else Tensor
     model, at = changed(), 0
-    before = picture(model)
+    before = state_of(model)
     while True:
         failing = Failing(getattr(owner, name), at)
         with monkeypatch.context() as m, suppress(TraceError, ModelError):
             m.setattr(owner, name, failing)
             analyze(model, X)
-        assert picture(model) == before, at
+        assert state_of(model) == before, at
         if failing.calls <= at:
             break
         at += 1
@@ -141,7 +141,7 @@ def test_a_preparation_in_place_that_fails_is_taken_back(monkeypatch: pytest.Mon
     model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU(), nn.Conv2d(4, 2, 1))
     nn.init.zeros_(model[2].weight)
     model(X).sum().backward()
-    before = picture(model)
+    before = state_of(model)
     module: Any = importlib.import_module("sgdph_fx.transform.decouple")
     original = getattr(module, place)
     for at in range(2):
@@ -149,7 +149,7 @@ def test_a_preparation_in_place_that_fails_is_taken_back(monkeypatch: pytest.Mon
             m.setattr(module, place, Failing(original, at))
             with pytest.raises(MemoryError, match="injected"):
                 prepare(model, X, inplace=True)
-        assert picture(model) == before
+        assert state_of(model) == before
 
 
 @pytest.mark.parametrize("error", [MemoryError("injected"), KeyboardInterrupt()], ids=repr)
@@ -160,7 +160,7 @@ def test_a_restoring_in_place_that_fails_is_taken_back(
     prepare(model, X, inplace=True)
     torch.nn.init.constant_(model[2].direction, 3.0)
     model(X).sum().backward()
-    before = picture(model)
+    before = state_of(model)
     module: Any = importlib.import_module("sgdph_fx.transform.decouple")
     for place in ("compose", "_parts", "_replace", "_restore_module"):
         original = getattr(module, place)
@@ -171,7 +171,7 @@ def test_a_restoring_in_place_that_fails_is_taken_back(
                 with pytest.raises(type(error)):
                     restore(model, inplace=True)
             assert failing.calls == at + 1
-            assert picture(model) == before, (place, at)
+            assert state_of(model) == before, (place, at)
     assert list(restore(model, inplace=True).state_dict()) == ["0.weight", "0.bias", "2.weight", "2.bias"]
 
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from sgdph_fx import SGDPH, analyze, audit, param_groups, prepare, restore
-from tests.trace.pictures import picture
+from tests.trace.states import state_of
 
 X, LABELS = torch.rand(4, 3, 8, 8), torch.tensor([0, 1, 2, 0])
 
@@ -92,17 +92,17 @@ def trained(model: nn.Module, groups: list[dict[str, Any]], steps: int) -> list[
 @pytest.mark.parametrize("inputs", [None, X], ids=["symbolic", "recorded"])
 def test_different_models(count: int, inputs: Tensor | None) -> None:
     models = [net(seed) for seed in range(count)]
-    before, own = [picture(m) for m in models], globals_of_torch()
+    before, own = [state_of(m) for m in models], globals_of_torch()
     expected = analyze(models[0], inputs).to_json()
     plans = together(*(lambda m=m: [analyze(m, inputs).to_json() for _ in range(3)] for m in models))
     assert {text for texts in plans for text in texts} == {expected}
     assert globals_of_torch() == own
-    assert [picture(m) for m in models] == before
+    assert [state_of(m) for m in models] == before
 
 
 def test_one_model() -> None:
     model = net()
-    before, own = picture(model), globals_of_torch()
+    before, own = state_of(model), globals_of_torch()
     expected = analyze(model, X).to_json()
 
     def prepared() -> str:
@@ -125,7 +125,7 @@ def test_one_model() -> None:
 
     jobs = [lambda: analyze(model, X).to_json(), prepared, groups, audited] * 2
     assert set(together(*jobs)) == {expected}
-    assert picture(model) == before
+    assert state_of(model) == before
     assert globals_of_torch() == own
 
 

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from sgdph_fx import analyze, param_groups, prepare
 from sgdph_fx.errors import ModelChangedError, NonFiniteWeightError, TraceError
 from sgdph_fx.trace import memory
-from tests.trace.pictures import picture
 from tests.trace.restless import BUFFERS, CHANGES, Merging, Restless
+from tests.trace.states import state_of
 
 X = torch.rand(2, 3, 6, 6)
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -45,14 +45,14 @@ def test_a_recorded_run(
     model = Restless(lambda m, x: None)
     used(model).train(training)
     model.change = change
-    before = picture(model)
+    before = state_of(model)
     state = torch.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate()
     if how == "watched" and "NumPy" in str([k for k, c in CHANGES.items() if c is change]):
         with pytest.raises(ModelChangedError, match="code that PyTorch does not see"):
             look(model, X)
         return
     look(model, X)
-    assert picture(model) == before
+    assert state_of(model) == before
     assert torch.equal(torch.get_rng_state(), state[0])
     assert (np.random.get_state()[1].tolist(), random.getstate()) == state[1:]
 
@@ -63,9 +63,9 @@ def test_buffers_of_every_layout(
 ) -> None:
     model = Restless(lambda m, x: change(m.other))
     model.register_buffer("other", make())
-    before = picture(model)
+    before = state_of(model)
     analyze(model, X)
-    assert picture(model) == before
+    assert state_of(model) == before
     assert float(model.norm.running_mean.abs().max()) == 0
 
 
@@ -84,9 +84,9 @@ PARAMETERS = {
 def test_frozen_parameters_of_every_layout(value: Tensor) -> None:
     model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.Conv2d(4, 2, 1))
     model.register_parameter("odd", nn.Parameter(value, requires_grad=False))
-    before = picture(model)
+    before = state_of(model)
     prepared, _, report = prepare(model, X)
-    assert picture(model) == before
+    assert state_of(model) == before
     assert [row.decouple for row in report.plan.convolutions] == [False, True]
     odd = prepared.get_parameter("odd")
     assert odd is not model.odd
@@ -104,11 +104,11 @@ def test_a_sparse_parameter_that_is_not_finite_is_named() -> None:
 @pytest.mark.parametrize("training", [True, False])
 def test_an_adapter_that_merges_by_mode(inputs: Tensor | None, training: bool, how: str) -> None:
     model = nn.Sequential(nn.Conv2d(3, 3, 1), Merging(3, 4, 3)).train(training)
-    before, x = picture(model), torch.rand(1, 3, 8, 8)
+    before, x = state_of(model), torch.rand(1, 3, 8, 8)
     y = model(x)
     analyze(model, inputs)
     prepare(model, inputs)
-    assert picture(model) == before
+    assert state_of(model) == before
     assert torch.equal(model.train(training)(x), y)
 
 
@@ -117,20 +117,20 @@ def test_an_adapter_that_merges_by_mode(inputs: Tensor | None, training: bool, h
 def test_a_weight_whose_computation_changes_buffers(norm: Callable[..., Any], inputs: Tensor | None) -> None:
     """The estimate of the largest singular value goes on with each reading of the weight, and not by a look."""
     model = nn.Sequential(norm(nn.Conv2d(3, 4, 3)), nn.ReLU(), nn.Conv2d(4, 2, 1))
-    before = picture(model)
+    before = state_of(model)
     for look in (analyze, param_groups, prepare):
         look(model, inputs)
-        assert picture(model) == before
+        assert state_of(model) == before
 
 
 def test_a_symbolic_trace() -> None:
     model = Restless(
         lambda m, x: (m.notes.append(1), m.conv.register_forward_hook(print), setattr(m, "new", 1))
     )
-    before = picture(model)
+    before = state_of(model)
     analyze(model)
     prepare(model)
-    assert picture(model) == before
+    assert state_of(model) == before
 
 
 def test_torchscript_keeps_its_own_attributes() -> None:
@@ -183,10 +183,10 @@ def test_a_run_that_fails_changes_nothing_either(how: str) -> None:
         raise ValueError("no")
 
     model = Restless(fail)
-    before = picture(model)
+    before = state_of(model)
     with pytest.raises(TraceError, match="no"):
         analyze(model, X)
-    assert picture(model) == before
+    assert state_of(model) == before
 
 
 def test_a_model_that_cannot_switch_modes_is_an_error_of_ours_and_stays_as_it_was() -> None:
@@ -196,7 +196,7 @@ def test_a_model_that_cannot_switch_modes_is_an_error_of_ours_and_stays_as_it_wa
             raise RuntimeError("not now")
 
     model = nn.Sequential(Stuck(3, 4, 1))
-    before = picture(model)
+    before = state_of(model)
     with pytest.raises(TraceError, match="not now"):
         analyze(model, X)
-    assert picture(model) == before
+    assert state_of(model) == before

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sgdph_fx import SGDPH, prepare, restore
-from tests.trace.pictures import picture
+from tests.trace.states import state_of
 
 X = torch.rand(2, 3, 8, 8)
 
@@ -140,16 +140,16 @@ def test_patched_methods_and_hooks_use_the_copy(
 ) -> None:
     model = net()
     patch(model)
-    before, y = picture(model), model.eval()(X)
+    before, y = state_of(model), model.eval()(X)
     model.train()
-    before = picture(model)
+    before = state_of(model)
     prepared, groups, report = prepare(model, X, inplace=inplace)
     assert [row.name for row in report.plan.decoupled] == ["0"]
     assert torch.equal(prepared.eval()(X), y)
     assert all_are_trained(prepared.train(), groups)
     if inplace:
         return
-    assert picture(model) == before
+    assert state_of(model) == before
     with torch.no_grad():
         for p in model.parameters():
             p.zero_()
@@ -186,11 +186,11 @@ def test_an_optimizer_in_the_backward_pass_steps_the_copy() -> None:
     optimizers = {p: torch.optim.SGD([p], lr=0.1) for p in model.parameters()}
     for p in model.parameters():
         p.register_post_accumulate_grad_hook(lambda p: optimizers[p].step())
-    before, prepared = picture(model), prepare(model).model
+    before, prepared = state_of(model), prepare(model).model
     bias = prepared[3].bias.detach().clone()
     prepared(X).square().sum().backward()
     torch.testing.assert_close(prepared[3].bias.detach(), bias - 0.1 * prepared[3].bias.grad)
-    assert picture(model) == before
+    assert state_of(model) == before
 
 
 def test_the_original_is_not_kept_alive_by_its_copy() -> None:

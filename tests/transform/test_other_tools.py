@@ -15,7 +15,7 @@ from torch.nn.utils import fuse_conv_bn_eval, parametrizations, parametrize, pru
 
 from sgdph_fx import prepare, restore
 from sgdph_fx.errors import ModelError
-from tests.trace.pictures import picture
+from tests.trace.states import state_of
 
 X = torch.rand(1, 3, 8, 8)
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -112,14 +112,14 @@ def test_what_is_no_weight_is_not_assigned() -> None:
     model = prepare(
         nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3), nn.Conv2d(4, 4, 3))
     ).model
-    before = picture(model)
+    before = state_of(model)
     with pytest.raises(ModelError, match=r"was given a NoneType.*`restore\(model\)` first"):
         model[0].weight = None
     with pytest.raises(ModelError, match=r"was given that of another module.*Tie them in the plain model"):
         model[3].weight = model[2].weight
     with pytest.raises(ModelError, match=r"was given the shape \(4, 4, 1, 1\)"):
         model[2].weight = torch.zeros(4, 4, 1, 1)
-    assert picture(model) == before
+    assert state_of(model) == before
     model[3].weight = model[2].weight.detach().clone()
     torch.testing.assert_close(model[3].weight, model[2].weight)
 
@@ -142,9 +142,9 @@ def test_tracing_works() -> None:
 def test_pruning_a_direction_has_to_be_taken_back_before_restoring() -> None:
     model = prepare(net()).model
     prune.l1_unstructured(model[0], "direction", 0.5)
-    before = picture(model)
+    before = state_of(model)
     with pytest.raises(ModelError, match="pruning replaced it"):
         restore(model, inplace=True)
-    assert picture(model) == before
+    assert state_of(model) == before
     prune.remove(model[0], "direction")
     assert float((restore(model)[0].weight == 0).float().mean()) == 0.5

@@ -11,7 +11,7 @@ from torch import nn
 
 from sgdph_fx import prepare
 from sgdph_fx.errors import UncopyableModelError
-from tests.trace.pictures import picture
+from tests.trace.states import state_of
 from tests.transform.test_copying import X, all_are_trained, net
 
 NAMED = net()
@@ -19,10 +19,10 @@ NAMED = net()
 
 def test_a_function_that_names_the_original_is_refused_with_the_way_out() -> None:
     NAMED[0].forward = lambda x: F.conv2d(x, NAMED[0].weight, NAMED[0].bias)
-    before = picture(NAMED)
+    before = state_of(NAMED)
     with pytest.raises(UncopyableModelError, match=r"the function .*<lambda>.*Pass inplace=True"):
         prepare(NAMED, X)
-    assert picture(NAMED) == before
+    assert state_of(NAMED) == before
     prepared, groups, _ = prepare(NAMED, X, inplace=True)
     assert all_are_trained(prepared, groups)
 
@@ -60,10 +60,10 @@ class Shared(nn.Conv2d):
 
 def test_a_part_that_copies_share_is_not_rewritten_in_the_copy_alone() -> None:
     model = nn.Sequential(Shared(3, 4, 3), nn.ReLU())
-    before = picture(model)
+    before = state_of(model)
     with pytest.raises(UncopyableModelError, match="shared by the model and its copy"):
         prepare(model)
-    assert picture(model) == before
+    assert state_of(model) == before
     frozen = nn.Sequential(Shared(3, 3, 1).requires_grad_(False), nn.Conv2d(3, 4, 3))
     prepared = prepare(frozen).model  # a teacher, say: shared, and left alone
     assert prepared[0] is frozen[0]

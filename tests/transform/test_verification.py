@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from sgdph_fx import prepare
 from sgdph_fx.errors import RewriteError
 from sgdph_fx.trace import tensors_in
-from tests.trace.pictures import picture
+from tests.trace.states import state_of
 
 X = torch.rand(2, 3, 8, 8)
 Two = namedtuple("Two", "first second")
@@ -83,10 +83,10 @@ class Packing(nn.Module):
 @pytest.mark.parametrize("pack", PACKAGES.values(), ids=PACKAGES)
 def test_a_difference_is_seen_wherever_it_is(pack: Callable[[Tensor], Any]) -> None:
     model = Packing(Doubling, pack)
-    before = picture(model)
+    before = state_of(model)
     with pytest.raises(RewriteError, match=r"output.* differs by .*The model is as it was"):
         prepare(model, X, inplace=True)
-    assert picture(model) == before
+    assert state_of(model) == before
     check = prepare(Packing(nn.Conv2d, pack), X).report.check
     assert check is not None
     assert check.what == "outputs in evaluation mode"
@@ -142,10 +142,10 @@ class Failing(Doubling):
 )
 def test_other_outputs_and_none(conv: type[nn.Conv2d], message: str) -> None:
     model = Packing(conv, lambda y: y)
-    before = picture(model)
+    before = state_of(model)
     with pytest.raises(RewriteError, match=message):
         prepare(model, X, inplace=True)
-    assert picture(model) == before
+    assert state_of(model) == before
 
 
 def test_infinite_places_have_to_be_the_same() -> None:

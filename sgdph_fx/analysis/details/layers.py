@@ -90,17 +90,17 @@ def _numbering(path: str) -> str:
 def _block_classes(flow: Flow, stretches: Iterable[Sequence[str]]) -> set[type[nn.Module]]:
     """The classes of blocks, by the paths of the weights in each stretch."""
     found: set[type[nn.Module]] = set()
-    siblings, undecided = _Siblings(flow), []
+    siblings, open_paths = _Siblings(flow), []
     for paths in stretches:
         if len(paths) < 2:
             continue
         path = _common(paths)
         block = next(filter(siblings.is_block, _around(path)), None)
         if block is None:
-            undecided.append(path)
+            open_paths.append(path)
         else:
             found.add(type(flow.modules[block]))
-    for path in undecided:
+    for path in open_paths:
         if not any(type(flow.modules[around]) in found for around in _around(path)):
             found.update(_repeated_inside(flow, path))
     return found

@@ -56,7 +56,7 @@ def attention_forward(
 def attention_backward(
     s, ds, gv, dgv, by_s, dby_s, p, dp, rows, length, queries, keys,
     CAUSAL: tl.constexpr, HAS_DS: tl.constexpr, HAS_G: tl.constexpr, HAS_DGV: tl.constexpr,
-    BENDS: tl.constexpr, WANT_P: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr,
+    CURVED: tl.constexpr, WANT_P: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr,
 ):  # fmt: skip
     """Write P ∘ H and its tangent, with H = G Vᵀ - Σ P ∘ G Vᵀ, and P and Ṗ if they are wanted."""
     row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
@@ -78,7 +78,7 @@ def attention_backward(
         tl.store(by_s + at, (prob * h).to(by_s.dtype.element_ty), mask=inside)
         if HAS_DS:
             u += w * h
-    if BENDS:
+    if CURVED:
         u = prob * (u - tl.sum(prob * u, axis=1)[:, None])
         tl.store(dby_s + at, u.to(dby_s.dtype.element_ty), mask=inside)
     if WANT_P:

@@ -95,10 +95,10 @@ class Scores:
         if not self._is_fusible():
             return None
         has_ds, has_g = self.ds is not None, gv is not None
-        bends = dgv is not None or (has_ds and has_g)
-        by_s, dby_s, p, dp = (self._empty(dtype, w) for w in (has_g, bends, want_p, want_p and has_ds))
+        curved = dgv is not None or (has_ds and has_g)
+        by_s, dby_s, p, dp = (self._empty(dtype, w) for w in (has_g, curved, want_p, want_p and has_ds))
         given = self.s, self.ds, gv, dgv, by_s, dby_s, p, dp
-        constants = {"HAS_G": has_g, "HAS_DGV": dgv is not None, "BENDS": bends, "WANT_P": want_p}
+        constants = {"HAS_G": has_g, "HAS_DGV": dgv is not None, "CURVED": curved, "WANT_P": want_p}
         ran = self._launch("attention_backward", *given, **constants)
         return BackwardScores(by_s, dby_s, p, dp) if ran else None
 

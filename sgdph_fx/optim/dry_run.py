@@ -1,4 +1,4 @@
-"""A rehearsal of the forward pass, to tell whether it can be captured: nothing may depend on what the host reads.
+"""A dry run of the forward pass, to tell whether it can be captured: nothing may depend on what the host reads.
 
 A CUDA graph repeats the kernels that it recorded. Whatever Python decided at the time, from a number on the device, a
 random number of its own or a counter, stays as it was decided. So these are looked for beforehand.
@@ -21,7 +21,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from sgdph_fx.errors import CaptureError
 from sgdph_fx.optim.isolated_forward import isolated_loss
 
-__all__ = ["rehearse"]
+__all__ = ["dry_run"]
 
 # Operations whose result's value or shape the host reads.
 _READS = (
@@ -35,7 +35,7 @@ _READS = (
 )
 
 
-def rehearse(loss_fn: Callable[[], Tensor], model: nn.Module, batch: Any, device: torch.device) -> Tensor:
+def dry_run(loss_fn: Callable[[], Tensor], model: nn.Module, batch: Any, device: torch.device) -> Tensor:
     """Compute a loss twice, the second time under observation.
 
     Args:

@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-__all__ = ["picture"]
+__all__ = ["state_of"]
 
 
-def picture(model: nn.Module) -> dict[str, Any]:
+def state_of(model: nn.Module) -> dict[str, Any]:
     """Everything that a look at ``model`` may not change, as values that can be compared."""
     parts: dict[str, Any] = {}
     for path, module in model.named_modules():
