@@ -66,9 +66,9 @@ def _applies(node: Node) -> bool:
 def _require_linear(node: Node) -> None:
     if not _is_linear(node):
         raise NoCurvatureError(
-            f"The Gauss-Newton matrix of this loss is not known: it passes {type(node).__name__}, which is neither linear "
-            f"nor a convex function of the list {', '.join(sorted(ROOTS))}. Compute the loss by cross_entropy, mse_loss "
-            "or binary_cross_entropy_with_logits, or use the Hessian."
+            f"The Gauss-Newton matrix of this loss is not known: it passes {type(node).__name__}, which is neither "
+            f"linear nor a convex function of the list {', '.join(sorted(ROOTS))}. Compute the loss by cross_entropy, "
+            "mse_loss or binary_cross_entropy_with_logits, or use the Hessian."
         )
 
 
