@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
 import click
 
+from sgdph_fx.errors import ConfigError
 from sgdph_fx.plan.config import Config
 from sgdph_fx.plan.entries import Action, Policy
 from sgdph_fx.plan.hint_codes import HINTS
 
+from .errors import explain
 from .inputs import Input, parse_input
 from .target import parse_argument
 
@@ -122,11 +124,16 @@ READING = (
         help="Weights of the model as it is: safetensors, or a state_dict saved by torch.save.",
     ),
     click.option(
+        "--config",
+        type=PlacePath(),
+        metavar="FILE",
+        help="A sgdph.toml or pyproject.toml with policy, rules and silenced hints. Without it, the nearest one in "
+        "this folder and those around it.",
+    ),
+    click.option(
         "--policy",
         type=click.Choice(get_args(Policy)),
-        default="see-through",
-        show_default=True,
-        help="When a convolution counts as normalized.",
+        help="When a convolution counts as normalized; see-through, unless a configuration file says otherwise.",
     ),
     click.option(
         "--rule",
@@ -193,7 +200,23 @@ def _with_options(command: Callable[..., None], options: Any) -> Callable[..., N
 
 
 def _asked(values: dict[str, Any]) -> Asked:
-    rules: Mapping[str, Action] = dict(values.pop("rules"))
-    config = Config(values.pop("policy"), rules, values.pop("silence"))
+    config = _config(values.pop("config"), values.pop("policy"), values.pop("rules"), values.pop("silence"))
     arguments = dict(values.pop("arguments"))
     return Asked(values.pop("model", ""), arguments, values.pop("inputs"), values.pop("weights"), config)
+
+
+def _config(
+    path: Path | None,
+    policy: Policy | None,
+    rules: Iterable[tuple[str, Action]],
+    silence: Iterable[str],
+) -> Config:
+    """What a configuration file says, with the options of the command line over it."""
+    try:
+        found = Config.load() if path is None else Config.from_file(path)
+        # A rule that is given again counts last.
+        given = dict(rules)
+        kept = {pattern: value for pattern, value in found.rules.items() if pattern not in given}
+        return Config(policy or found.policy, {**kept, **given}, [*found.silence, *silence])
+    except ConfigError as error:
+        raise explain(error) from error
