@@ -18,6 +18,7 @@ __all__ = ["ConvexEnd", "convex_ends"]
 Root: TypeAlias = "Callable[[Node, Tensor, Tensor], Tensor]"
 """(node, g, s) ↦ B s: g is the gradient of the loss by the node's output, s has the shape of its input."""
 
+_OF_DIFFERENCES = ("MseLossBackward0",)
 _MEAN = 1  # torch's number for reduction="mean"
 
 
@@ -34,11 +35,11 @@ class ConvexEnd:
         return GradientEdge(self.node, 0)
 
     @property
-    def input(self) -> GradientEdge:
-        """Where the gradient by what the function reads, z, arrives."""
-        child, number = self.node.next_functions[0]
-        assert child is not None
-        return GradientEdge(child, number)
+    def inputs(self) -> tuple[tuple[GradientEdge, int], ...]:
+        """Where the gradients by what makes up z arrive, and the sign of each in z. Of MSE z is a difference of two."""
+        signs = (1, -1) if type(self.node).__name__ in _OF_DIFFERENCES else (1,)
+        edges = zip(self.node.next_functions, signs, strict=False)
+        return tuple((GradientEdge(child, number), s) for (child, number), s in edges if child is not None)
 
 
 def convex_ends(loss: Tensor) -> Iterator[ConvexEnd]:
@@ -59,8 +60,11 @@ def convex_ends(loss: Tensor) -> Iterator[ConvexEnd]:
 
 
 def _applies(node: Node) -> bool:
-    """A power is a square or nothing that is known here."""
-    return type(node).__name__ != "PowBackward0" or saved(node, "exponent") == 2
+    """A power is a square or nothing that is known here, and targets that depend on the network are known of MSE."""
+    name = type(node).__name__
+    if name not in _OF_DIFFERENCES and any(child is not None for child, _ in node.next_functions[1:]):
+        return False
+    return name != "PowBackward0" or saved(node, "exponent") == 2
 
 
 def _require_linear(node: Node) -> None:

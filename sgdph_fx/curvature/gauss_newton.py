@@ -26,7 +26,7 @@ from torch import Tensor
 from torch.autograd.graph import GradientEdge
 
 from sgdph_fx.curvature.autograd_graph import leaves, nodes
-from sgdph_fx.curvature.convex_ends import convex_ends
+from sgdph_fx.curvature.convex_ends import ConvexEnd, convex_ends
 from sgdph_fx.curvature.custom_functions import leaves_grads_alone
 from sgdph_fx.curvature.data_parallel import extra_pass, sinks
 from sgdph_fx.curvature.hvp import MISUSED
@@ -75,15 +75,27 @@ def gauss_newton_diagonal(
     among, ends = list(nodes(loss)), list(convex_ends(loss))
     if not ends:
         return found
-    inputs = [end.input for end in ends]
+    inputs = [end.inputs[0][0] for end in ends]
     with _second_pass_explained(), extra_pass(sinks(among)), leaves_grads_alone([*leaves(loss)], among):
         outer = torch.autograd.grad(loss, [end.output for end in ends], retain_graph=True)
         for vectors, weight in _unit_vectors(inputs) if key is None else _draws(inputs, key, draws):
             along = [end.root(end.node, g, s) for end, g, s in zip(ends, outer, vectors, strict=True)]
-            pulled = torch.autograd.grad(inputs, params, along, retain_graph=True, allow_unused=True)
+            pulled = _pulled_back(ends, along, params)
             for total, one in zip(found, pulled, strict=True):
                 if one is not None and total is not None:
                     total.addcmul_(one, one, value=weight)
+    return found
+
+
+def _pulled_back(
+    ends: Sequence[ConvexEnd], along: Sequence[Tensor], params: Sequence[Tensor]
+) -> tuple[Tensor | None, ...]:
+    """Compute Jᵀ of vectors at what the functions read."""
+    signed = [(edge, v * sign) for end, v in zip(ends, along, strict=True) for edge, sign in end.inputs]
+    edges, vectors = [edge for edge, _ in signed], [v for _, v in signed]
+    found: tuple[Tensor | None, ...] = torch.autograd.grad(
+        edges, params, vectors, retain_graph=True, allow_unused=True
+    )
     return found
 
 

@@ -38,6 +38,8 @@ LOSSES: dict[str, Callable[[Tensor], Tensor]] = {
     "log-softmax, masked": lambda z: -(F.log_softmax(z, 1) * F.one_hot(LABELS, CLASSES)).sum() / 2,
     "divergence": lambda z: F.kl_div(F.log_softmax(z, 1), SOFT, reduction="batchmean"),
     "mse": lambda z: F.mse_loss(z, SOFT),
+    "mse, target first": lambda z: F.mse_loss(SOFT, z),
+    "mse between two outputs": lambda z: F.mse_loss(z[:1], z[1:]),
     "mse, summed and scaled": lambda z: 3 * F.mse_loss(z, SOFT, reduction="sum"),
     "squares": lambda z: (z - SOFT).pow(2).mean(),
     "binary": lambda z: F.binary_cross_entropy_with_logits(z, SOFT),
@@ -96,7 +98,7 @@ def test_the_mean_over_all_signs_is_the_diagonal(
 ) -> None:
     net = network()
     value, parameter = LOSSES[loss](net(INPUTS)), net.get_parameter(name)
-    ends = (6, 6) if loss == "two losses" else (6,)
+    ends = {"two losses": (6, 6), "mse between two outputs": (3,)}.get(loss, (6,))
     draws = [diagonal(value, [parameter])[0] for _ in all_signs(monkeypatch, *ends)]
     expected = dense_diagonal(net, name, LOSSES[loss])
     torch.testing.assert_close(torch.stack(draws).mean(0), expected, rtol=1e-10, atol=1e-13)
@@ -202,6 +204,7 @@ class Once(torch.autograd.Function):
         (lambda z: z.tanh().sum(), "TanhBackward"),
         (lambda z: F.cross_entropy(z, LABELS) * z.sum(), "MulBackward"),
         (lambda z: torch.linalg.vector_norm(z), "LinalgVectorNormBackward"),
+        (lambda z: F.binary_cross_entropy_with_logits(z[:1], z[1:]), "BinaryCrossEntropyWithLogitsBackward"),
     ],
 )
 def test_a_loss_of_another_form_is_refused_by_name(loss: Callable[[Tensor], Tensor], operation: str) -> None:
