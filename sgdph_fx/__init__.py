@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from sgdph_fx.report.prepared import Prepared
     from sgdph_fx.rules.register import register_conv, register_norm, register_transparent
     from sgdph_fx.transform.decouple import restore
+    from sgdph_fx.transform.weight_norm import weight_norm
 
 __all__ = [
     "SGDPH",
@@ -64,6 +65,7 @@ __all__ = [
     "register_transparent",
     "restore",
     "save",
+    "weight_norm",
 ]
 
 _HOMES = {
@@ -99,6 +101,7 @@ _HOMES = {
     "register_transparent": "rules.register",
     "restore": "transform.decouple",
     "save": "plan.checkpoint",
+    "weight_norm": "transform.weight_norm",
 }
 """The module of each public name; ``tests/test_imports.py`` holds it to the imports above."""
 

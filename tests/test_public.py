@@ -41,6 +41,7 @@ PUBLIC = [
     "register_transparent",
     "restore",
     "save",
+    "weight_norm",
 ]
 
 ERRORS = {
