@@ -80,7 +80,7 @@ def test_every_dependency_has_a_floor_and_the_readme_names_torchs() -> None:
     extras = [one for several in project["optional-dependencies"].values() for one in several]
     floors = {}
     for requirement in [*project["dependencies"], *extras]:
-        name, floor = re.fullmatch(r"([\w-]+)>=([\d.]+)", requirement).groups()  # type: ignore[union-attr]
+        name, floor = re.fullmatch(r"([\w-]+)>=([\d.]+)(?:; .*)?", requirement).groups()  # type: ignore[union-attr]
         floors.setdefault(name, floor)
     assert f"PyTorch, {floors['torch']} or later" in (ROOT / "README.md").read_text()
     # The two are released together.
