@@ -15,6 +15,7 @@ import click
 from matplotlib.figure import Figure
 
 from experiments.gpu_visit import report as gpu_report
+from experiments.gpu_visit.visit_log import VisitLog
 from experiments.reports import tables
 from experiments.reports.plots import experiment_figure
 from experiments.running.recipe_files import Experiment, read_recipe, recipe_names
@@ -55,7 +56,7 @@ def render(page: str, logs: Path) -> str:
     def block(found: re.Match[str]) -> str:
         file = logs / f"{found['name']}.jsonl"
         if found["name"] == VISIT:
-            content = gpu_report.part(found["part"], gpu_report.VisitLog(file))
+            content = gpu_report.part(found["part"], VisitLog(file))
         else:
             experiment = read_recipe(found["name"])
             content = _part(found["part"], experiment, collect_results(experiment, file))
@@ -72,7 +73,7 @@ def _part(part: str, experiment: Experiment, results: Sequence[CellResult]) -> s
 
 def _figure(recipe: str, log: Path) -> Figure:
     if recipe == VISIT:
-        return gpu_report.figure(gpu_report.VisitLog(log))
+        return gpu_report.figure(VisitLog(log))
     experiment = read_recipe(recipe)
     return experiment_figure(experiment, collect_results(experiment, log), ["train_accuracy"])
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from statistics import fmean, stdev
 
 from matplotlib.axes import Axes
@@ -11,18 +10,16 @@ from matplotlib.figure import Figure
 
 from experiments.alignment import Alignment, medians
 from experiments.gpu_visit.contenders import CONTENDERS
-from experiments.gpu_visit.jobs import ALIGNED, Job, Row, best_trial, read_rows
+from experiments.gpu_visit.jobs import ALIGNED, Job, Row, best_trial
 from experiments.gpu_visit.tasks import TASKS
-from experiments.reports.intervals import Difference, paired
+from experiments.gpu_visit.visit_log import REFERENCES, VisitLog, everyone
+from experiments.reports.intervals import Difference
 from experiments.reports.plots import COLOURS
 from experiments.reports.tables import markdown
 
-__all__ = ["PARTS", "QUESTIONS", "REFERENCES", "VisitLog", "figure", "part"]
+__all__ = ["PARTS", "QUESTIONS", "figure", "part"]
 
 NOTHING_YET = "No run of these is logged yet."
-
-REFERENCES = {task: "muon-adamw" if task in ("speedrun", "language") else "sgdm" for task in TASKS}
-"""Task → the contender that all others are compared with."""
 
 QUESTIONS: Mapping[str, tuple[str, str]] = {
     "Is it the Hessian? Ones against no Hessian": ("sgd-ph", "gradient"),
@@ -46,49 +43,6 @@ QUESTIONS: Mapping[str, tuple[str, str]] = {
     "Muon and AdamW against AdamW": ("muon-adamw", "adamw"),
 }
 """Question → first and second contender; a positive difference is in favour of the first."""
-
-
-class VisitLog:
-    """The rows of a log that came to their end.
-
-    Args:
-        file: The log.
-    """
-
-    def __init__(self, file: Path) -> None:
-        self.rows: list[Row] = [
-            row for row in read_rows(file) if "error" not in row and row["scale"] == "full"
-        ]
-
-    def scores(self, task: str, contender: str) -> dict[int, float]:
-        """Give seed → final score of the runs that count."""
-        return {
-            row["number"]: row["score"]
-            for row in self.rows
-            if (row["task"], row["contender"], row["phase"]) == (task, contender, "seed")
-            and row["score"] is not None
-            and row["loss"] is not None
-        }
-
-    def difference(self, task: str, first: str, second: str) -> Difference | None:
-        """Compare two contenders over the seeds that both have; None without any."""
-        one, two = self.scores(task, first), self.scores(task, second)
-        both = sorted(one.keys() & two.keys())
-        return paired([one[seed] for seed in both], [two[seed] for seed in both]) if both else None
-
-    def milliseconds(self, task: str, contender: str) -> float | None:
-        """Give the measured time of a step, with the GPU for itself."""
-        job = Job(task, contender, "timing")
-        return next((row["milliseconds"] for row in self.rows if Job.of(row) == job), None)
-
-    def contenders(self, task: str) -> list[str]:
-        """List the contenders with at least one run that counts, the best mean first."""
-        found = [key for key in _everyone(task) if self.scores(task, key)]
-        return sorted(found, key=lambda key: -fmean(self.scores(task, key).values()))
-
-
-def _everyone(task: str) -> tuple[str, ...]:
-    return (*TASKS[task].contenders, *TASKS[task].later)
 
 
 def _sign(task: str) -> tuple[str, int]:
@@ -141,7 +95,7 @@ def grid(log: VisitLog) -> str:
     """Write all trials, so that you can see that the effort was equal."""
     lines = []
     for task in TASKS:
-        for key in _everyone(task):
+        for key in everyone(task):
             trials = [row for row in log.rows if Job.of(row) == Job(task, key, "trial", row["number"])]
             cells = [_trial(row, task) for row in sorted(trials, key=lambda row: row["number"])]
             if cells:

@@ -1,0 +1,58 @@
+"""The log of a visit: its runs by task, contender and seed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from statistics import fmean
+
+from experiments.gpu_visit.jobs import Job, Row, read_rows
+from experiments.gpu_visit.tasks import TASKS
+from experiments.reports.intervals import Difference, paired
+
+__all__ = ["REFERENCES", "VisitLog", "everyone"]
+
+REFERENCES = {task: "muon-adamw" if task in ("speedrun", "language") else "sgdm" for task in TASKS}
+"""Task → the contender that all others are compared with."""
+
+
+class VisitLog:
+    """The rows of a log that came to their end.
+
+    Args:
+        file: The log.
+    """
+
+    def __init__(self, file: Path) -> None:
+        self.rows: list[Row] = [
+            row for row in read_rows(file) if "error" not in row and row["scale"] == "full"
+        ]
+
+    def scores(self, task: str, contender: str) -> dict[int, float]:
+        """Give seed → final score of the runs that count."""
+        return {
+            row["number"]: row["score"]
+            for row in self.rows
+            if (row["task"], row["contender"], row["phase"]) == (task, contender, "seed")
+            and row["score"] is not None
+            and row["loss"] is not None
+        }
+
+    def difference(self, task: str, first: str, second: str) -> Difference | None:
+        """Compare two contenders over the seeds that both have; None without any."""
+        one, two = self.scores(task, first), self.scores(task, second)
+        both = sorted(one.keys() & two.keys())
+        return paired([one[seed] for seed in both], [two[seed] for seed in both]) if both else None
+
+    def milliseconds(self, task: str, contender: str) -> float | None:
+        """Give the measured time of a step, with the GPU for itself."""
+        job = Job(task, contender, "timing")
+        return next((row["milliseconds"] for row in self.rows if Job.of(row) == job), None)
+
+    def contenders(self, task: str) -> list[str]:
+        """List the contenders with at least one run that counts, the best mean first."""
+        found = [key for key in everyone(task) if self.scores(task, key)]
+        return sorted(found, key=lambda key: -fmean(self.scores(task, key).values()))
+
+
+def everyone(task: str) -> tuple[str, ...]:
+    return (*TASKS[task].contenders, *TASKS[task].later)
