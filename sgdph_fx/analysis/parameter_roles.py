@@ -15,8 +15,8 @@ from torch.nn.utils.parametrizations import _WeightNorm
 from torch.nn.utils.parametrize import ParametrizationList
 
 from sgdph_fx.analysis.flow import Flow
+from sgdph_fx.analysis.found_roles import FoundRole, channel_wise, norm_role
 from sgdph_fx.analysis.parameter_uses import uses_of_parameters
-from sgdph_fx.analysis.tags import Tag, channel_wise, norm_tag
 from sgdph_fx.plan.entries import ConvolutionEntry, ParameterEntry
 from sgdph_fx.rules.kinds import Affine, Conv, Linear, Norm, Rule, Transparent
 from sgdph_fx.rules.modules import rule_of
@@ -49,8 +49,10 @@ def parameter_entries(
         if planned is not None and planned.decouple:
             entries.extend(_decoupled_entries(planned, kind))
             continue
-        tag = _tag(name, parameter, owner, uses.get(name, []), planned)
-        entries.append(ParameterEntry(name, tuple(parameter.shape), tag.order, tag.role, kind, tag.reason))
+        found = _found_role(name, parameter, owner, uses.get(name, []), planned)
+        entries.append(
+            ParameterEntry(name, tuple(parameter.shape), found.order, found.role, kind, found.reason)
+        )
     return tuple(entries)
 
 
@@ -66,13 +68,13 @@ def _decoupled_entries(planned: ConvolutionEntry, kind: str) -> Iterator[Paramet
     yield ParameterEntry(gain, (planned.out_channels,), 2, "gain", kind, reason)
 
 
-def _tag(
+def _found_role(
     name: str,
     parameter: nn.Parameter,
     owner: nn.Module,
-    uses: Sequence[Tag],
+    uses: Sequence[FoundRole],
     planned: ConvolutionEntry | None,
-) -> Tag:
+) -> FoundRole:
     leaf = name.rpartition(".")[2]
     own = _own_gain(owner, leaf) if isinstance(owner, Decoupled) else _weight_norm(owner, leaf)
     if own is not None:
@@ -81,26 +83,28 @@ def _tag(
     if known is not None:
         return known
     if planned is not None:
-        return Tag(1, "weight", f"first-order: weight of {planned.kind}, {_why_kept(planned)}")
+        return FoundRole(1, "weight", f"first-order: weight of {planned.kind}, {_why_kept(planned)}")
     if uses:
         # Used in several ways, it is what the least channel-wise of them says.
-        return min(uses, key=lambda tag: tag.order)
+        return min(uses, key=lambda use: use.order)
     if is_scripted(owner):
-        return Tag(1, "other", "first-order: inside TorchScript, where its use cannot be seen")
-    return Tag(1, "other", f"first-order: {type(owner).__name__}.{leaf} is no channel-wise parameter")
+        return FoundRole(1, "other", "first-order: inside TorchScript, where its use cannot be seen")
+    return FoundRole(1, "other", f"first-order: {type(owner).__name__}.{leaf} is no channel-wise parameter")
 
 
-def _own_gain(owner: Decoupled, leaf: str) -> Tag | None:
+def _own_gain(owner: Decoupled, leaf: str) -> FoundRole | None:
     for weight in owner._filters:
         direction, gain = decoupled_names(weight)
         if leaf == direction:
-            return Tag(1, "direction", "first-order: direction of a convolution that is decoupled already")
+            return FoundRole(
+                1, "direction", "first-order: direction of a convolution that is decoupled already"
+            )
         if leaf == gain:
-            return Tag(2, "gain", "second-order: gain of a convolution that is decoupled already")
+            return FoundRole(2, "gain", "second-order: gain of a convolution that is decoupled already")
     return None
 
 
-def _weight_norm(owner: nn.Module, leaf: str) -> Tag | None:
+def _weight_norm(owner: nn.Module, leaf: str) -> FoundRole | None:
     """The parts of torch's weight normalization: original0 and original1, or weight_g and weight_v by a hook."""
     stem = leaf[:-2]
     by_hook = (
@@ -109,40 +113,42 @@ def _weight_norm(owner: nn.Module, leaf: str) -> Tag | None:
     parametrized = isinstance(owner, ParametrizationList) and isinstance(owner[0], _WeightNorm)
     if by_hook or parametrized:
         if leaf.endswith(("_g", "0")):
-            return Tag(2, "gain", "second-order: gain of a weight normalization, whatever its shape")
-        return Tag(1, "direction", "first-order: direction of a weight normalization")
+            return FoundRole(2, "gain", "second-order: gain of a weight normalization, whatever its shape")
+        return FoundRole(1, "direction", "first-order: direction of a weight normalization")
     return None
 
 
 def _by_owner(
     rule: Rule | None, leaf: str, parameter: nn.Parameter, kind: str, planned: ConvolutionEntry | None
-) -> Tag | None:
+) -> FoundRole | None:
     if isinstance(rule, Norm) and leaf in (rule.weight, rule.bias):
-        return norm_tag("norm.weight" if leaf == rule.weight else "norm.bias", parameter, kind)
+        return norm_role("norm.weight" if leaf == rule.weight else "norm.bias", parameter, kind)
     if isinstance(rule, Conv) and leaf == rule.weight:
-        return Tag(1, "weight", f"first-order: weight of {kind}, {_why_kept(planned)}")
+        return FoundRole(1, "weight", f"first-order: weight of {kind}, {_why_kept(planned)}")
     if isinstance(rule, Conv) and leaf == rule.bias and not rule.twice_differentiable:
-        return Tag(1, "bias", f"first-order: bias of {kind}, through which no second derivative goes")
+        return FoundRole(1, "bias", f"first-order: bias of {kind}, through which no second derivative goes")
     if isinstance(rule, Conv) and leaf == rule.bias:
-        return Tag(2, "bias", f"second-order: bias of {kind}, one number for each output channel")
+        return FoundRole(2, "bias", f"second-order: bias of {kind}, one number for each output channel")
     if isinstance(rule, Linear) and _is_any(leaf, rule.weights):
-        return Tag(1, "weight", f"first-order: weight of {kind}")
+        return FoundRole(1, "weight", f"first-order: weight of {kind}")
     if isinstance(rule, Linear) and _is_any(leaf, rule.biases):
-        return Tag(2, "bias", f"second-order: bias of {kind}, one number for each output feature")
+        return FoundRole(2, "bias", f"second-order: bias of {kind}, one number for each output feature")
     if isinstance(rule, Linear) and leaf in rule.tokens:
-        return Tag(
+        return FoundRole(
             1, "other", f"first-order: {leaf} of {kind} is one more element of its sequence, not a bias"
         )
     if isinstance(rule, Norm) and leaf in rule.slopes:
-        return _slope_tag(parameter, kind, leaf)
+        return _slope_role(parameter, kind, leaf)
     if isinstance(rule, Conv) and leaf == rule.gain:
-        return Tag(2, "gain", f"second-order: gain that {kind} carries, one number for each output channel")
+        return FoundRole(
+            2, "gain", f"second-order: gain that {kind} carries, one number for each output channel"
+        )
     if isinstance(rule, Affine) and leaf in (*rule.weights, *rule.biases):
-        return _affine_tag("layer_scale" if leaf in rule.weights else "bias", kind)
+        return _affine_role("layer_scale" if leaf in rule.weights else "bias", kind)
     if isinstance(rule, Transparent) and leaf == rule.weight and rule.role == "layer_scale":
-        return _affine_tag("layer_scale", kind)
+        return _affine_role("layer_scale", kind)
     if isinstance(rule, Transparent) and leaf == rule.weight:
-        return Tag(
+        return FoundRole(
             2, "activation", f"second-order: slope of {kind}, one number for each channel it is given for"
         )
     return None
@@ -152,15 +158,15 @@ def _is_any(leaf: str, patterns: Sequence[str]) -> bool:
     return any(fnmatchcase(leaf, pattern) for pattern in patterns)
 
 
-def _slope_tag(parameter: nn.Parameter, kind: str, leaf: str) -> Tag:
+def _slope_role(parameter: nn.Parameter, kind: str, leaf: str) -> FoundRole:
     if not channel_wise(parameter.shape):
-        return Tag(1, "activation", f"first-order: {leaf} of {kind} is not one number for each channel")
-    return Tag(2, "activation", f"second-order: {leaf} of {kind}, one number for each channel")
+        return FoundRole(1, "activation", f"first-order: {leaf} of {kind} is not one number for each channel")
+    return FoundRole(2, "activation", f"second-order: {leaf} of {kind}, one number for each channel")
 
 
-def _affine_tag(role: Literal["layer_scale", "bias"], kind: str) -> Tag:
+def _affine_role(role: Literal["layer_scale", "bias"], kind: str) -> FoundRole:
     does = "multiplies" if role == "layer_scale" else "shifts"
-    return Tag(2, role, f"second-order: {kind} {does} each channel by one number")
+    return FoundRole(2, role, f"second-order: {kind} {does} each channel by one number")
 
 
 def _why_kept(planned: ConvolutionEntry | None) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from torch import fx, nn
 
 from sgdph_fx.analysis.flow import Flow
-from sgdph_fx.analysis.tags import Tag, channel_wise, norm_tag
+from sgdph_fx.analysis.found_roles import FoundRole, channel_wise, norm_role
 from sgdph_fx.analysis.verdicts import name_of
 from sgdph_fx.rules.calls import argument_reader, operation_name
 from sgdph_fx.rules.kinds import Conv, Norm, Rule, Transparent
@@ -24,9 +24,9 @@ _NEAR = 32  # operations
 _TRANSPOSES = frozenset({"t", "T", "mT", "transpose", "permute"})
 
 
-def uses_of_parameters(flows: Sequence[Flow]) -> Mapping[str, list[Tag]]:
+def uses_of_parameters(flows: Sequence[Flow]) -> Mapping[str, list[FoundRole]]:
     """How the operations of the graph use each parameter that they read directly."""
-    uses: dict[str, list[Tag]] = {}
+    uses: dict[str, list[FoundRole]] = {}
     for flow in flows:
         for _, attributes in flow.graph.nodes(data=True):
             node: fx.Node = attributes["node"]
@@ -35,7 +35,7 @@ def uses_of_parameters(flows: Sequence[Flow]) -> Mapping[str, list[Tag]]:
     return uses
 
 
-def _uses_of(flow: Flow, source: fx.Node) -> Iterator[Tag]:
+def _uses_of(flow: Flow, source: fx.Node) -> Iterator[FoundRole]:
     parameter = _parameter(flow, source)
     if parameter is None:
         return
@@ -49,7 +49,7 @@ def _uses_of(flow: Flow, source: fx.Node) -> Iterator[Tag]:
                 else:
                     yield _use(flow, node, user, parameter)
             elif user.op != "output":
-                yield Tag(1, "other", f"first-order: {source.target} is passed to {user.target}")
+                yield FoundRole(1, "other", f"first-order: {source.target} is passed to {user.target}")
 
 
 def _hands_on(node: fx.Node, user: fx.Node, parameter: nn.Parameter) -> bool:
@@ -71,7 +71,7 @@ def _parameter(flow: Flow, source: fx.Node) -> nn.Parameter | None:
     return module._parameters.get(leaf) if module is not None else None
 
 
-def _use(flow: Flow, node: fx.Node, user: fx.Node, parameter: nn.Parameter) -> Tag:
+def _use(flow: Flow, node: fx.Node, user: fx.Node, parameter: nn.Parameter) -> FoundRole:
     name, rule = operation_name(user), flow.graph.nodes[user.name]["rule"]
     arg = argument_reader(user)
     operands = OPERANDS.get(name)
@@ -79,32 +79,34 @@ def _use(flow: Flow, node: fx.Node, user: fx.Node, parameter: nn.Parameter) -> T
         return _as_weight(rule, name, parameter)
     if operands is not None and operands.bias is not None and arg(*operands.bias, None) is node:
         if isinstance(rule, Norm):
-            return norm_tag("norm.bias", parameter, name)
+            return norm_role("norm.bias", parameter, name)
         if isinstance(rule, Conv) and not rule.twice_differentiable:
-            return Tag(1, "bias", f"first-order: bias of {name}, through which no second derivative goes")
-        return Tag(2, "bias", f"second-order: bias of {name}, one number for each output channel")
+            return FoundRole(
+                1, "bias", f"first-order: bias of {name}, through which no second derivative goes"
+            )
+        return FoundRole(2, "bias", f"second-order: bias of {name}, one number for each output channel")
     return _elementwise(flow, node, user, parameter)
 
 
-def _as_weight(rule: Rule, name: str, parameter: nn.Parameter) -> Tag:
+def _as_weight(rule: Rule, name: str, parameter: nn.Parameter) -> FoundRole:
     if isinstance(rule, Norm):
-        return norm_tag("norm.weight", parameter, name)
+        return norm_role("norm.weight", parameter, name)
     if isinstance(rule, Transparent):
-        return Tag(2, "activation", f"second-order: slope of {name}, one number for each channel")
-    return Tag(1, "weight", f"first-order: weight of {name}")
+        return FoundRole(2, "activation", f"second-order: slope of {name}, one number for each channel")
+    return FoundRole(1, "weight", f"first-order: weight of {name}")
 
 
-def _elementwise(flow: Flow, node: fx.Node, user: fx.Node, parameter: nn.Parameter) -> Tag:
+def _elementwise(flow: Flow, node: fx.Node, user: fx.Node, parameter: nn.Parameter) -> FoundRole:
     name = operation_name(user)
     others = [n for n in user.all_input_nodes if n is not node]
     one_per_channel = parameter.numel() > 1 and channel_wise(parameter.shape)
     on_channels = any(map(_is_data, others)) and not any(_is_product(other) for other in others)
     if one_per_channel and on_channels and name == "mul":
         reason = f"second-order: multiplies each of {parameter.numel()} channels by one number"
-        return Tag(2, "layer_scale", reason)
+        return FoundRole(2, "layer_scale", reason)
     if one_per_channel and name == "add" and (on_channels or any(_is_layer(flow, other) for other in others)):
-        return Tag(2, "bias", f"second-order: adds one number to each of {parameter.numel()} channels")
-    return Tag(1, "other", f"first-order: used by {name_of(user)}, not as one number for each channel")
+        return FoundRole(2, "bias", f"second-order: adds one number to each of {parameter.numel()} channels")
+    return FoundRole(1, "other", f"first-order: used by {name_of(user)}, not as one number for each channel")
 
 
 def _is_data(node: fx.Node) -> bool:

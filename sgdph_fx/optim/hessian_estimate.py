@@ -64,7 +64,7 @@ class HessianEstimate:
         hessians = self.hessians
         if same:
             pairs = zip(self.pairs(), other.pairs(), strict=True)
-            hessians = tuple(_sum(mine, theirs) for (_, mine), (_, theirs) in pairs)
+            hessians = tuple(_sum(first, second) for (_, first), (_, second) in pairs)
         return HessianEstimate(
             self.parameters,
             hessians,
@@ -85,7 +85,7 @@ class HessianEstimate:
         return replace(self, hessians=tuple(None if h is None else change(h) for h in self.hessians))
 
 
-def _sum(mine: Tensor | None, theirs: Tensor | None) -> Tensor | None:
-    if mine is None or theirs is None:
-        return theirs if mine is None else mine
-    return mine + theirs
+def _sum(first: Tensor | None, second: Tensor | None) -> Tensor | None:
+    if first is None or second is None:
+        return second if first is None else first
+    return first + second

@@ -100,5 +100,5 @@ def _arranged(
 
 def _options(group: Mapping[str, Any]) -> dict[str, Any]:
     """What makes a group's steps what they are."""
-    apart = ("params", "role", "name", *_ALONGSIDE)
-    return {key: value for key, value in group.items() if key not in apart}
+    left_out = ("params", "role", "name", *_ALONGSIDE)
+    return {key: value for key, value in group.items() if key not in left_out}

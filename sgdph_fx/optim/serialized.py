@@ -69,10 +69,10 @@ def made_of(state_dict: Mapping[str, Any], parameters: Mapping[str, Tensor]) -> 
             "The saved groups do not name the model's parameters, so no optimizer can be made of them. Make it as "
             "you did before, and pass it: `load(path, model, optimizer)`."
         )
-    apart = ("params", *COMMON)
+    left_out = ("params", *COMMON)
     groups = [
         {
-            **{key: value for key, value in group.items() if key not in apart},
+            **{key: value for key, value in group.items() if key not in left_out},
             "params": [parameters[n] for n in names],
         }
         for group, names in zip(saved, named, strict=True)

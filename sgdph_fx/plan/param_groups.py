@@ -49,5 +49,5 @@ def build_param_groups(plan: Plan, model: nn.Module) -> list[ParamGroup]:
 
 def _name(order: int, role: str, options: Mapping[str, Option]) -> str:
     """``second-order gain``, and what sets the group apart from others of that order and role."""
-    apart = ", ".join(f"{name}={value}" for name, value in options.items())
-    return f"{'second' if order == 2 else 'first'}-order {role}{f' ({apart})' if apart else ''}"
+    details = ", ".join(f"{name}={value}" for name, value in options.items())
+    return f"{'second' if order == 2 else 'first'}-order {role}{f' ({details})' if details else ''}"

@@ -101,8 +101,8 @@ def one_channel(layout: Layout, kept: Iterable[int]) -> bool:
     """
     if layout.dims is None:
         return False
-    apart = set(kept)
-    return not any(varies(dim) for at, dim in enumerate(layout.dims) if at not in apart)
+    separate = set(kept)
+    return not any(varies(dim) for at, dim in enumerate(layout.dims) if at not in separate)
 
 
 def settled(layout: Layout, name: str, shape: Sequence[int] | None) -> Layout:

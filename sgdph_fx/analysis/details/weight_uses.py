@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from torch import fx, nn
 
 from sgdph_fx.analysis.flow import Flow
-from sgdph_fx.analysis.tags import channel_wise
+from sgdph_fx.analysis.found_roles import channel_wise
 from sgdph_fx.analysis.weight_provenance import provenance
 from sgdph_fx.rules.calls import argument_reader, operation_name
 from sgdph_fx.rules.kinds import Conv, Linear, Norm, Transparent

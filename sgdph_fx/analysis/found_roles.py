@@ -10,11 +10,11 @@ from torch import nn
 
 from sgdph_fx.plan.entries import Role
 
-__all__ = ["Tag", "channel_wise", "norm_tag"]
+__all__ = ["FoundRole", "channel_wise", "norm_role"]
 
 
 @dataclass(frozen=True, slots=True)
-class Tag:
+class FoundRole:
     """Order, role and reason of one parameter, by its owner or by one of its uses."""
 
     order: Literal[1, 2]
@@ -22,15 +22,15 @@ class Tag:
     reason: str
 
 
-def norm_tag(role: Literal["norm.weight", "norm.bias"], parameter: nn.Parameter, kind: str) -> Tag:
+def norm_role(role: Literal["norm.weight", "norm.bias"], parameter: nn.Parameter, kind: str) -> FoundRole:
     """The scale or the shift of a norm, which is channel-wise unless it is a map over several dimensions."""
     what = "scale" if role == "norm.weight" else "shift"
     if not channel_wise(parameter.shape):
         shape = "×".join(map(str, parameter.shape))
-        return Tag(
+        return FoundRole(
             1, role, f"first-order: {what} of {kind} is {shape}, an element-wise map, not channel-wise"
         )
-    return Tag(
+    return FoundRole(
         2, role, f"second-order: {what} of {kind}, one number for each of {parameter.numel()} channels"
     )
 
