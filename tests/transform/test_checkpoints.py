@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from sgdph_fx import Plan, analyze, prepare, restore
 from sgdph_fx.errors import PlanFormatError
+from tests.transform.test_decouple import small
 
 
 class Tied(nn.Module):
@@ -25,18 +26,6 @@ class Tied(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.second(F.relu(self.first(x)))
-
-
-def small() -> nn.Module:
-    torch.manual_seed(0)
-    return nn.Sequential(
-        nn.Conv2d(3, 6, 3),
-        nn.ReLU(),
-        nn.ConvTranspose2d(6, 6, 3, groups=2),
-        nn.Sigmoid(),
-        nn.Flatten(),
-        nn.Linear(6 * 36, 2),
-    )
 
 
 def test_pickle_deepcopy_and_save_of_the_whole_model() -> None:
