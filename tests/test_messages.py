@@ -26,7 +26,7 @@ def _documents() -> ModuleType:
 
 DOCUMENTS = _documents()
 # These take several processes, and are raised in tests/distributed.
-OF_SHARDS = "sgdph_fx/optim/shards.py"
+OF_SHARDS = "sgdph_fx/optim/processes/shards.py"
 LIBRARY = [m for m in DOCUMENTS.messages() if m.where.startswith("sgdph_fx/") and m.where != OF_SHARDS]
 
 

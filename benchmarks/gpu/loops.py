@@ -14,7 +14,7 @@ from torch.nn.functional import cross_entropy
 from torch.optim import Optimizer
 
 from sgdph_fx import SGDPH, CapturedStep, compile_between_refreshes, prepare
-from sgdph_fx.optim.cuda_graphs import Recorder
+from sgdph_fx.optim.capture.cuda_graphs import Recorder
 
 __all__ = ["INTERVAL", "LOOPS", "Loop", "LoopKind", "is_available"]
 

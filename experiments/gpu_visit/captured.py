@@ -12,7 +12,7 @@ from experiments.training.methods import Setup
 from experiments.training.mixed_optimizers import CombinedOptimizer, OptimizerLike
 from experiments.training.muon_channelwise import MuonChannelwise
 from sgdph_fx import SGDPH, CapturedStep
-from sgdph_fx.optim.cuda_graphs import Recorder, Recording
+from sgdph_fx.optim.capture.cuda_graphs import Recorder, Recording
 
 __all__ = ["DeviceSchedule", "GraphStep", "Step", "make_step"]
 

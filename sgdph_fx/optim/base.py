@@ -8,17 +8,17 @@ from typing import Any
 from torch.optim.optimizer import Optimizer, ParamsT
 
 from sgdph_fx.errors import NoCurvatureError
-from sgdph_fx.optim.all_reduce import ProcessGroup
 from sgdph_fx.optim.device_step import DeviceNumbers
-from sgdph_fx.optim.hessian_estimate import HessianEstimate
+from sgdph_fx.optim.hessian.estimate import HessianEstimate
+from sgdph_fx.optim.hessian.loss_checks import Addresses
 from sgdph_fx.optim.hyperparameters import ABSENT_MEANS, check_hyperparameters
-from sgdph_fx.optim.layout import Layout
-from sgdph_fx.optim.loss_checks import Addresses
+from sgdph_fx.optim.members.layout import Layout
+from sgdph_fx.optim.members.unowned import Unowned
+from sgdph_fx.optim.members.validation import check_params
 from sgdph_fx.optim.nonfinite import Skipped
-from sgdph_fx.optim.saved_state import ALIKE, loadable
+from sgdph_fx.optim.processes.all_reduce import ProcessGroup
+from sgdph_fx.optim.saving.saved_state import ALIKE, loadable
 from sgdph_fx.optim.scaling import LossScale
-from sgdph_fx.optim.unowned import Unowned
-from sgdph_fx.optim.validation import check_params
 
 __all__ = ["OptimizerBase"]
 

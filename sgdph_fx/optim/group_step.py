@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from torch.optim.sgd import sgd
 
-from sgdph_fx.optim.estimators import averages_raw
+from sgdph_fx.optim.hessian.estimators import averages_raw
+from sgdph_fx.optim.processes.shards import is_sharded, local, piece
 from sgdph_fx.optim.schedule import Schedule
-from sgdph_fx.optim.shards import is_sharded, local, piece
 from sgdph_fx.optim.update import Coefficients, descend, refresh
 from sgdph_fx.optim.variants import VARIANTS
 

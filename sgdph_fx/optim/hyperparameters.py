@@ -10,7 +10,14 @@ from typing import Any
 from torch import Tensor
 
 from sgdph_fx.errors import OptimizerError
-from sgdph_fx.optim.estimators import CURVATURES, ESTIMATORS, GAUSS_NEWTON, GRADIENT, NEGATIVE, REFRESHES
+from sgdph_fx.optim.hessian.estimators import (
+    CURVATURES,
+    ESTIMATORS,
+    GAUSS_NEWTON,
+    GRADIENT,
+    NEGATIVE,
+    REFRESHES,
+)
 from sgdph_fx.optim.variants import VARIANTS
 from sgdph_fx.optim.wording import listed
 

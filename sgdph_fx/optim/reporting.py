@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from sgdph_fx.errors import NoCurvatureError, printable
-from sgdph_fx.optim.estimators import GAUSS_NEWTON
 from sgdph_fx.optim.group_step import lacks_curvature, takes_newton_steps
-from sgdph_fx.optim.membership import Membership
-from sgdph_fx.optim.shards import is_sharded, local
+from sgdph_fx.optim.hessian.estimators import GAUSS_NEWTON
+from sgdph_fx.optim.members.membership import Membership
+from sgdph_fx.optim.processes.shards import is_sharded, local
 from sgdph_fx.optim.wording import warn
 
 __all__ = ["Reporting"]

@@ -9,8 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.optimizer import ParamsT
 
-from sgdph_fx.optim.all_reduce import ProcessGroup
-from sgdph_fx.optim.estimators import (
+from sgdph_fx.optim.hessian.estimators import (
     CurvatureName,
     FallbackName,
     NegativeName,
@@ -18,8 +17,9 @@ from sgdph_fx.optim.estimators import (
     RefreshName,
     usual_probe,
 )
-from sgdph_fx.optim.finding import refuse_repeated_draws
-from sgdph_fx.optim.loss_checks import check_loss, refuse_inference_mode
+from sgdph_fx.optim.hessian.finding import refuse_repeated_draws
+from sgdph_fx.optim.hessian.loss_checks import check_loss, refuse_inference_mode
+from sgdph_fx.optim.processes.all_reduce import ProcessGroup
 from sgdph_fx.optim.stepping import Stepping
 from sgdph_fx.optim.variants import VariantName
 

@@ -8,10 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from sgdph_fx.optim.all_reduce import Agreed, agree, is_alone
 from sgdph_fx.optim.device_step import DeviceNumbers, apply_step_where, deciding_device
-from sgdph_fx.optim.estimating import from_gradient
-from sgdph_fx.optim.finding import Finding
 from sgdph_fx.optim.group_step import (
     apply_step,
     init_state,
@@ -20,11 +17,14 @@ from sgdph_fx.optim.group_step import (
     local_estimate,
     update_hessian_average,
 )
-from sgdph_fx.optim.hessian_estimate import HessianEstimate
-from sgdph_fx.optim.loss_checks import graph_errors_explained
+from sgdph_fx.optim.hessian.estimate import HessianEstimate
+from sgdph_fx.optim.hessian.estimating import from_gradient
+from sgdph_fx.optim.hessian.finding import Finding
+from sgdph_fx.optim.hessian.loss_checks import graph_errors_explained
+from sgdph_fx.optim.members.validation import refuse_sparse_gradients
 from sgdph_fx.optim.nonfinite import are_finite, finite_on_device
-from sgdph_fx.optim.shards import local
-from sgdph_fx.optim.validation import refuse_sparse_gradients
+from sgdph_fx.optim.processes.all_reduce import Agreed, agree, is_alone
+from sgdph_fx.optim.processes.shards import local
 
 __all__ = ["Stepping"]
 

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from sgdph_fx.checks import accept
 from sgdph_fx.errors import CheckpointError
 from sgdph_fx.optim import SGDPH
-from sgdph_fx.optim.saved_state import loadable
-from sgdph_fx.optim.serialized import joined, made_of, split
+from sgdph_fx.optim.saving.saved_state import loadable
+from sgdph_fx.optim.saving.serialized import joined, made_of, split
 from sgdph_fx.plan import Plan
 from sgdph_fx.plan.wording import first_few
 from sgdph_fx.report.files import replacing

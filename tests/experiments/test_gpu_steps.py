@@ -16,7 +16,7 @@ from experiments.gpu_visit import captured
 from experiments.gpu_visit.captured import DeviceSchedule, GraphStep, make_step
 from experiments.training.methods import METHODS
 from experiments.training.muon_channelwise import MuonChannelwise
-from sgdph_fx.optim import captured_step
+from sgdph_fx.optim.capture import captured_step
 from tests.optim.captured_loops import OnTape
 from tests.optim.recording import FakeRecorder
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from sgdph_fx.optim.cuda_graphs import Recording
+from sgdph_fx.optim.capture.cuda_graphs import Recording
 
 __all__ = ["FakeRecorder"]
 
@@ -22,7 +22,7 @@ READS = ("_local_scalar_dense", "nonzero", "masked_select", "equal", "unique")
 
 
 class FakeRecorder:
-    """In the place of :class:`sgdph_fx.optim.cuda_graphs.Recorder`."""
+    """In the place of :class:`sgdph_fx.optim.capture.cuda_graphs.Recorder`."""
 
     def __init__(self, device: torch.device) -> None:
         self.warmed = 0

@@ -18,7 +18,7 @@ from torch.nn.parallel import DataParallel
 from sgdph_fx import CapturedStep
 from sgdph_fx.errors import CaptureError, OptimizerError, StaleOptimizerError
 from sgdph_fx.optim import SGDPH
-from sgdph_fx.optim import captured_step as module
+from sgdph_fx.optim.capture import captured_step as module
 from tests.optim.captured_loops import OnTape, noisy_groups, pieces
 from tests.optim.recording import FakeRecorder
 

@@ -14,7 +14,7 @@ from torch.nn.functional import cross_entropy
 
 from sgdph_fx import CapturedStep
 from sgdph_fx.optim import SGDPH
-from sgdph_fx.optim import captured_step as module
+from sgdph_fx.optim.capture import captured_step as module
 from tests.once import Cut
 from tests.optim.captured_loops import (
     LOOPS,

@@ -119,7 +119,7 @@ def captured(forward: Callable[[Any, Tensor], Tensor], **more: Any) -> None:
     model.calls = 0
     optimizer = SGDPH([{"params": list(model.parameters()), "order": 2}], 0.1)
     step = CapturedStep(model, nn.functional.mse_loss, optimizer, **more)
-    with mock.patch("sgdph_fx.optim.captured_step.Recorder", FakeRecorder):
+    with mock.patch("sgdph_fx.optim.capture.captured_step.Recorder", FakeRecorder):
         step._recorder = FakeRecorder(torch.device("cpu"))  # type: ignore[assignment]
         step._uses_graphs = lambda: True  # type: ignore[method-assign]
         for _ in range(4):

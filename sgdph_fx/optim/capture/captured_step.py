@@ -12,11 +12,11 @@ from torch.amp.grad_scaler import GradScaler
 from torch.utils import _pytree as pytree
 
 from sgdph_fx.errors import CaptureError, OptimizerError
-from sgdph_fx.optim.capture_checks import alike, refuse_several_processes, signature
-from sgdph_fx.optim.cuda_graphs import Recorder, Recording
-from sgdph_fx.optim.dry_run import dry_run
-from sgdph_fx.optim.loss_checks import check_loss
-from sgdph_fx.optim.request import HessianRequest
+from sgdph_fx.optim.capture.checks import alike, refuse_several_processes, signature
+from sgdph_fx.optim.capture.cuda_graphs import Recorder, Recording
+from sgdph_fx.optim.capture.dry_run import dry_run
+from sgdph_fx.optim.hessian.loss_checks import check_loss
+from sgdph_fx.optim.hessian.request import HessianRequest
 from sgdph_fx.optim.sgdph import SGDPH
 from sgdph_fx.optim.wording import listed, warn
 

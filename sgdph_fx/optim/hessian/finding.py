@@ -10,14 +10,14 @@ from torch import Tensor, nn
 
 from sgdph_fx.curvature.probes import PROBES
 from sgdph_fx.errors import CaptureError, NoCurvatureError
-from sgdph_fx.optim.estimating import from_loss
-from sgdph_fx.optim.estimators import GRADIENT
 from sgdph_fx.optim.group_step import LACKS_CURVATURE, Group, lacks_curvature
-from sgdph_fx.optim.loss_checks import graph_errors_explained
+from sgdph_fx.optim.hessian.estimating import from_loss
+from sgdph_fx.optim.hessian.estimators import GRADIENT
+from sgdph_fx.optim.hessian.loss_checks import graph_errors_explained
+from sgdph_fx.optim.hessian.request import HessianRequest
+from sgdph_fx.optim.processes.shards import several_sharded
 from sgdph_fx.optim.reporting import Reporting
-from sgdph_fx.optim.request import HessianRequest
 from sgdph_fx.optim.scaling import multipliers
-from sgdph_fx.optim.shards import several_sharded
 
 __all__ = ["Finding", "refuse_repeated_draws"]
 

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from sgdph_fx.errors import OptimizerError
-from sgdph_fx.optim.layout import Layout
-from sgdph_fx.optim.saved_state import ALIKE
+from sgdph_fx.optim.members.layout import Layout
+from sgdph_fx.optim.saving.saved_state import ALIKE
 
 __all__ = ["fold", "groups_to_add", "places_in", "remembered"]
 

@@ -9,10 +9,10 @@ from torch.optim.optimizer import ParamsT
 
 from sgdph_fx.optim.base import OptimizerBase
 from sgdph_fx.optim.hyperparameters import COMMON, check_hyperparameters
-from sgdph_fx.optim.layout import Layout, plain_name
-from sgdph_fx.optim.saved_state import ALIKE
-from sgdph_fx.optim.thaw import fold, groups_to_add, places_in, remembered
-from sgdph_fx.optim.validation import check_group, check_is_group, with_agreeing_names
+from sgdph_fx.optim.members.layout import Layout, plain_name
+from sgdph_fx.optim.members.thaw import fold, groups_to_add, places_in, remembered
+from sgdph_fx.optim.members.validation import check_group, check_is_group, with_agreeing_names
+from sgdph_fx.optim.saving.saved_state import ALIKE
 from sgdph_fx.optim.wording import listed, warn
 
 __all__ = ["Membership"]

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from sgdph_fx.curvature.probes import Probe, generator_at
 from sgdph_fx.curvature.random_signs import sign_key
-from sgdph_fx.optim.estimators import GAUSS_NEWTON
-from sgdph_fx.optim.shards import whole
+from sgdph_fx.optim.hessian.estimators import GAUSS_NEWTON
+from sgdph_fx.optim.processes.shards import whole
 
 __all__ = ["HessianRequest"]
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from sgdph_fx.errors import OptimizerError
-from sgdph_fx.optim.layout import parameter_name
+from sgdph_fx.optim.members.layout import parameter_name
 from sgdph_fx.optim.wording import listed
 
 __all__ = [

@@ -12,8 +12,8 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from sgdph_fx.curvature.autograd_graph import leaves
 from sgdph_fx.curvature.reentrant import reentrant_checkpoints
-from sgdph_fx.optim.layout import Layout
-from sgdph_fx.optim.loss_checks import no_such_parameter
+from sgdph_fx.optim.hessian.loss_checks import no_such_parameter
+from sgdph_fx.optim.members.layout import Layout
 from sgdph_fx.optim.wording import listed, warn
 
 __all__ = ["Unowned"]

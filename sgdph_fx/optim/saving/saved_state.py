@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from sgdph_fx.errors import OptimizerError
-from sgdph_fx.optim.estimators import is_never_negative
 from sgdph_fx.optim.group_step import LACKS_CURVATURE
+from sgdph_fx.optim.hessian.estimators import is_never_negative
 from sgdph_fx.optim.hyperparameters import ABSENT_MEANS, check_hyperparameters
-from sgdph_fx.optim.layout import parameter_name
+from sgdph_fx.optim.members.layout import parameter_name
 from sgdph_fx.optim.nonfinite import COUNTERS
-from sgdph_fx.optim.reordered_state import in_our_order
+from sgdph_fx.optim.saving.reordered_state import in_our_order
 
 __all__ = ["ALIKE", "OF_THIS_PROCESS", "loadable", "sound_parts"]
 

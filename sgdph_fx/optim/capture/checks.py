@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 from sgdph_fx.errors import CaptureError
-from sgdph_fx.optim.all_reduce import is_alone
+from sgdph_fx.optim.processes.all_reduce import is_alone
 from sgdph_fx.optim.sgdph import SGDPH
 
 __all__ = ["alike", "refuse_several_processes", "signature"]

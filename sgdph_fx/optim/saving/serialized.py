@@ -9,7 +9,7 @@ from torch import Tensor
 
 from sgdph_fx.errors import CheckpointError
 from sgdph_fx.optim.hyperparameters import COMMON
-from sgdph_fx.optim.saved_state import OF_THIS_PROCESS, sound_parts
+from sgdph_fx.optim.saving.saved_state import OF_THIS_PROCESS, sound_parts
 from sgdph_fx.optim.sgdph import SGDPH
 
 __all__ = ["joined", "made_of", "split"]

@@ -19,7 +19,7 @@ from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from sgdph_fx.errors import CaptureError
-from sgdph_fx.optim.isolated_forward import isolated_loss
+from sgdph_fx.optim.hessian.isolated_forward import isolated_loss
 
 __all__ = ["dry_run"]
 

@@ -10,7 +10,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from sgdph_fx.errors import NoCurvatureError
-from sgdph_fx.optim.hessian_estimate import HessianEstimate
+from sgdph_fx.optim.hessian.estimate import HessianEstimate
 
 __all__ = ["Agreed", "ProcessGroup", "agree", "is_alone"]
 

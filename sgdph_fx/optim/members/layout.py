@@ -9,8 +9,8 @@ from typing import Any
 
 from torch import Tensor
 
+from sgdph_fx.optim.processes.shards import is_sharded
 from sgdph_fx.optim.schedule import Schedule
-from sgdph_fx.optim.shards import is_sharded
 from sgdph_fx.optim.variants import VARIANTS
 
 __all__ = ["Layout", "parameter_name", "plain_name"]

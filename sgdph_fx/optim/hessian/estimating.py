@@ -15,12 +15,12 @@ from sgdph_fx.curvature.gauss_newton import gauss_newton_diagonal
 from sgdph_fx.curvature.hvp import block_product, product_by_double_backward
 from sgdph_fx.curvature.probes import Probe
 from sgdph_fx.errors import NoCurvatureError
-from sgdph_fx.optim.hessian_estimate import HessianEstimate
-from sgdph_fx.optim.hidden_uses import Written, hidden_use
-from sgdph_fx.optim.isolated_forward import isolated_loss
-from sgdph_fx.optim.loss_checks import check_loss
+from sgdph_fx.optim.hessian.estimate import HessianEstimate
+from sgdph_fx.optim.hessian.hidden_uses import Written, hidden_use
+from sgdph_fx.optim.hessian.isolated_forward import isolated_loss
+from sgdph_fx.optim.hessian.loss_checks import check_loss
+from sgdph_fx.optim.hessian.request import HessianRequest
 from sgdph_fx.optim.nonfinite import Flag
-from sgdph_fx.optim.request import HessianRequest
 
 __all__ = ["from_gradient", "from_loss"]
 

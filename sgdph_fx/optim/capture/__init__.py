@@ -1,0 +1,3 @@
+"""A whole training step as a CUDA graph."""
+
+__all__: list[str] = []

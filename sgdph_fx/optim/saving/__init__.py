@@ -1,0 +1,3 @@
+"""An optimizer's state on its way to a file and back."""
+
+__all__: list[str] = []
