@@ -1,4 +1,4 @@
-"""Triton's kernels, run by its interpreter on a CPU."""
+"""Kernels that a CPU lacks: Triton's, run by its interpreter, and stand-ins for torch's own."""
 
 from __future__ import annotations
 
@@ -31,3 +31,13 @@ def launched(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     monkeypatch.setattr(fused, "_fits", lambda t: type(t) is Tensor and t.dtype is not torch.float64)
     yield names
     assert not fused.failure()
+
+
+@pytest.fixture(scope="module")
+def stand_ins(request: pytest.FixtureRequest) -> Iterator[None]:
+    """The kernels of the module's table ``STAND_INS``, by torch's names of them, run on a CPU."""
+    library = torch.library.Library("aten", "IMPL", "CPU")
+    for name, kernel in request.module.STAND_INS.items():
+        library.impl(name, kernel)
+    yield
+    library._destroy()

@@ -6,7 +6,7 @@ The stand-ins return what torch saves for the backward pass of these operations
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -24,7 +24,7 @@ EVEN = [(2, 2, 4, 4)] * 3
 MASK = (2, 2, 5, 3)
 BIAS = torch.linspace(-2, 2, 60, dtype=torch.float64).view(MASK)
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = pytest.mark.usefixtures("one_thread", "stand_ins")
 
 
 def batch_norm(
@@ -118,15 +118,6 @@ STAND_INS: dict[str, Callable[..., Any]] = {
     "_scaled_dot_product_cudnn_attention": cudnn,
     "_scaled_dot_product_cudnn_attention_backward": cudnn_backward,
 }
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _stand_ins() -> Iterator[None]:
-    library = torch.library.Library("aten", "IMPL", "CPU")
-    for name, kernel in STAND_INS.items():
-        library.impl(name, kernel)
-    yield
-    library._destroy()
 
 
 def norm_by(library: str, training: bool = True) -> Callable[..., Tensor]:

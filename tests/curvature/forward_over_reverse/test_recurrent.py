@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -12,7 +12,7 @@ from torch import Tensor
 from sgdph_fx.curvature.forward_over_reverse import backward_with_product, coverage
 from tests.products import LENGTH, activities, loss_of, product_by_torch
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = pytest.mark.usefixtures("one_thread", "stand_ins")
 
 
 def lstm(gates: Tensor, hidden: Tensor, state: Tensor, *biases: Tensor) -> tuple[Tensor, Tensor]:
@@ -72,15 +72,6 @@ STAND_INS: dict[str, Callable[..., Any]] = {
     "_thnn_fused_gru_cell": _fused_gru,
     "_thnn_fused_gru_cell_backward": _fused_gru_backward,
 }
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _stand_ins() -> Iterator[None]:
-    library = torch.library.Library("aten", "IMPL", "CPU")
-    for name, kernel in STAND_INS.items():
-        library.impl(name, kernel)
-    yield
-    library._destroy()
 
 
 def _call(name: str, outputs: int) -> Callable[..., Tensor]:
