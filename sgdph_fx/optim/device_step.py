@@ -11,9 +11,10 @@ from torch import Tensor
 
 from sgdph_fx.errors import OptimizerError
 from sgdph_fx.optim.group_step import Group, State, partition, rectified
-from sgdph_fx.optim.masked_update import descend_where, sgd_where
+from sgdph_fx.optim.joint_groups import PLAIN, joint, sharing
+from sgdph_fx.optim.masked_update import Decision, descend_where, sgd_where
 from sgdph_fx.optim.schedule import Schedule
-from sgdph_fx.optim.update import Coefficients
+from sgdph_fx.optim.update import Coefficients, Rates
 from sgdph_fx.optim.variants import VARIANTS
 
 __all__ = ["DeviceNumbers", "apply_step_where", "deciding_device"]
@@ -27,18 +28,23 @@ class DeviceNumbers:
         counts: Steps taken, steps skipped and refreshes skipped, int64 ``(3,)``.
         rates: τ and τ_SO of each group, float64 ``(groups, 2)``.
         known: The rates that ``rates`` holds, as the host knows them.
+        yes: True, on the device.
+        no: False, likewise.
     """
 
     counts: Tensor
     rates: Tensor
     known: list[tuple[float | None, float]]
+    yes: Tensor
+    no: Tensor
 
     @classmethod
     def of(cls, groups: Sequence[Group], device: torch.device) -> DeviceNumbers:
         """Those of the groups as they are."""
         counts = torch.zeros(3, dtype=torch.int64, device=device)
         rates = torch.zeros(len(groups), 2, dtype=torch.float64, device=device)
-        made = cls(counts, rates, [(None, float("nan"))] * len(groups))
+        yes = torch.ones((), dtype=torch.bool, device=device)
+        made = cls(counts, rates, [(None, float("nan"))] * len(groups), yes, torch.logical_not(yes))
         for place, key in enumerate(("step", "steps_skipped", "refreshes_skipped")):
             counts[place].fill_(groups[0][key])
         return made
@@ -67,9 +73,8 @@ class DeviceNumbers:
 
     def count(self, allowed: Tensor, refreshed: Tensor | None) -> None:
         """Count one more step, and whether it and its refresh were skipped."""
-        skipped = torch.logical_not(allowed)
-        spoiled = torch.zeros_like(skipped) if refreshed is None else allowed & torch.logical_not(refreshed)
-        self.counts.add_(torch.stack([torch.ones_like(skipped), skipped, spoiled]))
+        spoiled = self.no if refreshed is None else allowed > refreshed
+        self.counts.add_(torch.stack([self.yes, torch.logical_not(allowed), spoiled]))
 
     def write_into(self, groups: Sequence[Group]) -> tuple[int, int]:
         """Bring the groups' counts up to date; the host waits for the device.
@@ -129,24 +134,35 @@ def apply_step_where(
         t: The step, counted from 1; an int, or a tensor of one.
         numbers: The rates on the device; None if the host's are to be used.
     """
-    for number, group in enumerate(groups):
+    decision = Decision.of(allowed)
+    alike = sharing(groups, PLAIN)
+    waiting: dict[int, list[Tensor]] = {}
+    for number, group in joint(groups).items():
         rates = None if numbers is None else numbers.of_group(number)
         newton, plain = partition(group, state, schedule)
-        variant = VARIANTS[group["variant"]]
+        waiting.setdefault(alike[number], []).extend(plain)
         for joined_late, params in newton.items():
             begun: Any = schedule.cycles_begun(t, group["cycle_start"], group["cycles_before"], joined_late)
             # A power of an integer tensor would be in single precision.
             begun = begun.to(torch.float64) if isinstance(begun, Tensor) else begun
-            c = Coefficients.of(group, variant, begun, rates)
-            descend_where(allowed, *_rows(params, state), rectified(params, group, state), c)
-        if not plain:
-            continue
-        if variant.decay_first_order_gradient:
-            params, grads = plain, _gradients(plain)
-            momenta = _momenta(plain, state) if group["momentum"] != 0 else []
-            sgd_where(allowed, params, grads, momenta, group, rates[0] if rates else group["lr"])
-        else:
-            descend_where(allowed, *_rows(plain, state), None, Coefficients.of(group, variant, 1, rates))
+            c = Coefficients.of(group, VARIANTS[group["variant"]], begun, rates)
+            descend_where(decision, *_rows(params, state), rectified(params, group, state), c)
+    for number, plain in waiting.items():
+        rates = None if numbers is None else numbers.of_group(number)
+        if plain:
+            _move_plainly(decision, plain, groups[number], state, rates)
+
+
+def _move_plainly(
+    decision: Decision, plain: list[Tensor], group: Group, state: State, rates: Rates | None
+) -> None:
+    """Move first-order parameters, and second-order ones that take no Newton-type step."""
+    variant = VARIANTS[group["variant"]]
+    if variant.decay_first_order_gradient:
+        momenta = _momenta(plain, state) if group["momentum"] != 0 else []
+        sgd_where(decision, plain, _gradients(plain), momenta, group, rates[0] if rates else group["lr"])
+    else:
+        descend_where(decision, *_rows(plain, state), None, Coefficients.of(group, variant, 1, rates))
 
 
 def _rows(params: list[Tensor], state: State) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:

@@ -1,7 +1,7 @@
 """The arithmetic of one step where only the device knows whether it may be taken: nothing is read by the host.
 
-Every result is chosen by ``torch.where`` or inside torch's fused kernel, so a step that may not be taken leaves each
-number as it was, to the bit.
+A step that may not be taken leaves each number as it was: results are chosen by ``torch.where``, inside torch's fused
+kernel, or multiplied by one and moved by zero.
 """
 
 from __future__ import annotations
@@ -17,34 +17,55 @@ from torch.utils._foreach_utils import _group_tensors_by_device_and_dtype
 
 from sgdph_fx.optim.update import Coefficients, Number
 
-__all__ = ["descend_where", "sgd_where"]
+__all__ = ["Decision", "descend_where", "sgd_where"]
 
 # The fused kernel reads a learning rate on the device in single precision.
 _FUSED = (torch.float32, torch.float16, torch.bfloat16)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Decision:
+    """Whether a step may be taken, one number on the device in each form that kernels ask for.
+
+    Args:
+        allowed: Whether it may be taken, bool.
+        refused: Whether it may not, bool.
+        found_inf: 1 where it may not be taken, else 0; float32, as torch's fused kernels take it.
+    """
+
+    allowed: Tensor
+    refused: Tensor
+    found_inf: Tensor
+
+    @classmethod
+    def of(cls, allowed: Tensor) -> Decision:
+        """Make all forms of one bool on the device."""
+        refused = torch.logical_not(allowed)
+        return cls(allowed, refused, refused.to(torch.float32))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class _Rows:
-    """Parameters of one dtype and device, with what belongs to each."""
+    """Second-order parameters of one dtype and device, with what belongs to each."""
 
     params: list[Tensor]
     grads: list[Tensor]
     momenta: list[Tensor]
-    averages: list[Tensor] | None
+    averages: list[Tensor]
 
 
 def descend_where(
-    allowed: Tensor,
+    decision: Decision,
     params: Sequence[Tensor],
     grads: Sequence[Tensor],
     momenta: Sequence[Tensor],
     averages: Sequence[Tensor] | None,
     c: Coefficients,
 ) -> None:
-    """Move ``params`` in place by (6), D, (7) and line 13 of Algorithm 1, if ``allowed``.
+    """Move ``params`` in place by (6), D, (7) and line 13 of Algorithm 1, if the device allows it.
 
     Args:
-        allowed: One bool on the device.
+        decision: Whether it does.
         params: Tensors of any shapes and dtypes, on that device.
         grads: Their gradients, without graph; left as they are.
         momenta: Their M^G, changed in place; zeros where nothing has been averaged.
@@ -55,51 +76,81 @@ def descend_where(
     batches = _group_tensors_by_device_and_dtype(cast(Any, columns))
     for tensors, _ in batches.values():
         rows = cast(list[list[Tensor]], tensors)
-        _descend(allowed, _Rows(rows[0], rows[1], rows[2], None if averages is None else rows[3]), c)
+        if averages is None:  # weights: long enough each by itself
+            for p, g, m in zip(*rows, strict=True):
+                _descend_plain(decision.allowed, p, g, m, c)
+        else:
+            _descend_newton(decision, _Rows(*_lines(*rows)), c)
 
 
-def _descend(allowed: Tensor, rows: _Rows, c: Coefficients) -> None:
-    if rows.averages is None:  # weights: long enough each by itself
-        for p, g, m in zip(rows.params, rows.grads, rows.momenta, strict=True):
-            moved, momentum = _moved(p, g, m, None, c)
-            p.copy_(torch.where(allowed, moved, p))
-            m.copy_(torch.where(allowed, momentum, m))
-        return
-    # Channel-wise parameters: short, and many, so as one.
-    flat = [_flat(column) for column in (rows.params, rows.grads, rows.momenta, rows.averages)]
-    moved, momentum = _moved(flat[0], flat[1], flat[2], flat[3], c)
-    _write(rows.params, torch.where(allowed, moved, flat[0]))
-    _write(rows.momenta, torch.where(allowed, momentum, flat[2]))
+def _descend_plain(allowed: Tensor, p: Tensor, g: Tensor, m: Tensor, c: Coefficients) -> None:
+    momentum = m * c.keep + (-g if c.maximize else g) * c.take
+    direction = momentum if c.weight_decay == 0 else momentum + p * c.weight_decay
+    p.copy_(torch.where(allowed, p - direction * _like(c.lr, direction), p))
+    m.copy_(torch.where(allowed, momentum, m))
 
 
-def _moved(
-    parameter: Tensor, gradient: Tensor, momentum: Tensor, average: Tensor | None, c: Coefficients
-) -> tuple[Tensor, Tensor]:
-    gradient = -gradient if c.maximize else gradient
-    momentum = momentum * c.keep + gradient * c.take
-    direction = momentum
-    if average is not None:
-        divisor = average + c.damping
-        if isinstance(c.floor, Tensor) or c.floor != 0:
-            divisor = torch.clamp_min(divisor, _like(c.floor, divisor))
-        direction = momentum / divisor * _like(c.scale, divisor)
+def _descend_newton(decision: Decision, rows: _Rows, c: Coefficients) -> None:
+    """Channel-wise parameters are short and many, so each line is one multi-tensor kernel for all.
+
+    Where the step may not be taken, gradients and the rate are zero, and momentum and parameters are kept by a factor
+    of one.
+    """
+    precise = torch.float64 if rows.params[0].dtype == torch.float64 else torch.float32
+    mask = decision.allowed.to(precise)
+    gradients = _masked(decision, rows.grads)
+    torch._foreach_mul_(rows.momenta, torch.rsub(mask, 1, alpha=1 - c.keep))
+    torch._foreach_add_(rows.momenta, gradients, alpha=-c.take if c.maximize else c.take)
+    rate = mask * c.lr
+    moves = _moves(rows, rate, c, precise)
     if c.weight_decay != 0:
-        direction = direction + parameter * c.weight_decay
-    return parameter - direction * _like(c.lr, direction), momentum
+        torch._foreach_mul_(rows.params, torch.rsub(rate, 1, alpha=c.weight_decay).to(precise))
+    torch._foreach_sub_(rows.params, moves)
+
+
+def _moves(rows: _Rows, rate: Tensor, c: Coefficients, precise: torch.dtype) -> list[Tensor]:
+    """τ D of each, without the decay."""
+    divisors = list(torch._foreach_add(rows.averages, c.damping))
+    if c.cap is None:
+        moves = list(torch._foreach_div(rows.momenta, divisors))
+        torch._foreach_mul_(moves, (rate * c.scale).to(precise))
+        return moves
+    torch._foreach_reciprocal_(divisors)
+    torch._foreach_mul_(divisors, (torch.ones_like(rate) * c.scale).to(precise))
+    torch._foreach_clamp_max_(divisors, c.cap)
+    torch._foreach_mul_(divisors, rows.momenta)
+    torch._foreach_mul_(divisors, rate.to(precise))
+    return divisors
+
+
+def _lines(*columns: list[Tensor]) -> list[list[Tensor]]:
+    """The tensors with one dimension each where their memory has no gaps: multi-tensor kernels want equal strides."""
+    lines = [
+        [t.reshape(-1) for t in row] if all(t.is_contiguous() for t in row) else list(row)
+        for row in zip(*columns, strict=True)
+    ]
+    return [list(column) for column in zip(*lines, strict=True)]
+
+
+def _masked(decision: Decision, gradients: list[Tensor]) -> list[Tensor]:
+    """Copies of the gradients, in one memory; zeros where the step may not be taken."""
+    flat = torch.cat([g.reshape(-1) for g in gradients]).masked_fill_(decision.refused, 0)
+    parts = torch.split(flat, [g.numel() for g in gradients])
+    return [part.view(g.shape) for part, g in zip(parts, gradients, strict=True)]
 
 
 def sgd_where(
-    allowed: Tensor,
+    decision: Decision,
     params: list[Tensor],
     grads: list[Tensor],
     momenta: list[Tensor],
     group: dict[str, Any],
     lr: Number,
 ) -> None:
-    """torch's SGD with momentum, if ``allowed``: by its fused kernel where that takes the tensors.
+    """torch's SGD with momentum, if the device allows it: by its fused kernel where that takes the tensors.
 
     Args:
-        allowed: One bool on the device.
+        decision: Whether the device allows it.
         params: Tensors of any shapes and dtypes, on that device.
         grads: Their gradients, without graph.
         momenta: Their momentum buffers, changed in place; zeros at first. Empty where the momentum is 0.
@@ -119,7 +170,7 @@ def sgd_where(
             foreach=False,
             fused=True,
             grad_scale=None,
-            found_inf=torch.logical_not(allowed).to(torch.float32),
+            found_inf=decision.found_inf,
             weight_decay=group["weight_decay"],
             momentum=group["momentum"],
             lr=lr.to(torch.float32) if isinstance(lr, Tensor) else float(lr),
@@ -128,7 +179,7 @@ def sgd_where(
             maximize=group["maximize"],
         )
     for i in others:
-        _sgd_one(allowed, params[i], grads[i], momenta[i] if momenta else None, group, lr)
+        _sgd_one(decision.allowed, params[i], grads[i], momenta[i] if momenta else None, group, lr)
 
 
 def _sgd_one(
@@ -156,12 +207,3 @@ def _is_fusible(p: Tensor, g: Tensor, momentum: Tensor) -> bool:
 def _like(number: Number, tensor: Tensor) -> Number:
     """A number on the device in the precision of what it multiplies."""
     return number.to(tensor.dtype) if isinstance(number, Tensor) else number
-
-
-def _flat(tensors: Sequence[Tensor]) -> Tensor:
-    return torch.cat([t.reshape(-1) for t in tensors])
-
-
-def _write(tensors: Sequence[Tensor], flat: Tensor) -> None:
-    parts = torch.split(flat, [t.numel() for t in tensors])
-    torch._foreach_copy_(list(tensors), [part.view(t.shape) for part, t in zip(parts, tensors, strict=True)])

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sgdph_fx.optim.wording import warn
 
-__all__ = ["COUNTERS", "Flag", "Skipped", "are_finite", "finite_on_device"]
+__all__ = ["COUNTERS", "Flag", "Skipped", "are_finite", "finite_on_device", "is_finite"]
 
 COUNTERS = ("steps_skipped", "refreshes_skipped", "curvature_missed", "products_given_up")
 """Keys of each group, alike in all groups."""
@@ -45,8 +45,15 @@ def are_finite(tensors: Sequence[Tensor]) -> bool:
 
 def finite_on_device(tensors: Sequence[Tensor]) -> Tensor:
     """Whether all numbers are finite, as one bool on the tensors' device; the host does not wait."""
-    largest = torch.nn.utils.get_total_norm(tensors, math.inf)
-    return torch.isfinite(largest)
+    return torch.nn.utils.get_total_norm(tensors, math.inf) < math.inf
+
+
+def is_finite(tensor: Tensor) -> Tensor:
+    """Whether all numbers are finite, as one bool on the tensor's device, by two kernels."""
+    if not tensor.numel():
+        return torch.ones((), dtype=torch.bool, device=tensor.device)
+    finite: Tensor = torch.linalg.vector_norm(tensor, math.inf) < math.inf
+    return finite
 
 
 class Flag:

@@ -7,7 +7,6 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from sgdph_fx.curvature.forward_over_reverse import backward_with_product, product_only
@@ -20,7 +19,7 @@ from sgdph_fx.optim.hessian.hidden_uses import Written, hidden_use
 from sgdph_fx.optim.hessian.isolated_forward import isolated_loss
 from sgdph_fx.optim.hessian.loss_checks import check_loss
 from sgdph_fx.optim.hessian.request import HessianRequest
-from sgdph_fx.optim.nonfinite import Flag
+from sgdph_fx.optim.nonfinite import Flag, is_finite
 
 __all__ = ["from_gradient", "from_loss"]
 
@@ -52,7 +51,7 @@ def from_loss(
     def backward() -> None:
         loss.backward(retain_graph=retain_graph)  # type: ignore[no-untyped-call]
 
-    finite = (Flag(torch.isfinite(loss.detach()).all(), to_host=to_host),)
+    finite = (Flag(is_finite(loss.detach()), to_host=to_host),)
     found = HessianEstimate(() if due is None else due.parameters, finite=finite)
     if due is None or due.probe is None or not any(p.requires_grad for p in due.parameters):
         backward()
