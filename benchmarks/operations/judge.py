@@ -65,6 +65,10 @@ def judge(position: Position) -> Outcome:
         return Outcome("untold", oracle, way)
     off = float((found - expected).norm() / (expected.norm() + 1e-6))
     if off <= TOLERANCE[oracle]:
+        if oracle == "double backward" and (apart := _contradiction(position, v, expected)):
+            return Outcome(
+                "wrong", "finite differences", way, f"so is torch's double backward: off by {apart:.1e}"
+            )
         return Outcome("right", oracle, way)
     if oracle == "double backward" and _as_near(position.loss, v, found, expected):
         return Outcome("right", "both, of a problem too ill-conditioned to tell", way)
@@ -80,6 +84,32 @@ def _as_near(loss: Callable[[Tensor], Tensor], v: Tensor, found: Tensor, torchs:
     first, second = (_differences(loss, v, step) for step in (10 * STEP, STEP))
     spread = (first - second).norm()
     return bool((found - first).norm() <= 3 * (torchs - first).norm() + 2 * spread)
+
+
+def _contradiction(position: Position, v: Tensor, column: Tensor) -> float:
+    """How far finite differences are from torch's double backward, if that is more than they can be wrong by; else 0.
+
+    They tell nothing where the operation rounds, where the loss bends at 0, and where torch's gradient is no slope of
+    the loss to begin with.
+    """
+    try:
+        coarse, fine = _differences(position.loss, v, 10 * STEP), _differences(position.loss, v, STEP)
+        if position.rounds or not _is_smooth(position.loss, v):
+            return 0.0
+    except Exception:  # the loss is not defined beside 0
+        return 0.0
+    spread, off = (coarse - fine).norm(), (column - fine).norm()
+    told = off > 1e-4 * (fine.norm() + 1e-3) + 20 * spread
+    return float(off / (fine.norm() + 1e-6)) if told else 0.0
+
+
+def _is_smooth(loss: Callable[[Tensor], Tensor], v: Tensor) -> bool:
+    """Whether the gradient at 0 is the loss's slope along v, on either side."""
+    zero = torch.zeros(LENGTH, dtype=torch.float64)
+    values = [loss(side * STEP * v).detach() for side in (-1, 0, 1)]
+    slope = _gradient(loss, zero) @ v
+    slopes = torch.stack([values[1] - values[0], values[2] - values[1]]) / STEP
+    return bool(((slopes - slope).abs() <= 1e-3 * (slope.abs() + 1)).all())
 
 
 def _torch_fails_too(loss: Callable[[Tensor], Tensor]) -> bool:

@@ -23,20 +23,23 @@ class Position:
     Args:
         name: ``under`` the operation, its ``gradient`` held in the loss, or ``output 1`` (and so on) used alone.
         loss: p ↦ one real number.
+        rounds: Whether an output is in lower precision than p, so that the loss is a staircase.
     """
 
     name: str
     loss: Callable[[Tensor], Tensor]
+    rounds: bool
 
 
 def positions(operation: Any, sample: Any) -> Iterator[Position]:
     """All positions of an operation on one sample of torch's database."""
     outputs = _outputs(operation, sample, torch.zeros(LENGTH, dtype=torch.float64))
-    yield Position("under", lambda p: _total(_outputs(operation, sample, p)))
+    rounds = any(t.dtype not in (torch.float64, torch.complex128) for t in outputs)
+    yield Position("under", lambda p: _total(_outputs(operation, sample, p)), rounds)
     if any(t.requires_grad for t in _outputs(operation, sample, _leaf())):
-        yield Position("gradient", lambda p: _of_gradient(operation, sample, p))
+        yield Position("gradient", lambda p: _of_gradient(operation, sample, p), rounds)
     for number in range(len(outputs) if len(outputs) > 1 else 0):
-        yield Position(f"output {number}", _one(operation, sample, number))
+        yield Position(f"output {number}", _one(operation, sample, number), rounds)
 
 
 def _one(operation: Any, sample: Any, number: int) -> Callable[[Tensor], Tensor]:

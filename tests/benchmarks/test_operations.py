@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import warnings
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -82,9 +83,9 @@ def test_every_product_of_the_sample_is_right_or_refused_by_name() -> None:
 
 
 def test_the_judge_tells_right_from_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
-    cube = Position("cube", lambda p: ((p + 1) ** 3).sum())
+    cube = Position("cube", lambda p: ((p + 1) ** 3).sum(), rounds=False)
     assert judge(cube).verdict == "right"
-    assert judge(Position("constant", lambda p: p.detach().sum())).verdict == "constant"
+    assert judge(Position("constant", lambda p: p.detach().sum(), rounds=False)).verdict == "constant"
     monkeypatch.setattr("benchmarks.operations.judge.backward_with_product", lambda loss, p, v, on_give_up: v)
     assert judge(cube).verdict == "wrong"
 
@@ -94,6 +95,38 @@ def test_the_judge_tells_right_from_wrong(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr("benchmarks.operations.judge.backward_with_product", failing)
     outcome = judge(cube)
     assert (outcome.verdict, outcome.detail) == ("crashed", "IndexError: of our own")
+
+
+class _HalfSecond(torch.autograd.Function):
+    """x³, whose backward takes one of the two factors of x² for a constant, as torch does with what is saved."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
+        ctx.save_for_backward(x, x.clone())
+        return x**3
+
+    @staticmethod
+    def backward(ctx: Any, g: torch.Tensor) -> Any:
+        x, constant = ctx.saved_tensors
+        return 3 * g * x * constant
+
+
+@pytest.mark.parametrize(
+    ("position", "verdict"),
+    [
+        (Position("half of it", lambda p: _HalfSecond.apply(p + 1).sum(), rounds=False), "wrong"),  # type: ignore[no-untyped-call]
+        (Position("a staircase", lambda p: ((p + 1).half() ** 2).sum().double(), rounds=True), "right"),
+        (Position("a kink", lambda p: ((p + 1) ** 2 * (1 + (p > 0))).sum(), rounds=False), "right"),
+    ],
+    ids=lambda value: getattr(value, "name", value),
+)
+def test_torchs_double_backward_is_believed_only_if_finite_differences_agree(
+    position: Position, verdict: str
+) -> None:
+    """Where they can tell: beside a staircase or a jump they say nothing, and torch's convention counts."""
+    outcome = judge(position)
+    assert outcome.verdict == verdict
+    assert (outcome.oracle == "finite differences") == (verdict == "wrong")
 
 
 def test_the_command_counts_what_came_out(tmp_path: Path) -> None:
