@@ -92,7 +92,7 @@ def test_a_signal_ends_it_with_its_code_and_without_a_traceback(
     process = start(folder, "--output", "out")
     wait_for(folder / "there")
     (os.killpg if to_all else os.kill)(process.pid, number)
-    out, err = process.communicate(timeout=30)
+    out, err = process.communicate(timeout=120)
     assert (process.returncode, out, err.strip()) == (code, "", "")
     assert not (folder / "out").exists()
 
@@ -104,7 +104,7 @@ def test_a_second_ctrl_c_gets_through_code_that_swallowed_the_first(write: Write
         wait_for(folder / name)
         time.sleep(0.6)
         os.killpg(process.pid, signal.SIGINT)
-    assert process.wait(timeout=30) == 130
+    assert process.wait(timeout=120) == 130
 
 
 @pytest.mark.parametrize("after", [0.0, 0.05, 0.3, 1.0])
@@ -116,7 +116,7 @@ def test_ctrl_c_while_torch_is_imported_leaves_no_traceback(after: float, net: P
         time.sleep(0.005)
     time.sleep(after)
     os.killpg(process.pid, signal.SIGINT)
-    err = process.communicate(timeout=30)[1]
+    err = process.communicate(timeout=120)[1]
     # In the end there is an error, as there is no net.py:net.
     assert process.returncode in (130, 3), err
     assert "Traceback" not in err
@@ -127,7 +127,7 @@ def test_a_killed_parent_takes_the_work_along(write: Write, folder: Path) -> Non
     process = start(folder)
     wait_for(folder / "there")
     process.kill()
-    process.communicate(timeout=30)
+    process.communicate(timeout=120)
     for _ in range(100):
         if str(folder) not in processes():
             break
@@ -142,4 +142,4 @@ def test_an_ignored_signal_stays_ignored(write: Write, folder: Path) -> None:
     )  # fmt: skip
     wait_for(folder / "there")
     os.killpg(process.pid, signal.SIGHUP)
-    assert process.wait(timeout=30) == 0
+    assert process.wait(timeout=120) == 0
