@@ -29,13 +29,15 @@ class Net(nn.Module):
 
 net = Net()
 """
-WAIT = "pathlib.Path('there').touch(); time.sleep(60)"
-STUBBORN = """
+# In short naps: a signal that comes just before a call of the system begins is not seen until that call ends.
+NAPS = "[time.sleep(0.1) for _ in range(600)]"
+WAIT = f"pathlib.Path('there').touch(); {NAPS}"
+STUBBORN = f"""
 try:
-    pathlib.Path('there').touch(); time.sleep(60)
+    pathlib.Path('there').touch(); {NAPS}
 except:
     pass
-pathlib.Path('swallowed').touch(); time.sleep(60)
+pathlib.Path('swallowed').touch(); {NAPS}
 """
 PLACES = {"at import": {"before": WAIT, "inside": "pass"}, "in forward": {"before": "", "inside": WAIT}}
 
