@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 # From the ground up: twelve floors, a line for each. A module imports from floors below its own, and from its own room.
 # A room is a folder, or a module that stands by itself.
 FLOORS = (
-    {"errors"},
+    {"errors", "transform.filter_layout"},
     {"rules", "transform.filters"},
     {"transform", "curvature"},
     {"plan", "optim"},
