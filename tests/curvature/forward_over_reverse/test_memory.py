@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -30,4 +31,4 @@ def test_a_tangent_goes_when_the_backward_pass_is_done_with_its_operation() -> N
     assert backward_with_product(loss, p, torch.ones_like(p)) is not None
     # Each tanh kept its result and the tangent of its input; both go together.
     assert len(alive) == depth
-    assert all(before - after >= 2 for before, after in zip(alive[1:], alive[2:], strict=False))
+    assert all(before - after >= 2 for before, after in pairwise(alive[1:]))
