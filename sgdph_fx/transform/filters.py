@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, fx
 from torch.autograd import forward_ad
 
+from sgdph_fx.transform import fused_weight
 from sgdph_fx.transform.filter_layout import (
     Filters,
     broad,
@@ -149,11 +150,14 @@ class Composition(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, direction: Tensor, gain: Tensor, filters: Filters) -> Tensor:
         """γ V / ‖V‖."""
-        norm = positive_norms(direction, filters)
+        made = fused_weight.composed(direction, gain, filters)
+        if made is None:
+            norm = positive_norms(direction, filters)
+            made = along_direction(direction, gain, norm, filters), norm
         ctx.filters = filters
-        ctx.save_for_backward(direction, gain, norm)
+        ctx.save_for_backward(direction, gain, made[1])
         ctx.save_for_forward(direction, gain)
-        return along_direction(direction, gain, norm, filters)
+        return made[0]
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
@@ -180,26 +184,26 @@ def gradients(
         norm: As in :func:`along_direction`.
         filters: How the filters lie in V.
     """
-    if filters.transposed or not _torch_has_one_pass(grad, direction, gain):
+    rows = None if filters.transposed else fused_weight.side_by_side(direction)
+    if rows is None or not _torch_has_one_pass(grad, direction, gain):
         return _gradients(grad, direction, gain, norm, filters)
     one_pass = torch.ops.aten._weight_norm_interface_backward.default
     found: tuple[Tensor, Tensor]
-    if direction.is_contiguous():
-        found = one_pass(grad.contiguous(), direction, gain, norm, 0)
+    if rows is direction:
+        found = one_pass(grad.contiguous(), rows, gain, norm, 0)
         return found
-    found = one_pass(grad.movedim(1, -1).contiguous(), direction.movedim(1, -1), gain, norm, 0)
+    found = one_pass(grad.movedim(1, -1).contiguous(), rows, gain, norm, 0)
     return found[0].movedim(-1, 1), found[1]
 
 
-def _torch_has_one_pass(grad: Tensor, direction: Tensor, gain: Tensor) -> bool:
+def _torch_has_one_pass(*tensors: Tensor) -> bool:
+    _, direction, gain = tensors
     dtype = direction.dtype
     return (
         dtype in (torch.float32, torch.float64)
         and direction.device.type in ("cpu", "cuda")
-        and all(type(t) in (Tensor, torch.nn.Parameter) and t.dtype is dtype for t in (grad, direction, gain))
+        and all(type(t) in (Tensor, torch.nn.Parameter) and t.dtype is dtype for t in tensors)
         and gain.is_contiguous()
-        # With channels last the numbers of a filter lie side by side, too, in another order.
-        and (direction.is_contiguous() or (direction.dim() > 2 and direction.movedim(1, -1).is_contiguous()))
         and not _in_transform()
     )
 
@@ -230,7 +234,8 @@ def decompose(weight: Tensor, filters: Filters) -> tuple[Tensor, Tensor]:
     Returns:
         The direction, which is ``weight`` itself unless a filter is zero, and the gain ``(C_out,)``.
     """
-    gain = norms(weight, filters)
+    gain = fused_weight.norms(weight, filters)
+    gain = norms(weight, filters) if gain is None else gain
     if weight.is_meta or bool((gain != 0).all()):
         return weight, gain
     generator = torch.Generator("cpu").manual_seed(0)

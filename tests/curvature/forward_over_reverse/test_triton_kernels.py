@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from sgdph_fx.curvature.forward_over_reverse import backward_with_product, fused
+from sgdph_fx.curvature.forward_over_reverse import backward_with_product
 from sgdph_fx.curvature.forward_over_reverse.operations import attention
 from sgdph_fx.curvature.forward_over_reverse.operations.attention_scores import Scores
+from sgdph_fx.transform import fused
 from tests.curvature.forward_over_reverse.test_accelerators import (
     GROUPS,
     STAND_INS,

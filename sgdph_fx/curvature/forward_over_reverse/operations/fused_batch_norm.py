@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from sgdph_fx.curvature.forward_over_reverse.fused import is_fusible, launch
+from sgdph_fx.transform.fused import is_fusible, launch
 
 __all__ = ["combine", "is_combinable"]
 

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import Node
 
-from sgdph_fx.curvature.forward_over_reverse.fused import is_fusible, launch
 from sgdph_fx.curvature.forward_over_reverse.operations.scaling import diagonal_jvp
 from sgdph_fx.curvature.forward_over_reverse.rule import NONLINEAR, BackwardNode, Rule, Tensors, saved
+from sgdph_fx.transform.fused import is_fusible, launch
 
 __all__ = ["RULES"]
 

@@ -1,6 +1,6 @@
 """Whether a formula can run as one Triton kernel, and its launch.
 
-On NVIDIA GPUs the kernels of :mod:`.triton_kernels` stand in for chains of torch's calls. If Triton is missing or
+On NVIDIA GPUs kernels stand in for chains of torch's calls, here and in the second derivatives. If Triton is missing or
 cannot compile here, torch's calls take over for good. The results agree up to rounding.
 """
 
@@ -11,12 +11,13 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 __all__ = ["LONGEST_ROW", "failure", "is_fusible", "launch", "launch_on_rows"]
 
 LONGEST_ROW = 2048
 _ROW_TILE = 2048
+_HOMES = {"weight_norm_forward": "sgdph_fx.transform.triton_weight"}
 _failure = ""
 
 
@@ -32,16 +33,16 @@ def is_fusible(*tensors: Tensor | None) -> bool:
 
 
 def _fits(t: Tensor) -> bool:
-    single = t.dtype in (torch.float32, torch.float16, torch.bfloat16)
+    single = t.is_cuda and t.dtype in (torch.float32, torch.float16, torch.bfloat16)
     # A tensor of a subclass, or in a transform of torch.func, has no memory to point at.
-    return single and type(t) is Tensor and t.is_cuda and torch.version.hip is None and t.numel() > 0
+    return single and type(t) in (Tensor, nn.Parameter) and torch.version.hip is None and t.numel() > 0
 
 
 def launch_on_rows(name: str, rows: int, length: int, *arguments: Any, **constants: Any) -> bool:
     """Launch a row kernel.
 
     Args:
-        name: The kernel in :mod:`.triton_kernels`.
+        name: The kernel's.
         rows: How many rows there are.
         length: Numbers in a row, at most :data:`LONGEST_ROW`.
         arguments: Tensors (None where the kernel does not look), then numbers.
@@ -71,7 +72,9 @@ def launch(name: str, blocks: int, arguments: Sequence[Any], constants: dict[str
 
 
 def _launch(name: str, blocks: int, arguments: Sequence[Any], constants: dict[str, Any]) -> None:
-    kernels = importlib.import_module("sgdph_fx.curvature.forward_over_reverse.triton_kernels")
+    kernels = importlib.import_module(
+        _HOMES.get(name, "sgdph_fx.curvature.forward_over_reverse.triton_kernels")
+    )
     kernel: Callable[..., Any] = getattr(kernels, name)[(blocks,)]
     first: Tensor = arguments[0]
     if not first.is_cuda:  # Triton's interpreter, in tests
