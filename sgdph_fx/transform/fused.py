@@ -17,7 +17,11 @@ __all__ = ["LONGEST_ROW", "failure", "is_fusible", "launch", "launch_on_rows"]
 
 LONGEST_ROW = 2048
 _ROW_TILE = 2048
-_HOMES = {"weight_norm_forward": "sgdph_fx.transform.triton_weight"}
+_HOMES = {
+    "batch_norm_backward": "sgdph_fx.curvature.forward_over_reverse.triton_batch_norm",
+    "batch_norm_sums": "sgdph_fx.curvature.forward_over_reverse.triton_batch_norm",
+    "weight_norm_forward": "sgdph_fx.transform.triton_weight",
+}
 _failure = ""
 
 

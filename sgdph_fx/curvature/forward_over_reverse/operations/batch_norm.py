@@ -21,7 +21,10 @@ from torch import Tensor
 from torch.autograd.graph import Node
 
 from sgdph_fx.curvature.forward_over_reverse.operations import frozen_norm
-from sgdph_fx.curvature.forward_over_reverse.operations.fused_batch_norm import combine, is_combinable
+from sgdph_fx.curvature.forward_over_reverse.operations.fused_batch_norm import is_combinable
+from sgdph_fx.curvature.forward_over_reverse.operations.fused_batch_norm import (
+    vjp_tangent as fused_vjp_tangent,
+)
 from sgdph_fx.curvature.forward_over_reverse.operations.standardization import channel_sums, per_channel
 from sgdph_fx.curvature.forward_over_reverse.rule import (
     NONLINEAR,
@@ -117,15 +120,13 @@ def _vjp_tangent(bwd: BackwardNode) -> Tensors:
 
 
 def _fused(bwd: BackwardNode, norm: _Norm) -> Tensor | None:
-    """Compute the tangent by x of a norm that is not due in one pass, after its sums; None where no kernel takes it."""
+    """Compute the tangent by x of a norm that is not due by two kernels; None where none takes it."""
     (g,), (dg,), dx, memo = bwd.g[:1], bwd.dg[:1], bwd.tangents[0], bwd.fwd.memo
     if g is None or dx is None or memo is None or not is_combinable(norm.x, g, dg, dx):
         return None
-    sum_dg, dg_x = (None, None) if dg is None else norm.sums(dg)
-    _, along = channel_sums(g, dx, torch.zeros_like(norm.r), norm.r)
-    channels = (norm.weight, norm.mean, norm.r, sum_dg, dg_x, *_of_gradient(bwd, norm), *memo, along)
+    channels = (norm.weight, norm.mean, norm.r, *_of_gradient(bwd, norm), *memo)
     free = bwd.writable[0] and dg is not None and (dg.dtype, dg.stride()) == (norm.x.dtype, norm.x.stride())
-    return combine(norm.x, (g, dg, dx), channels, norm.count, dg if free else None)
+    return fused_vjp_tangent(norm.x, (g, dg, dx), channels, dg if free else None)
 
 
 @dataclass(frozen=True, slots=True)
