@@ -40,9 +40,12 @@ def stacked(weight: Tensor, filters: Filters) -> Tensor:
 
 def norms(weight: Tensor, filters: Filters) -> Tensor:
     """‖·‖ of each output filter, ``(C_out,)``."""
+    if not filters.transposed:
+        plain: Tensor = torch.linalg.vector_norm(weight, dim=tuple(range(1, weight.dim())))
+        return plain
     v = stacked(weight, filters)
     found: Tensor = torch.linalg.vector_norm(v, dim=_inner_dims(v, filters))
-    return found.reshape(-1) if filters.transposed else found
+    return found.reshape(-1)
 
 
 def positive_norms(weight: Tensor, filters: Filters) -> Tensor:

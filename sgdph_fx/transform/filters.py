@@ -187,25 +187,26 @@ def gradients(
     rows = None if filters.transposed else fused_weight.side_by_side(direction)
     if rows is None or not _torch_has_one_pass(grad, direction, gain):
         return _gradients(grad, direction, gain, norm, filters)
-    one_pass = torch.ops.aten._weight_norm_interface_backward.default
     found: tuple[Tensor, Tensor]
     if rows is direction:
-        found = one_pass(grad.contiguous(), rows, gain, norm, 0)
+        found = _ONE_PASS(grad.contiguous(), rows, gain, norm, 0)
         return found
-    found = one_pass(grad.movedim(1, -1).contiguous(), rows, gain, norm, 0)
+    found = _ONE_PASS(grad.movedim(1, -1).contiguous(), rows, gain, norm, 0)
     return found[0].movedim(-1, 1), found[1]
 
 
 def _torch_has_one_pass(*tensors: Tensor) -> bool:
     _, direction, gain = tensors
     dtype = direction.dtype
-    return (
-        dtype in (torch.float32, torch.float64)
-        and direction.device.type in ("cpu", "cuda")
-        and all(type(t) in (Tensor, torch.nn.Parameter) and t.dtype is dtype for t in tensors)
-        and gain.is_contiguous()
-        and not _in_transform()
-    )
+    for t in tensors:  # plainly, as each backward pass asks for each weight
+        if t.dtype is not dtype or type(t) not in _PLAIN:
+            return False
+    is_known = dtype in (torch.float32, torch.float64) and (direction.is_cpu or direction.is_cuda)
+    return is_known and gain.is_contiguous() and not _in_transform()
+
+
+_PLAIN = (Tensor, torch.nn.Parameter)
+_ONE_PASS = torch.ops.aten._weight_norm_interface_backward.default
 
 
 def _gradients(

@@ -148,11 +148,12 @@ class _Sums:
         precise = torch.promote_types(norm.r.dtype, torch.float32)
         of_g, of_dx = _of_gradient(bwd, norm), bwd.fwd.memo or norm.sums(None)
         sum_g, g_x, sum_dx, dx_x = (t.to(precise) for t in (*of_g, *of_dx))
-        kappa = torch.zeros_like(norm.r)
-        if g is not None and dx is not None:
-            _, along = channel_sums(g, dx, kappa, norm.r)
-            product = (sum_g * sum_dx).addcmul_(g_x, dx_x)
-            kappa = torch.addcmul(along, product, norm.r, value=-1 / norm.count)
+        if g is None or dx is None:
+            kappa = torch.zeros_like(norm.r)
+        else:
+            # Without the mean of ẋ, which would hide the rest where it is large.
+            _, along = channel_sums(g, dx, (sum_dx / norm.count).to(norm.r.dtype), norm.r)
+            kappa = torch.addcmul(along, g_x * dx_x, norm.r, value=-1 / norm.count)
         return cls(*norm.sums(bwd.dg[0]), sum_g, g_x, sum_dx, dx_x, kappa)
 
 
