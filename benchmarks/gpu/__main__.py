@@ -13,7 +13,7 @@ from benchmarks.gpu.loops import LOOPS, LoopKind, is_available
 from benchmarks.gpu.measure import Kernels, measure
 from benchmarks.gpu.results import Result, markdown
 from benchmarks.gpu.workloads import WORKLOADS
-from sgdph_fx.curvature.forward_over_reverse import fused
+from sgdph_fx.transform import fused
 
 __all__ = ["main"]
 

@@ -70,10 +70,37 @@ _CLASSES: dict[tuple[type[nn.Module], tuple[str, ...]], type[nn.Module]] = {}
 
 def _make_class(plain_class: type[nn.Module], names: tuple[str, ...]) -> type[nn.Module]:
     properties = {name: property(_getter(name)) for name in names}
-    body = {"plain_class": plain_class, "__module__": plain_class.__module__, **properties}
+    body: dict[str, Any] = {"plain_class": plain_class, "__module__": plain_class.__module__, **properties}
+    if names == ("weight",):
+        body.update(_direct_forward(plain_class))
     made = type(f"Decoupled{plain_class.__name__}", (Decoupled, plain_class), body)
     refuse_fusing(plain_class, made)
     return made
+
+
+def _direct_forward(plain_class: Any) -> dict[str, Callable[..., Tensor]]:
+    """Find a forward that convolves with γ V / ‖V‖ at once, where the class convolves as torch's does.
+
+    torch's forward reads the weight as anyone may, who could then write into it. That link costs the host more than
+    the computation of the weight.
+    """
+    torchs = next((kind for kind in _CONVOLUTIONS if issubclass(plain_class, kind)), None)
+    if torchs is None:
+        return {}
+    theirs, convolve = torchs.forward, torchs._conv_forward
+    if plain_class.forward is not theirs or plain_class._conv_forward is not convolve:
+        return {}
+
+    def forward(self: Any, input: Tensor) -> Tensor:
+        if plain_class.forward is not theirs or plain_class._conv_forward is not convolve:  # patched since
+            return plain_class.forward(self, input)  # type: ignore[no-any-return]
+        weight = compose(self.direction, self.gain, self._filters["weight"])
+        return self._conv_forward(input, weight, self.bias)  # type: ignore[no-any-return]
+
+    return {"forward": forward}
+
+
+_CONVOLUTIONS: tuple[Any, ...] = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
 def _getter(name: str) -> Callable[[Any], Tensor]:

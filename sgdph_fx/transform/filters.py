@@ -12,22 +12,34 @@ zeros keeps output 0, has finite gradients and can leave zero.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
 from torch import Tensor, fx
+from torch.autograd import forward_ad
 
-__all__ = ["Composition", "Filters", "compose", "decompose", "decoupled_names", "dotted", "filter_numbers"]
+from sgdph_fx.transform import fused_weight
+from sgdph_fx.transform.filter_layout import (
+    Filters,
+    broad,
+    dots,
+    filter_numbers,
+    norms,
+    positive_norms,
+    stacked,
+)
 
-
-@dataclass(frozen=True, slots=True)
-class Filters:
-    """How the output filters lie in a weight: along dimension 0, or 1 in each group if ``transposed``."""
-
-    transposed: bool = False
-    groups: int = 1
+__all__ = [
+    "Composition",
+    "Filters",
+    "along_direction",
+    "compose",
+    "decompose",
+    "decoupled_names",
+    "dotted",
+    "filter_numbers",
+    "gradients",
+]
 
 
 def dotted(path: str, leaf: str) -> str:
@@ -65,12 +77,29 @@ def compose(direction: Tensor, gain: Tensor, filters: Filters) -> Tensor:
         return cast(Tensor, node)
     # A compiler fuses what autograd would, and a traced file can hold no Python function.
     if torch.compiler.is_compiling() or torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
-        return _composed(direction, gain, filters)
-    weight: Tensor = Composition.apply(direction, gain, filters)
+        return along_direction(direction, gain, positive_norms(direction, filters), filters)
+    function = TransformedComposition if _in_transform() else Composition
+    weight: Tensor = function.apply(direction, gain, filters)
     return weight
 
 
-class Composition(torch.autograd.Function):
+def along_direction(direction: Tensor, length: Tensor, norm: Tensor, filters: Filters) -> Tensor:
+    """Scale each filter of V to a length: ℓ V / ‖V‖.
+
+    Args:
+        direction: V.
+        length: ℓ, ``(C_out,)``.
+        norm: ‖V‖ of each filter, and 1 for one of zeros, as :class:`Composition` saves it, ``(C_out,)``.
+        filters: How the filters lie in V.
+    """
+    scale = length / norm
+    if not filters.transposed:
+        return direction * broad(scale, direction, filters)
+    v = stacked(direction, filters)
+    return (v * broad(scale, v, filters)).view(direction.shape)
+
+
+class TransformedComposition(torch.autograd.Function):
     r"""γ V / ‖V‖, with a backward of a third of the passes over V that autograd would make of it, or of one.
 
     With the gradient G by the weight and :math:`\langle\cdot,\cdot\rangle` over a filter,
@@ -78,6 +107,8 @@ class Composition(torch.autograd.Function):
     .. math:: \partial_\gamma = \langle G, V \rangle / \lVert V \rVert , \qquad
               \partial_V = \frac{\gamma}{\lVert V \rVert}
               \Bigl( G - \frac{\langle G, V \rangle}{\lVert V \rVert^2} V \Bigr) .
+
+    This form is for the transforms of ``torch.func``, which need a context apart from the computation.
     """
 
     generate_vmap_rule = True
@@ -85,7 +116,7 @@ class Composition(torch.autograd.Function):
     @staticmethod
     def forward(direction: Tensor, gain: Tensor, filters: Filters) -> Tensor:
         """γ V / ‖V‖."""
-        return _composed(direction, gain, filters)
+        return along_direction(direction, gain, positive_norms(direction, filters), filters)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Filters], output: Tensor) -> None:
@@ -97,44 +128,101 @@ class Composition(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
         """By V and γ; itself differentiable."""
-        direction, gain = ctx.saved_tensors
-        norm = _positive_norms(direction, ctx.filters)
-        if not ctx.filters.transposed and _torch_has_one_pass(direction, gain, grad):
-            one_pass = torch.ops.aten._weight_norm_interface_backward.default
-            by_direction, by_gain = one_pass(grad, direction, gain.view_as(norm), norm, 0)
-            return by_direction, by_gain.view_as(gain), None
-        v, g = _stacked(direction, ctx.filters), _stacked(grad, ctx.filters)
-        by_gain = _dots(g, v, ctx.filters) / norm
-        # In place once the memory is our own: to touch fresh memory takes longer than the arithmetic.
-        by_direction = torch.addcmul(g, v, by_gain / -norm).mul_(gain.view_as(norm) / norm)
-        return by_direction.view_as(direction), by_gain.reshape(gain.shape), None
+        direction, gain, *_ = ctx.saved_tensors
+        return *_gradients(grad, direction, gain, positive_norms(direction, ctx.filters), ctx.filters), None
 
     @staticmethod
     def jvp(ctx: Any, tangent: Tensor, by_gain: Tensor, _: None) -> Tensor:
         """Along V̇ and γ̇."""
-        direction, gain = ctx.saved_tensors
-        v, dv = _stacked(direction, ctx.filters), _stacked(tangent, ctx.filters)
-        norm = _positive_norms(direction, ctx.filters)
+        direction, gain, *_ = ctx.saved_tensors
+        v, dv = stacked(direction, ctx.filters), stacked(tangent, ctx.filters)
+        norm, length, turn = (
+            broad(t, v, ctx.filters) for t in (positive_norms(direction, ctx.filters), gain, by_gain)
+        )
         unit = v / norm
-        turned = (dv - unit * _dots(dv, unit, ctx.filters)) / norm
-        pushed: Tensor = gain.view_as(norm) * turned + by_gain.view_as(norm) * unit
-        return pushed.view_as(direction)
+        along = broad(dots(dv, unit, ctx.filters), v, ctx.filters)
+        return (length * ((dv - unit * along) / norm) + turn * unit).view_as(direction)
 
 
-def _torch_has_one_pass(direction: Tensor, *others: Tensor) -> bool:
-    """Whether the kernel behind torch's weight norm, which cannot be differentiated, takes these tensors."""
-    return (
-        not torch.is_grad_enabled()
-        and direction.device.type in ("cpu", "cuda")
-        and direction.dtype in (torch.float32, torch.float64)
-        and all(t.dtype == direction.dtype for t in others)
-        and all(type(t) in (Tensor, torch.nn.Parameter) and t.is_contiguous() for t in (direction, *others))
-    )
+class Composition(torch.autograd.Function):
+    """The same outside of these transforms, where it costs the host a third: the backward keeps ‖V‖, too."""
+
+    @staticmethod
+    def forward(ctx: Any, direction: Tensor, gain: Tensor, filters: Filters) -> Tensor:
+        """γ V / ‖V‖."""
+        made = fused_weight.composed(direction, gain, filters)
+        if made is None:
+            norm = positive_norms(direction, filters)
+            made = along_direction(direction, gain, norm, filters), norm
+        ctx.filters = filters
+        ctx.save_for_backward(direction, gain, made[1])
+        ctx.save_for_forward(direction, gain)
+        return made[0]
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
+        """By V and γ; itself differentiable."""
+        if torch.is_grad_enabled() or forward_ad._current_level >= 0:  # ‖V‖ is differentiated as well
+            return TransformedComposition.backward(ctx, grad)
+        direction, gain, norm = ctx.saved_tensors
+        return *gradients(grad, direction, gain, norm, ctx.filters), None
+
+    jvp = TransformedComposition.jvp
 
 
-def _composed(direction: Tensor, gain: Tensor, filters: Filters) -> Tensor:
-    norm = _positive_norms(direction, filters)
-    return (_stacked(direction, filters) * (gain.view_as(norm) / norm)).view_as(direction)
+def gradients(
+    grad: Tensor, direction: Tensor, gain: Tensor, norm: Tensor, filters: Filters
+) -> tuple[Tensor, Tensor]:
+    """Compute the gradients by V and γ, by the kernel behind torch's weight norm where it takes these tensors.
+
+    That kernel cannot be differentiated.
+
+    Args:
+        grad: G, of the shape of V.
+        direction: V.
+        gain: γ, ``(C_out,)``.
+        norm: As in :func:`along_direction`.
+        filters: How the filters lie in V.
+    """
+    rows = None if filters.transposed else fused_weight.side_by_side(direction)
+    if rows is None or not _torch_has_one_pass(grad, direction, gain):
+        return _gradients(grad, direction, gain, norm, filters)
+    found: tuple[Tensor, Tensor]
+    if rows is direction:
+        found = _ONE_PASS(grad.contiguous(), rows, gain, norm, 0)
+        return found
+    found = _ONE_PASS(grad.movedim(1, -1).contiguous(), rows, gain, norm, 0)
+    return found[0].movedim(-1, 1), found[1]
+
+
+def _torch_has_one_pass(*tensors: Tensor) -> bool:
+    _, direction, gain = tensors
+    dtype = direction.dtype
+    for t in tensors:  # plainly, as each backward pass asks for each weight
+        if t.dtype is not dtype or type(t) not in _PLAIN:
+            return False
+    is_known = dtype in (torch.float32, torch.float64) and (direction.is_cpu or direction.is_cuda)
+    return is_known and gain.is_contiguous() and not _in_transform()
+
+
+_PLAIN = (Tensor, torch.nn.Parameter)
+_ONE_PASS = torch.ops.aten._weight_norm_interface_backward.default
+
+
+def _gradients(
+    grad: Tensor, direction: Tensor, gain: Tensor, norm: Tensor, filters: Filters
+) -> tuple[Tensor, Tensor]:
+    v, g = stacked(direction, filters), stacked(grad, filters)
+    by_gain = dots(g, v, filters) / norm
+    # In place once the memory is our own: to touch fresh memory takes longer than the arithmetic.
+    by_direction = torch.addcmul(g, v, broad(by_gain / -norm, v, filters))
+    by_direction.mul_(broad(gain / norm, v, filters))
+    return by_direction.view_as(direction), by_gain
+
+
+def _in_transform() -> bool:
+    """Whether a transform of ``torch.func`` is at work."""
+    return torch._C._functorch.maybe_current_level() is not None
 
 
 @torch.no_grad()
@@ -147,56 +235,13 @@ def decompose(weight: Tensor, filters: Filters) -> tuple[Tensor, Tensor]:
     Returns:
         The direction, which is ``weight`` itself unless a filter is zero, and the gain ``(C_out,)``.
     """
-    norm = _norms(weight, filters)
-    gain = norm.flatten().clone()
-    if weight.is_meta or bool((norm != 0).all()):
+    gain = fused_weight.norms(weight, filters)
+    gain = norms(weight, filters) if gain is None else gain
+    if weight.is_meta or bool((gain != 0).all()):
         return weight, gain
     generator = torch.Generator("cpu").manual_seed(0)
-    filler = torch.randn(weight.shape, generator=generator, dtype=torch.float64, device="cpu")
-    filler = (_stacked(filler, filters) / _norms(filler, filters)).to(weight)
-    return torch.where(norm == 0, filler, _stacked(weight, filters)).view_as(weight), gain
-
-
-def filter_numbers(shape: Sequence[int], filters: Filters) -> Tensor:
-    """The output filter that each number of a weight of ``shape`` belongs to, as integers of that shape.
-
-    >>> filter_numbers((2, 2, 1), Filters(transposed=True, groups=2)).flatten().tolist()
-    [0, 1, 2, 3]
-    """
-    places = _stacked(torch.empty(tuple(shape), device="meta"), filters)
-    own = [places.shape[d] if d in _own_dims(filters) else 1 for d in range(places.dim())]
-    count = torch.Size(own).numel()
-    return torch.arange(count, device="cpu").view(own).expand(places.shape).reshape(tuple(shape))
-
-
-def _stacked(weight: Tensor, filters: Filters) -> Tensor:
-    """A view in which an output filter is one index of dimension 0, or of (0, 2) if transposed."""
-    if not filters.transposed:
-        return weight
-    return weight.view(filters.groups, weight.shape[0] // filters.groups, *weight.shape[1:])
-
-
-def _norms(weight: Tensor, filters: Filters) -> Tensor:
-    """‖·‖ of each output filter, shaped to be multiplied with :func:`_stacked`."""
-    stacked = _stacked(weight, filters)
-    norms: Tensor = torch.linalg.vector_norm(stacked, dim=_inner_dims(stacked, filters), keepdim=True)
-    return norms
-
-
-def _positive_norms(weight: Tensor, filters: Filters) -> Tensor:
-    """The same, and 1 for a filter of zeros."""
-    norms = _norms(weight, filters)
-    return norms.masked_fill(norms == 0, 1)
-
-
-def _dots(a: Tensor, b: Tensor, filters: Filters) -> Tensor:
-    """⟨a, b⟩ of each output filter, of two that are stacked, shaped as the norms are."""
-    return (a * b).sum(_inner_dims(a, filters), keepdim=True)
-
-
-def _inner_dims(stacked: Tensor, filters: Filters) -> list[int]:
-    return [d for d in range(stacked.dim()) if d not in _own_dims(filters)]
-
-
-def _own_dims(filters: Filters) -> tuple[int, ...]:
-    return (0, 2) if filters.transposed else (0,)
+    noise = torch.randn(weight.shape, generator=generator, dtype=torch.float64, device="cpu")
+    lengths = norms(noise, filters)
+    filler = along_direction(noise, torch.ones_like(lengths), lengths, filters).to(weight)
+    v = stacked(weight, filters)
+    return torch.where(broad(gain == 0, v, filters), stacked(filler, filters), v).view_as(weight), gain

@@ -170,6 +170,28 @@ def test_a_norm_cap_in_the_forward_holds_in_training() -> None:
     assert max(longest) <= 0.5 + 1e-6
 
 
+def test_torchs_convolution_computes_with_the_weight_and_hands_no_link_on(monkeypatch: Any) -> None:
+    """What nobody can write into is a plain tensor; a convolution that is patched later still runs."""
+    seen: list[type] = []
+
+    def convolve(input: Tensor, weight: Tensor, *rest: Any) -> Tensor:
+        seen.append(type(weight))
+        return conv2d(input, weight, *rest)
+
+    conv2d = F.conv2d
+    monkeypatch.setattr(F, "conv2d", convolve)
+    model = prepare(nn.Conv2d(4, 6, 3).double()).model
+    expected = conv2d(X, model.weight.detach(), model.bias)
+    seen.clear()
+    assert torch.equal(model(X), expected)
+    assert seen == [Tensor]
+    monkeypatch.setattr(
+        nn.Conv2d, "forward", lambda self, input: self._conv_forward(-input, self.weight, None)
+    )
+    torch.testing.assert_close(model(X), conv2d(-X, model.weight.detach()))
+    assert seen == [Tensor, ComputedWeight]
+
+
 def test_an_average_of_weights_is_swapped_in_and_out() -> None:
     model = prepare(nn.Conv2d(4, 6, 3).double()).model
     average = {name: p.detach() * 0.5 for name, p in model.named_parameters()}

@@ -96,8 +96,10 @@ def _product(
         # What the parameter is inside of may hide it from autograd until the pass that writes gradients.
         backward()
         return column
+    depends = bool(forward_nodes) or loss is parameter
     with BackwardHooks(forward_nodes) as hooks:
+        forward_nodes.clear()  # each is to go, with its tangents, when the backward pass is done with it
         backward()
-    if not forward_nodes and loss is not parameter:
+    if not depends:
         return None
     return hooks.column(source(parameter), like=parameter)

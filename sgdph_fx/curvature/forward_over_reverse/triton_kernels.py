@@ -14,7 +14,6 @@ import triton.language as tl
 __all__ = [
     "attention_backward",
     "attention_forward",
-    "batch_norm_backward",
     "gelu_backward",
     "layer_norm_backward",
     "layer_norm_forward",
@@ -176,53 +175,3 @@ def layer_norm_backward(
     u = _project(u - turn * h - scale * b * d, unit, inside, length, CENTRED)
     u = scale * (u - kappa * unit)
     tl.store(out + row[:, None] * length + col[None, :], u.to(out.dtype.element_ty), mask=inside)
-
-
-@_jit
-def batch_norm_backward(
-    x, g, dg, dx, out, weight, mean, r, sum_dg, sum_dg_x, sum_g, sum_g_x, sum_dx, sum_dx_x, sum_g_dx,
-    rows, length, channels, col_blocks, share,
-    CHANNELS_LAST: tl.constexpr, HAS_WEIGHT: tl.constexpr, HAS_DG: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr,
-):  # fmt: skip
-    """Write the tangent of γ r P(g), as batch_norm.py has it, given the sums over each channel."""
-    block = tl.program_id(0).to(tl.int64)
-    row = (block // col_blocks) * ROWS + tl.arange(0, ROWS)
-    col = (block % col_blocks) * COLS + tl.arange(0, COLS)
-    inside = (row < rows)[:, None] & (col < length)[None, :]
-    at = row[:, None] * length + col[None, :]
-    if CHANNELS_LAST:
-        channel, known = col, col < length
-    else:
-        channel, known = row % channels, row < rows
-    scale = tl.load(r + channel, mask=known, other=0.0).to(tl.float32)
-    middle = tl.load(mean + channel, mask=known, other=0.0).to(tl.float32)
-    g_sum = tl.load(sum_g + channel, mask=known, other=0.0).to(tl.float32)
-    g_x = tl.load(sum_g_x + channel, mask=known, other=0.0).to(tl.float32)
-    dx_sum = tl.load(sum_dx + channel, mask=known, other=0.0).to(tl.float32)
-    dx_x = tl.load(sum_dx_x + channel, mask=known, other=0.0).to(tl.float32)
-    along = tl.load(sum_g_dx + channel, mask=known, other=0.0).to(tl.float32)
-    by_dg = scale
-    if HAS_WEIGHT:
-        by_dg = by_dg * tl.load(weight + channel, mask=known, other=0.0).to(tl.float32)
-    kappa = along - (g_sum * dx_sum + g_x * dx_x) * scale * share
-    by_g = -share * by_dg * scale * dx_x
-    by_dx = -share * by_dg * scale * g_x
-    by_x = by_dg * kappa + by_g * g_x + by_dx * dx_x
-    offset = by_g * g_sum + by_dx * dx_sum
-    if HAS_DG:
-        by_x += by_dg * tl.load(sum_dg_x + channel, mask=known, other=0.0).to(tl.float32)
-        offset += by_dg * tl.load(sum_dg + channel, mask=known, other=0.0).to(tl.float32)
-    by_x = -share * scale * by_x
-    offset = -share * offset
-    if CHANNELS_LAST:
-        by_dg, by_g, by_dx = by_dg[None, :], by_g[None, :], by_dx[None, :]
-        by_x, offset, middle = by_x[None, :], offset[None, :], middle[None, :]
-    else:
-        by_dg, by_g, by_dx = by_dg[:, None], by_g[:, None], by_dx[:, None]
-        by_x, offset, middle = by_x[:, None], offset[:, None], middle[:, None]
-    found = offset + by_x * (tl.load(x + at, mask=inside, other=0.0).to(tl.float32) - middle)
-    found += by_g * tl.load(g + at, mask=inside, other=0.0).to(tl.float32)
-    found += by_dx * tl.load(dx + at, mask=inside, other=0.0).to(tl.float32)
-    if HAS_DG:
-        found += by_dg * tl.load(dg + at, mask=inside, other=0.0).to(tl.float32)
-    tl.store(out + at, found.to(out.dtype.element_ty), mask=inside)

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from sgdph_fx.curvature.forward_over_reverse.fallback import apply, torch_jvp, torch_vjp_tangent
+from sgdph_fx.curvature.forward_over_reverse.fallback import torch_jvp, torch_vjp_tangent
 from sgdph_fx.curvature.forward_over_reverse.rule import NONLINEAR, BackwardNode, ForwardNode, Rule, Tensors
-from sgdph_fx.transform.filters import compose
+from sgdph_fx.transform.filters import along_direction, gradients
 
 __all__ = ["RULE"]
 
@@ -19,15 +19,20 @@ def _jvp(fwd: ForwardNode) -> Tensors:
     if by_direction is not None or by_gain is None:
         return torch_jvp(fwd)
     node: Any = fwd.node
-    direction, _ = node.saved_tensors
-    return [compose(direction, by_gain, node.filters)]
+    direction, _, norm = node.saved_tensors
+    return [along_direction(direction, by_gain, norm, node.filters)]
 
 
 def _vjp_tangent(bwd: BackwardNode) -> Tensors:
     by_direction, _ = bwd.active
     if by_direction:
         return torch_vjp_tangent(bwd)
-    return [None, None if bwd.dg[0] is None else apply(bwd.node, bwd.dg)[1]]
+    node: Any = bwd.node
+    dg = bwd.dg[0]
+    if dg is None:
+        return [None, None]
+    direction, gain, norm = node.saved_tensors
+    return [None, gradients(dg, direction, gain, norm, node.filters)[1]]
 
 
 RULE = Rule(_jvp, _vjp_tangent, NONLINEAR)

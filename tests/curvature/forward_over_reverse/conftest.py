@@ -2,35 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 
-from sgdph_fx.curvature.forward_over_reverse import fused
+from tests.kernels import launched
 
-
-@pytest.fixture
-def launched(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
-    """Kernels take tensors of a CPU; their names, in the order in which they were launched."""
-    assert os.environ.get("TRITON_INTERPRET") == "1", (
-        "on a machine with a GPU run these with TRITON_INTERPRET=1"
-    )
-    names: list[str] = []
-    launch = fused._launch
-
-    def noted(name: str, *rest: Any) -> None:
-        launch(name, *rest)
-        names.append(name)
-
-    monkeypatch.setattr(fused, "_launch", noted)
-    monkeypatch.setattr(fused, "_failure", "")
-    monkeypatch.setattr(fused, "_fits", lambda t: type(t) is Tensor and t.dtype is not torch.float64)
-    yield names
-    assert not fused.failure()
+__all__ = ["launched"]
 
 
 @pytest.fixture(scope="module")

@@ -107,3 +107,20 @@ def test_autocast_around_the_product_changes_nothing() -> None:
     assert plain is not None
     assert found is not None
     assert torch.equal(found, plain)
+
+
+def test_batch_norm_bears_a_tangent_with_a_large_mean() -> None:
+    """What all of a channel share has no influence, and must not drown the rest."""
+    torch.manual_seed(0)
+    x, turn, weights = torch.randn(3, 8, 4, 6, 6, dtype=torch.float64).unbind()
+
+    def product(dtype: torch.dtype) -> Tensor:
+        p = torch.zeros(1, dtype=dtype, requires_grad=True)
+        y = torch.nn.functional.batch_norm(
+            x.to(dtype) + p * (turn + 1000).to(dtype), None, None, training=True
+        )
+        found = backward_with_product((y * weights.to(dtype)).sin().sum(), p, torch.ones_like(p))
+        assert found is not None
+        return found.double()
+
+    torch.testing.assert_close(product(SINGLE), product(torch.float64), rtol=0.02, atol=0)

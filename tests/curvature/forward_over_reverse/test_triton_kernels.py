@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from sgdph_fx.curvature.forward_over_reverse import backward_with_product, fused
-from sgdph_fx.curvature.forward_over_reverse.operations import attention
+from sgdph_fx.curvature.forward_over_reverse import backward_with_product
+from sgdph_fx.curvature.forward_over_reverse.operations import attention_products
 from sgdph_fx.curvature.forward_over_reverse.operations.attention_scores import Scores
+from sgdph_fx.transform import fused
 from tests.curvature.forward_over_reverse.test_accelerators import (
     GROUPS,
     STAND_INS,
@@ -112,7 +113,7 @@ def test_attention_of_odd_lengths(
     active: tuple[bool, ...],
     multiple: int,
 ) -> None:
-    monkeypatch.setattr(attention, "_length_multiple", lambda t: multiple)
+    monkeypatch.setattr(attention_products, "_length_multiple", lambda t: multiple)
     there, here, shapes = HOW[name]
     torch.manual_seed(0)
     p, v = torch.randn(2, LENGTH, dtype=torch.float64).unbind()

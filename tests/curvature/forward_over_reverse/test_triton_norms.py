@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sgdph_fx.curvature.forward_over_reverse import backward_with_product
-from sgdph_fx.curvature.forward_over_reverse.operations import fused_layer_norm
+from sgdph_fx.curvature.forward_over_reverse.operations import fused_batch_norm, fused_layer_norm
 from sgdph_fx.curvature.forward_over_reverse.operations.standardization import Rows
 from tests.products import LENGTH, loss_of, product_by_torch
 
@@ -69,8 +69,11 @@ BATCH_NORMS: dict[str, Any] = {
 }
 
 
+@pytest.mark.parametrize("tile", [1024, 32])
 @pytest.mark.parametrize("name", BATCH_NORMS)
-def test_batch_norm(launched: list[str], name: str) -> None:
+def test_batch_norm(launched: list[str], monkeypatch: pytest.MonkeyPatch, name: str, tile: int) -> None:
+    """With small tiles the sums of a channel are made in parts."""
+    monkeypatch.setattr(fused_batch_norm, "_TILE_OF_SUMS", tile)
     norm, shapes = BATCH_NORMS[name]
     torch.manual_seed(0)
     p, v = torch.randn(2, LENGTH, dtype=torch.float64).unbind()
@@ -87,7 +90,7 @@ def test_batch_norm(launched: list[str], name: str) -> None:
     q = p.clone().requires_grad_()
     found = backward_with_product(loss_of(q, (lambda x: two(x, torch.float32), shapes[:1]), (True,)), q, v)
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4 * expected.abs().max().item())
-    assert launched == ["batch_norm_backward"] * 2
+    assert launched == ["batch_norm_sums", "batch_norm_backward"] * 2
 
 
 def test_rms_norm(launched: list[str]) -> None:

@@ -14,13 +14,19 @@ Scores are in single precision at least; what multiplies Q, K, V and their likes
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.autograd.graph import Node
 
+from sgdph_fx.curvature.forward_over_reverse.operations.attention_products import (
+    precise,
+    row_dots,
+    scores_of,
+    spread,
+)
 from sgdph_fx.curvature.forward_over_reverse.operations.attention_scores import Scores
 from sgdph_fx.curvature.forward_over_reverse.operations.matmul import sum_of_products, transposed
 from sgdph_fx.curvature.forward_over_reverse.rule import (
@@ -47,12 +53,13 @@ _MASKS: Mapping[str, str | None] = {
 
 @dataclass(frozen=True, slots=True)
 class _Attention:
-    """One application: n batches of h heads, Q ``(n h, L, E)``, K and V spread to as many heads, and the scale.
+    """One application, or a part of its batches: n of h heads, Q ``(n h, L, E)``, K and V spread to as many heads.
 
     L and S may be padded with zeros, which add nothing to any product.
     """
 
     node: Node
+    part: slice
     n: int
     h: int
     q: Tensor
@@ -61,38 +68,39 @@ class _Attention:
     scale: float
 
     @classmethod
-    def of(cls, node: Node) -> _Attention:
-        query = saved(node, "query")
+    def of(cls, node: Node, part: slice) -> _Attention:
+        query, key, value = (saved(node, name)[part] for name in ("query", "key", "value"))
         n, h = query.shape[:2]
-        q, k, v = (_spread(saved(node, name), h) for name in ("query", "key", "value"))
         given = saved(node, "scale")
-        scale = 1 / math.sqrt(q.shape[-1]) if given is None else given
-        return cls(node, n, h, q * scale, k, v, scale)
+        scale = 1 / math.sqrt(query.shape[-1]) if given is None else given
+        return cls(node, part, n, h, spread(query, h) * scale, spread(key, h), spread(value, h), scale)
 
     def scores(self, dq: Tensor | None, dk: Tensor | None, dmask: Tensor | None) -> Scores:
         """Compute S and Ṡ, ``(n h, L, S)``."""
-        s = _scores((self.q, self.k))
+        s = scores_of((self.q, self.k))
         assert s is not None
         name = _MASKS[type(self.node).__name__]
         mask = None if name is None else saved(self.node, name)
+        if mask is not None and mask.dim() == 4 and mask.shape[0] > 1:
+            mask = mask[self.part]
         queries, keys = (saved(self.node, side).shape[2] for side in ("query", "key"))
         causal = bool(saved(self.node, "is_causal"))
         return Scores(s, self._ds(dq, dk, dmask), mask, self.h, queries, keys, causal)
 
     def _ds(self, dq: Tensor | None, dk: Tensor | None, dmask: Tensor | None) -> Tensor | None:
-        ds = _scores((dq, self.k), (self.q, dk))
+        ds = scores_of((dq, self.k), (self.q, dk))
         if dmask is None:
             return ds
         if ds is None:
             shape = (self.n * self.h, self.q.shape[1], self.k.shape[1])
-            ds = dmask.new_zeros(shape, dtype=_precise(dmask.dtype))
+            ds = dmask.new_zeros(shape, dtype=precise(dmask.dtype))
         queries, keys = dmask.shape[2:]
         self.by_head(ds)[:, :, :queries, :keys].add_(dmask)
         return ds
 
     def scores_are_small(self) -> bool:
         """Whether P and Ṡ take no more memory than Q, K, V and O, which autograd keeps."""
-        scores = 2 * self.q.shape[1] * self.k.shape[1] * _precise(self.q.dtype).itemsize
+        scores = 2 * self.q.shape[1] * self.k.shape[1] * precise(self.q.dtype).itemsize
         return scores <= sum(t[0].numel() * t.element_size() for t in (self.q, self.k, self.v, self.q))
 
     def by_head(self, t: Tensor) -> Tensor:
@@ -102,25 +110,57 @@ class _Attention:
 
 def _jvp(fwd: ForwardNode) -> Tensors:
     _refuse_dropout(fwd.node)
-    one = _Attention.of(fwd.node)
+    parts = _parts(fwd)
+    made = [_jvp_of_part(fwd, part, keeps_scores=len(parts) == 1) for part in parts]
+    present = [t for t in made if t is not None]
+    return [None if not present else present[0] if len(parts) == 1 else torch.cat(present)]
+
+
+def _jvp_of_part(fwd: ForwardNode, part: slice, *, keeps_scores: bool) -> Tensor | None:
+    one = _Attention.of(fwd.node, part)
     dq, dk, dv, dmask = _tangents(fwd.tangents, one)
     scores = one.scores(dq, dk, dmask)
     p, dp = scores.forward(one.v.dtype, want_p=dv is not None)
-    if one.scores_are_small():
+    if keeps_scores and one.scores_are_small():
         fwd.memo = scores
     out = sum_of_products((dp, one.v), (p, dv))
-    return [None if out is None else one.by_head(out)[:, :, : scores.queries]]
+    return None if out is None else one.by_head(out)[:, :, : scores.queries]
 
 
 def _vjp_tangent(bwd: BackwardNode) -> Tensors:
-    one = _Attention.of(bwd.node)
+    by_part = [_vjp_tangent_of_part(bwd, part) for part in _parts(bwd.fwd)]
+    if len(by_part) == 1:
+        return by_part[0]
+    return [_joined(found) for found in zip(*by_part, strict=True)]
+
+
+def _joined(found: Sequence[Tensor | None]) -> Tensor | None:
+    present = [t for t in found if t is not None]
+    return torch.cat(present) if present else None
+
+
+def _parts(fwd: ForwardNode) -> list[slice]:
+    """Batches to take at once: at the peak of the backward pass, scores of all could be a fifth of the memory."""
+    query, key = saved(fwd.node, "query"), saved(fwd.node, "key")
+    n, scores = query.shape[0], math.prod(query.shape[1:3]) * key.shape[2] * precise(query.dtype).itemsize
+    at_once = n if fwd.active[3:] == (True,) else max(1, _bytes_at_once(query) // max(scores, 1))
+    return [slice(first, first + at_once) for first in range(0, max(n, 1), max(at_once, 1))]
+
+
+def _bytes_at_once(query: Tensor) -> int:
+    """How large the scores of the batches that are taken at once may be: about a CPU's cache, or enough for a GPU."""
+    return 1 << 25 if query.is_cuda else 1 << 21
+
+
+def _vjp_tangent_of_part(bwd: BackwardNode, part: slice) -> Tensors:
+    one = _Attention.of(bwd.node, part)
     dq, dk, dv, dmask = _tangents(bwd.tangents, one)
-    g, dg = (None if t is None else _spread(t, one.h) for t in (bwd.g[0], bwd.dg[0]))
+    g, dg = (None if t is None else spread(t[part], one.h) for t in (bwd.g[0], bwd.dg[0]))
     scores: Scores = bwd.fwd.memo or one.scores(dq, dk, dmask)
     found = scores.backward(
-        None if g is None else _scores((g, one.v)),
-        _scores((dg, one.v), (g, dv)),
-        lambda: _row_dots(g, _spread(saved(bwd.node, "output"), one.h)),
+        None if g is None else scores_of((g, one.v)),
+        scores_of((dg, one.v), (g, dv)),
+        lambda: row_dots(g, spread(saved(bwd.node, "output")[part], one.h)),
         one.v.dtype,
         want_p=bwd.active[2],
     )
@@ -164,55 +204,9 @@ def _refuse_dropout(node: Node) -> None:
 
 def _tangents(tangents: Tensors, one: _Attention) -> tuple[Tensor | None, ...]:
     """Read the tangents of Q, K and V, and of the mask if the kernel differentiates by it."""
-    dq, dk, dv = (None if t is None else _spread(t, one.h) for t in tangents[:3])
+    dq, dk, dv = (None if t is None else spread(t[one.part], one.h) for t in tangents[:3])
     dmask = tangents[3] if len(tangents) > 3 else None
     return None if dq is None else dq * one.scale, dk, dv, dmask
-
-
-def _spread(t: Tensor, heads: int) -> Tensor:
-    """Repeat each head for every head of Q that shares it, join batches and heads, and pad: ``(n h, L, E)``."""
-    t = t if t.shape[1] >= heads else t.repeat_interleave(heads // t.shape[1], dim=1)
-    length = t.shape[2]
-    padded = -(-length // (multiple := _length_multiple(t))) * multiple
-    if padded == length:
-        return t.reshape(-1, *t.shape[2:])
-    out = t.new_empty((*t.shape[:2], padded, t.shape[3]))
-    out[:, :, :length].copy_(t)
-    out[:, :, length:].zero_()
-    return out.view(-1, *out.shape[2:])
-
-
-def _length_multiple(t: Tensor) -> int:
-    """What the length of a sequence is padded to: tensor cores want rows of scores that begin at aligned addresses."""
-    return 16 if t.is_cuda else 1
-
-
-def _scores(*pairs: tuple[Tensor | None, Tensor | None]) -> Tensor | None:
-    """Add up the products A Bᵀ, as one product of what is side by side, in single precision at least; None is zero."""
-    present = [(a, b) for a, b in pairs if a is not None and b is not None]
-    if not present:
-        return None
-    a, b = (sides[0] if len(sides) == 1 else torch.cat(sides, -1) for sides in zip(*present, strict=True))
-    return _precise_product(a, b.mT, _precise(a.dtype))
-
-
-def _precise_product(a: Tensor, b: Tensor, precise: torch.dtype) -> Tensor:
-    if a.dtype == precise:
-        return torch.bmm(a, b)
-    # NVIDIA's tensor cores multiply halves into floats; elsewhere torch has no such product.
-    if a.is_cuda and torch.version.hip is None:
-        return torch.bmm(a, b, out_dtype=precise)
-    return torch.bmm(a.to(precise), b.to(precise))
-
-
-def _row_dots(a: Tensor | None, b: Tensor) -> Tensor:
-    assert a is not None
-    precise = _precise(a.dtype)
-    return (a.to(precise) * b.to(precise)).sum(-1, keepdim=True)
-
-
-def _precise(dtype: torch.dtype) -> torch.dtype:
-    return torch.promote_types(dtype, torch.float32)
 
 
 def _times(t: Tensor | None, factor: float) -> Tensor | None:

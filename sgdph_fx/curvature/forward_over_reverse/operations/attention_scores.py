@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sgdph_fx.curvature.forward_over_reverse.fused import LONGEST_ROW, is_fusible, launch_on_rows
 from sgdph_fx.curvature.forward_over_reverse.operations.softmax import softmax_jacobian
+from sgdph_fx.transform.fused import LONGEST_ROW, is_fusible, launch_on_rows
 
 __all__ = ["BackwardScores", "Scores"]
 

@@ -21,7 +21,10 @@ from torch import Tensor
 from torch.autograd.graph import Node
 
 from sgdph_fx.curvature.forward_over_reverse.operations import frozen_norm
-from sgdph_fx.curvature.forward_over_reverse.operations.fused_batch_norm import combine, is_combinable
+from sgdph_fx.curvature.forward_over_reverse.operations.fused_batch_norm import is_combinable
+from sgdph_fx.curvature.forward_over_reverse.operations.fused_batch_norm import (
+    vjp_tangent as fused_vjp_tangent,
+)
 from sgdph_fx.curvature.forward_over_reverse.operations.standardization import channel_sums, per_channel
 from sgdph_fx.curvature.forward_over_reverse.rule import (
     NONLINEAR,
@@ -117,15 +120,13 @@ def _vjp_tangent(bwd: BackwardNode) -> Tensors:
 
 
 def _fused(bwd: BackwardNode, norm: _Norm) -> Tensor | None:
-    """Compute the tangent by x of a norm that is not due in one pass, after its sums; None where no kernel takes it."""
+    """Compute the tangent by x of a norm that is not due by two kernels; None where none takes it."""
     (g,), (dg,), dx, memo = bwd.g[:1], bwd.dg[:1], bwd.tangents[0], bwd.fwd.memo
     if g is None or dx is None or memo is None or not is_combinable(norm.x, g, dg, dx):
         return None
-    sum_dg, dg_x = (None, None) if dg is None else norm.sums(dg)
-    _, along = channel_sums(g, dx, torch.zeros_like(norm.r), norm.r)
-    channels = (norm.weight, norm.mean, norm.r, sum_dg, dg_x, *_of_gradient(bwd, norm), *memo, along)
+    channels = (norm.weight, norm.mean, norm.r, *_of_gradient(bwd, norm), *memo)
     free = bwd.writable[0] and dg is not None and (dg.dtype, dg.stride()) == (norm.x.dtype, norm.x.stride())
-    return combine(norm.x, (g, dg, dx), channels, norm.count, dg if free else None)
+    return fused_vjp_tangent(norm.x, (g, dg, dx), channels, dg if free else None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,11 +148,12 @@ class _Sums:
         precise = torch.promote_types(norm.r.dtype, torch.float32)
         of_g, of_dx = _of_gradient(bwd, norm), bwd.fwd.memo or norm.sums(None)
         sum_g, g_x, sum_dx, dx_x = (t.to(precise) for t in (*of_g, *of_dx))
-        kappa = torch.zeros_like(norm.r)
-        if g is not None and dx is not None:
-            _, along = channel_sums(g, dx, kappa, norm.r)
-            product = (sum_g * sum_dx).addcmul_(g_x, dx_x)
-            kappa = torch.addcmul(along, product, norm.r, value=-1 / norm.count)
+        if g is None or dx is None:
+            kappa = torch.zeros_like(norm.r)
+        else:
+            # Without the mean of ẋ, which would hide the rest where it is large.
+            _, along = channel_sums(g, dx, (sum_dx / norm.count).to(norm.r.dtype), norm.r)
+            kappa = torch.addcmul(along, g_x * dx_x, norm.r, value=-1 / norm.count)
         return cls(*norm.sums(bwd.dg[0]), sum_g, g_x, sum_dx, dx_x, kappa)
 
 

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import Node
 
-from sgdph_fx.curvature.forward_over_reverse.fused import LONGEST_ROW, is_fusible, launch_on_rows
 from sgdph_fx.curvature.forward_over_reverse.rule import saved
+from sgdph_fx.transform.fused import LONGEST_ROW, is_fusible, launch_on_rows
 
 __all__ = ["jvp", "vjp_tangent"]
 

@@ -14,13 +14,14 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import Node
 
-from sgdph_fx.curvature.forward_over_reverse.fused import is_fusible, launch
 from sgdph_fx.curvature.forward_over_reverse.operations.scaling import diagonal_jvp
 from sgdph_fx.curvature.forward_over_reverse.rule import NONLINEAR, BackwardNode, Rule, Tensors, saved
+from sgdph_fx.transform.fused import is_fusible, launch
 
 __all__ = ["RULES"]
 
 _BLOCK = 1024
+_PEAK = 1 / math.sqrt(2 * math.pi)
 
 
 def _vjp_tangent(bwd: BackwardNode) -> Tensors:
@@ -37,11 +38,11 @@ def _vjp_tangent(bwd: BackwardNode) -> Tensors:
     if saved(bwd.node, "approximate") == "tanh":
         bent.mul_(_bend_of_tanh_form(x))
         return [bent if passed is None else passed.add_(bent)]
-    scratch = _density(x)
+    scratch = torch.mul(x, x).mul_(-0.5).exp_()  # φ, but for its factor
     bent.mul_(scratch)
     torch.mul(bent, x, out=scratch)
-    out = bent.mul_(2) if passed is None else passed.add_(bent, alpha=2)
-    return [out.addcmul_(scratch, x, value=-1)]
+    out = bent.mul_(2 * _PEAK) if passed is None else passed.add_(bent, alpha=2 * _PEAK)
+    return [out.addcmul_(scratch, x, value=-_PEAK)]
 
 
 def _fused(node: Node, g: Tensor, dg: Tensor | None, dx: Tensor) -> Tensor | None:
@@ -67,10 +68,6 @@ def _pass_back(node: Node, dg: Tensor, writable: bool) -> Tensor:
     else:
         passed = call(dg, x, approximate=approximate)
     return passed
-
-
-def _density(x: Tensor) -> Tensor:
-    return torch.mul(x, x).mul_(-0.5).sub_(math.log(2 * math.pi) / 2).exp_()
 
 
 def _bend_of_tanh_form(x: Tensor) -> Tensor:

@@ -70,11 +70,12 @@ class Rows:
     def vjp_tangent(self, h: Tensor, dh: Tensor | None, dx: Tensor) -> Tensor:
         """Compute the tangent of r P(h), ``(R, n)``; the numbers of h, ḣ and ẋ are ordered as x's."""
         h, dx = self.rows(h), self.rows(dx)
-        (a, b), (m, c) = self._sums(h), self._sums(dx)
+        (_, b), (m, c) = self._sums(h), self._sums(dx)
         share = self.r / max(h.shape[1], 1)
-        product = b * c if self.mean is None else (a * m).addcmul_(b, c)
-        kappa = self._sums(h, dx)[1].addcmul_(product, share, value=-1).mul_(share).mul_(self.r)
         turned = share * c
+        # Sums of ẋ without its mean: their difference would lose what a large mean hides.
+        along = self._sums(h, dx, None if self.mean is None else m / max(h.shape[1], 1))[1]
+        kappa = along.addcmul_(b, turned, value=-1).mul_(share).mul_(self.r)
         inner = h * -turned if dh is None else torch.addcmul(self.rows(dh), h, turned, value=-1)
         out = self.project(inner.addcmul_(dx, b.mul_(share), value=-1))
         return out.addcmul_(self._centred(), kappa, value=-1)
@@ -82,9 +83,11 @@ class Rows:
     def _centred(self) -> Tensor:
         return self.x if self.mean is None else self.x - self.mean
 
-    def _sums(self, u: Tensor, t: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Compute Σ u and Σ u x̂ of each row, ``(R, 1)``, or Σ u and r Σ u t."""
-        x, mean = (self.x, self.mean) if t is None else (t, None)
+    def _sums(
+        self, u: Tensor, t: Tensor | None = None, middle: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Compute Σ u and Σ u x̂ of each row, ``(R, 1)``, or Σ u and r Σ u (t - middle)."""
+        x, mean = (self.x, self.mean) if t is None else (t, middle)
         mean = torch.zeros_like(self.r) if mean is None else mean
         first, second = channel_sums(u[None], x[None], mean.view(-1), self.r.view(-1))
         return first.view(-1, 1), second.view(-1, 1)

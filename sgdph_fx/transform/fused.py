@@ -1,6 +1,6 @@
 """Whether a formula can run as one Triton kernel, and its launch.
 
-On NVIDIA GPUs the kernels of :mod:`.triton_kernels` stand in for chains of torch's calls. If Triton is missing or
+On NVIDIA GPUs kernels stand in for chains of torch's calls, here and in the second derivatives. If Triton is missing or
 cannot compile here, torch's calls take over for good. The results agree up to rounding.
 """
 
@@ -11,12 +11,17 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 __all__ = ["LONGEST_ROW", "failure", "is_fusible", "launch", "launch_on_rows"]
 
 LONGEST_ROW = 2048
 _ROW_TILE = 2048
+_HOMES = {
+    "batch_norm_backward": "sgdph_fx.curvature.forward_over_reverse.triton_batch_norm",
+    "batch_norm_sums": "sgdph_fx.curvature.forward_over_reverse.triton_batch_norm",
+    "weight_norm_forward": "sgdph_fx.transform.triton_weight",
+}
 _failure = ""
 
 
@@ -27,21 +32,23 @@ def failure() -> str:
 
 def is_fusible(*tensors: Tensor | None) -> bool:
     """Whether a kernel takes these tensors: plain ones in single or half precision, on an NVIDIA GPU."""
-    present = [t for t in tensors if t is not None]
-    return not _failure and all(_fits(t) for t in present)
+    for t in tensors:  # plainly, as each step asks for each weight
+        if t is not None and not _fits(t):
+            return False
+    return not _failure
 
 
 def _fits(t: Tensor) -> bool:
-    single = t.dtype in (torch.float32, torch.float16, torch.bfloat16)
+    single = t.is_cuda and t.dtype in (torch.float32, torch.float16, torch.bfloat16)
     # A tensor of a subclass, or in a transform of torch.func, has no memory to point at.
-    return single and type(t) is Tensor and t.is_cuda and torch.version.hip is None and t.numel() > 0
+    return single and type(t) in (Tensor, nn.Parameter) and torch.version.hip is None and t.numel() > 0
 
 
 def launch_on_rows(name: str, rows: int, length: int, *arguments: Any, **constants: Any) -> bool:
     """Launch a row kernel.
 
     Args:
-        name: The kernel in :mod:`.triton_kernels`.
+        name: The kernel's.
         rows: How many rows there are.
         length: Numbers in a row, at most :data:`LONGEST_ROW`.
         arguments: Tensors (None where the kernel does not look), then numbers.
@@ -71,7 +78,9 @@ def launch(name: str, blocks: int, arguments: Sequence[Any], constants: dict[str
 
 
 def _launch(name: str, blocks: int, arguments: Sequence[Any], constants: dict[str, Any]) -> None:
-    kernels = importlib.import_module("sgdph_fx.curvature.forward_over_reverse.triton_kernels")
+    kernels = importlib.import_module(
+        _HOMES.get(name, "sgdph_fx.curvature.forward_over_reverse.triton_kernels")
+    )
     kernel: Callable[..., Any] = getattr(kernels, name)[(blocks,)]
     first: Tensor = arguments[0]
     if not first.is_cuda:  # Triton's interpreter, in tests

@@ -1,0 +1,34 @@
+"""What a product holds in memory: no tangent longer than the backward pass needs it."""
+
+from __future__ import annotations
+
+import gc
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from sgdph_fx.curvature.forward_over_reverse import backward_with_product
+
+SHAPE = (5, 7, 11)
+
+
+def _alive() -> int:
+    gc.collect()
+    return sum(type(o) is Tensor and o.shape == SHAPE for o in gc.get_objects())
+
+
+def test_a_tangent_goes_when_the_backward_pass_is_done_with_its_operation() -> None:
+    depth = 6
+    p = torch.ones(11, dtype=torch.float64, requires_grad=True)
+    y = torch.rand(SHAPE, dtype=torch.float64) * p
+    alive: list[int] = []
+    for _ in range(depth):
+        y = y.tanh()
+        y.grad_fn.register_prehook(lambda g: alive.append(_alive()))
+    loss = y.sum()
+    del y
+    assert backward_with_product(loss, p, torch.ones_like(p)) is not None
+    # Each tanh kept its result and the tangent of its input; both go together.
+    assert len(alive) == depth
+    assert all(before - after >= 2 for before, after in pairwise(alive[1:]))
