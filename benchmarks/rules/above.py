@@ -10,6 +10,7 @@ from torch.autograd.graph import Node
 
 from benchmarks.coverage.sample import Sample, leaves_of
 from sgdph_fx import prepare
+from sgdph_fx.curvature.autograd_graph import producers_first
 
 __all__ = ["loss_of", "operations_above", "second_order"]
 
@@ -42,7 +43,7 @@ def operations_above(loss: Tensor, parameters: Iterable[Tensor]) -> dict[Node, t
     """
     sources = {id(p) for p in parameters}
     found: dict[Node, tuple[bool, ...]] = {}
-    for node in _producers_first(loss):
+    for node in producers_first(loss):
         active = tuple(
             child is not None and (child in found or _leaf(child) in sources)
             for child, _ in node.next_functions
@@ -54,20 +55,3 @@ def operations_above(loss: Tensor, parameters: Iterable[Tensor]) -> dict[Node, t
 
 def _leaf(node: Node) -> int | None:
     return id(node.variable) if type(node).__name__ == "AccumulateGrad" else None  # type: ignore[attr-defined]
-
-
-def _producers_first(loss: Tensor) -> list[Node]:
-    order: list[Node] = []
-    seen: set[Node] = set()
-    stack = [(loss.grad_fn, False)]
-    while stack:
-        node, inputs_done = stack.pop()
-        if node is None:
-            continue
-        if inputs_done:
-            order.append(node)
-        elif node not in seen:
-            seen.add(node)
-            stack.append((node, True))
-            stack.extend((child, False) for child, _ in node.next_functions)
-    return order

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import cast
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TypeAlias, cast
 
 from torch import Tensor
 from torch.autograd.graph import Node
 
-__all__ = ["leaves", "nodes", "nodes_below"]
+__all__ = ["Edge", "Order", "leaves", "leaves_among", "nodes", "nodes_below", "producers_first"]
+
+Edge: TypeAlias = "tuple[Node | None, int]"
+"""One value of the graph: the operation that made it (None for a constant), and which of its outputs it is."""
+
+Order: TypeAlias = "Mapping[Node, tuple[Edge, ...]]"
+"""The operations of a loss with their inputs, producers before consumers."""
 
 
 def nodes(*outputs: Tensor) -> Iterator[Node]:
@@ -36,6 +42,32 @@ def leaves(output: Tensor) -> Iterator[Tensor]:
     """The leaf tensors that ``output`` would send a gradient to, each once; as lazy as :func:`nodes`."""
     if output.grad_fn is None and output.requires_grad:
         yield output
-    for node in nodes(output):
+    yield from leaves_among(nodes(output))
+
+
+def leaves_among(among: Iterable[Node]) -> Iterator[Tensor]:
+    """The leaf tensors whose gradients arrive at one of these nodes."""
+    for node in among:
         if type(node).__name__ == "AccumulateGrad":
             yield cast(Tensor, node.variable)  # type: ignore[attr-defined]
+
+
+def producers_first(output: Tensor) -> dict[Node, tuple[Edge, ...]]:
+    """Every operation that ``output`` was made by, producers before consumers.
+
+    Returns:
+        For each operation, where its inputs come from.
+    """
+    order: dict[Node, tuple[Edge, ...]] = {}
+    entered: dict[Node, tuple[Edge, ...]] = {}
+    stack = [] if output.grad_fn is None else [output.grad_fn]
+    while stack:
+        node = stack[-1]
+        if node in entered:
+            order[stack.pop()] = entered[node]
+            continue
+        edges = entered[node] = node.next_functions
+        for child, _ in edges:
+            if child is not None and child not in entered:
+                stack.append(child)
+    return order

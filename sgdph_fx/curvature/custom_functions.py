@@ -20,7 +20,7 @@ from torch.autograd.graph import Node
 from sgdph_fx.curvature.backward_checks import has_constant_slope, is_cut, is_linear_in_gradient
 from sgdph_fx.errors import NoCurvatureError
 
-__all__ = ["CHECKPOINT", "full_name", "leaves_grads_alone", "watched"]
+__all__ = ["CHECKPOINT", "full_name", "kind_name", "leaves_grads_alone", "watched"]
 
 CHECKPOINT = "torch.utils.checkpoint.CheckpointFunction"
 """The function that a reentrant checkpoint puts into the graph."""
@@ -28,7 +28,12 @@ CHECKPOINT = "torch.utils.checkpoint.CheckpointFunction"
 
 def full_name(node: Node) -> str:
     """Module and class of the Python function whose backward the node is; empty for an operation of torch's own."""
-    function = getattr(type(node), "_forward_cls", None)
+    return kind_name(type(node))
+
+
+def kind_name(kind: type) -> str:
+    """As :func:`full_name`, of the type of a node."""
+    function = getattr(kind, "_forward_cls", None)
     return f"{function.__module__}.{function.__qualname__}" if function is not None else ""
 
 

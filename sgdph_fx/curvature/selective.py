@@ -8,12 +8,12 @@ and that holds the checkpoint.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from functools import lru_cache
 from typing import Any
 
 from torch.autograd.graph import Node
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from sgdph_fx.curvature.saved_values import unpack_hooks
 from sgdph_fx.errors import NoCurvatureError
 
 __all__ = ["refuse_selective_checkpoints"]
@@ -30,8 +30,8 @@ def refuse_selective_checkpoints(among: Iterable[Node]) -> None:
     """
     known: dict[int, bool] = {}
     for node in among:
-        for name in _raw_names(type(node)):
-            if _is_selective(getattr(node, name), known):
+        for unpack in unpack_hooks(node):
+            if _is_selective(unpack, known):
                 raise NoCurvatureError(
                     f"{type(node).__name__} lies in a selective activation checkpoint (context_fn of "
                     "torch.utils.checkpoint), which torch allows one backward pass through, so there is no second "
@@ -40,15 +40,7 @@ def refuse_selective_checkpoints(among: Iterable[Node]) -> None:
                 )
 
 
-@lru_cache(maxsize=1024)
-def _raw_names(kind: type) -> tuple[str, ...]:
-    return tuple(name for name in dir(kind) if name.startswith("_raw_saved_"))
-
-
-def _is_selective(saved: Any, known: dict[int, bool]) -> bool:
-    if isinstance(saved, list | tuple):
-        return any(_is_selective(each, known) for each in saved)
-    unpack = getattr(saved, "unpack_hook", None)
+def _is_selective(unpack: Any, known: dict[int, bool]) -> bool:
     frame = _enclosed(unpack).get("frame")
     if frame is None:
         return False

@@ -210,9 +210,7 @@ class SGDPH(Stepping):
         due = self._request(self._steps_taken + 1, module)
         if self.param_groups[0]["capturable"]:
             refuse_repeated_draws(due)
-        if not self._layout().is_sharded:  # else the graph knows the gathered parameters, not their pieces
-            self._unowned.check(loss, self._layout(), thoroughly=due is not None and due.probe is not None)
-        self._find(loss, due, hessian_loss, retain_graph=retain_graph)
+        self._find(loss, due, hessian_loss, retain_graph=retain_graph, order=self._walked(loss, due))
 
     @overload
     def step(self, closure: None = None) -> None: ...

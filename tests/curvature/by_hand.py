@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import Node
 
+from sgdph_fx.curvature.autograd_graph import producers_first
 from sgdph_fx.curvature.forward_over_reverse.fallback import apply
-from sgdph_fx.curvature.forward_over_reverse.path import path, producers_first, source
+from sgdph_fx.curvature.forward_over_reverse.path import path, source
 from sgdph_fx.curvature.forward_over_reverse.registry import rule_of
 from sgdph_fx.curvature.forward_over_reverse.rule import BackwardNode, Edge, ForwardNode, as_gradient
 

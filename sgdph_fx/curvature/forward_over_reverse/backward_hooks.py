@@ -10,8 +10,10 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import Node
 
+from sgdph_fx.curvature.autograd_graph import Edge
+from sgdph_fx.curvature.forward_over_reverse.arithmetic_alone import arithmetic_alone
 from sgdph_fx.curvature.forward_over_reverse.buffer_reuse import owned_results
-from sgdph_fx.curvature.forward_over_reverse.rule import BackwardNode, Edge, ForwardNode, Tensors, as_gradient
+from sgdph_fx.curvature.forward_over_reverse.rule import BackwardNode, ForwardNode, Tensors, as_gradient
 
 __all__ = ["BackwardHooks"]
 
@@ -20,13 +22,13 @@ class BackwardHooks:
     """Hooks on the operations of a forward sweep, for one backward pass inside ``with``.
 
     Args:
-        forward_nodes: What the forward sweep left.
+        forward_nodes: What the forward sweep left. Each is taken out of it, and its tangents freed, once it has served.
     """
 
-    def __init__(self, forward_nodes: list[ForwardNode]) -> None:
+    def __init__(self, forward_nodes: dict[Node, ForwardNode]) -> None:
         self._tangents: dict[Edge, Tensor] = {}
         self._writable: set[Edge] = set()
-        self._forward_nodes = {fwd.node: fwd for fwd in forward_nodes}
+        self._forward_nodes = forward_nodes
         # A rule may run autograd itself, over operations that the backward pass has yet to reach.
         self._busy = False
         self._failed: str | None = None
@@ -60,9 +62,11 @@ class BackwardHooks:
         return lambda by_inputs, g: self._after_node(node, by_inputs, g)
 
     def _after_node(self, node: Node, by_inputs: Tensors, g: Tensors) -> None:
-        if self._busy or self._failed is not None or node not in self._forward_nodes:
+        if self._busy or self._failed is not None:
             return
-        fwd = self._forward_nodes.pop(node)
+        fwd = self._forward_nodes.pop(node, None)
+        if fwd is None:
+            return
         edges = [(node, number) for number in range(len(g))]
         dg = [self._tangents.pop(edge, None) for edge in edges]
         if fwd.rule.linearity > sum(fwd.active) and all(t is None for t in dg):
@@ -70,7 +74,7 @@ class BackwardHooks:
         bwd = BackwardNode(fwd, g, dg, [edge in self._writable for edge in edges], by_inputs)
         self._busy = True
         try:
-            with torch.no_grad(), _without_autocast(g):
+            with arithmetic_alone(_device_type(g)):
                 self._pull(bwd)
         except torch.OutOfMemoryError:
             raise
@@ -101,6 +105,8 @@ class BackwardHooks:
             self._writable.add(edge)
 
 
-def _without_autocast(tensors: Tensors) -> torch.autocast:
-    device = next((t.device.type for t in tensors if t is not None), "cpu")
-    return torch.autocast(device, enabled=False)
+def _device_type(tensors: Tensors) -> str:
+    for t in tensors:
+        if t is not None:
+            return t.device.type
+    return "cpu"

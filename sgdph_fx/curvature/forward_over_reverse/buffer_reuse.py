@@ -6,7 +6,6 @@ zeros before the first number is written: that takes longer than a pass over mem
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 
 import torch
@@ -31,14 +30,22 @@ def owned_results(rule: Rule, made: Tensors, given: Tensors, writable: Sequence[
         tangent but a writable one; False for all of a rule that may give away memory of others, and where a tensor is
         of a subclass, which need not have an address.
     """
-    if not rule.owns_output or not all(_has_memory(t) for t in (*made, *given) if t is not None):
-        return [False] * len(made)
-    taken = {_memory(t) for t, free in zip(given, writable, strict=True) if t is not None and not free}
-    shared = Counter(_memory(t) for t in made if t is not None)
-    return [
-        t is not None and _fills_its_memory(t) and _memory(t) not in taken and shared[_memory(t)] == 1
-        for t in made
-    ]
+    none = [False] * len(made)
+    if not rule.owns_output:
+        return none
+    held: list[int] = []  # by a tangent of others, or by a result; what is there twice is nobody's own
+    for t, free in zip(given, writable, strict=True):
+        if t is not None:
+            if not _has_memory(t):
+                return none
+            if not free:
+                held.append(_memory(t))
+    for t in made:
+        if t is not None:
+            if not _has_memory(t):
+                return none
+            held.append(_memory(t))
+    return [t is not None and held.count(_memory(t)) == 1 and _fills_its_memory(t) for t in made]
 
 
 def _has_memory(t: Tensor) -> bool:
@@ -52,8 +59,9 @@ def _memory(t: Tensor) -> int:
 
 def _fills_its_memory(t: Tensor) -> bool:
     """Whether each number of its memory belongs to one entry: windows that overlap may be as many as their base."""
-    dense: bool = torch._debug_has_internal_overlap(t) == _NO_OVERLAP
-    return dense and t.untyped_storage().nbytes() == t.numel() * t.element_size()
+    if t.untyped_storage().nbytes() != t.numel() * t.element_size():
+        return False
+    return t.is_contiguous() or bool(torch._debug_has_internal_overlap(t) == _NO_OVERLAP)
 
 
 _NO_OVERLAP = 0

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from sgdph_fx.curvature.autograd_graph import producers_first
 from sgdph_fx.curvature.forward_over_reverse.fallback import FALLBACK, require_known_kind
 from sgdph_fx.curvature.forward_over_reverse.forward import forward_sweep
-from sgdph_fx.curvature.forward_over_reverse.path import path, producers_first
+from sgdph_fx.curvature.forward_over_reverse.path import path
 from sgdph_fx.curvature.forward_over_reverse.registry import rule_of
 from sgdph_fx.curvature.forward_over_reverse.rule import GiveUp
 from sgdph_fx.errors import NoCurvatureError

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.graph import Node
 
-from sgdph_fx.curvature.custom_functions import CHECKPOINT, full_name
+from sgdph_fx.curvature.autograd_graph import Edge, Order, producers_first
+from sgdph_fx.curvature.custom_functions import CHECKPOINT, full_name, kind_name
+from sgdph_fx.curvature.forward_over_reverse.arithmetic_alone import arithmetic_alone
 from sgdph_fx.curvature.forward_over_reverse.buffer_reuse import owned_results
 from sgdph_fx.curvature.forward_over_reverse.fallback import FALLBACK, require_known_kind
-from sgdph_fx.curvature.forward_over_reverse.path import path, producers_first, saved_as_it_is, source
+from sgdph_fx.curvature.forward_over_reverse.path import path, source
 from sgdph_fx.curvature.forward_over_reverse.registry import rule_of
-from sgdph_fx.curvature.forward_over_reverse.rule import Edge, ForwardNode, GiveUp, Tensors
+from sgdph_fx.curvature.forward_over_reverse.rule import ForwardNode, GiveUp, Tensors
+from sgdph_fx.curvature.saved_values import saved_as_it_is
 from sgdph_fx.curvature.selective import refuse_selective_checkpoints
 from sgdph_fx.errors import NoCurvatureError
 
@@ -23,13 +27,16 @@ __all__ = ["forward_sweep"]
 _TORCHS_OWN = (RuntimeError, TypeError, ValueError, AttributeError, IndexError, KeyError, AssertionError)
 
 
-def forward_sweep(loss: Tensor, parameter: Tensor, v: Tensor) -> list[ForwardNode]:
+def forward_sweep(
+    loss: Tensor, parameter: Tensor, v: Tensor, order: Order | None = None
+) -> dict[Node, ForwardNode]:
     """Push the tangent v of ``parameter`` forward to ``loss``.
 
     Args:
         loss: One number with its graph; nothing is written into it.
         parameter: A leaf.
         v: Of its shape, dtype and device.
+        order: What :func:`producers_first` finds of the loss, where the caller has it already.
 
     Returns:
         The operations on the way, in the order of the forward pass, each with what its backward needs. Empty where the
@@ -39,13 +46,13 @@ def forward_sweep(loss: Tensor, parameter: Tensor, v: Tensor) -> list[ForwardNod
         GiveUp: naming the operation, where a rule does not understand it.
         NoCurvatureError: where an operation is known to have no second derivative.
     """
-    order = producers_first(loss)
+    order = producers_first(loss) if order is None else order
     nodes = path(order, parameter)
     _require_plain(loss, v)
     refuse_selective_checkpoints(nodes)
     _require_open(order, nodes)
-    with torch.no_grad(), _without_autocast(v):
-        return _Sweep(nodes).run(source(parameter), v)
+    with arithmetic_alone(v.device.type):
+        return _Sweep(nodes, order).run(source(parameter), v)
 
 
 def _require_plain(*tensors: Tensor) -> None:
@@ -56,9 +63,9 @@ def _require_plain(*tensors: Tensor) -> None:
             raise GiveUp(f"tangents of layout {t.layout} and dtype {t.dtype} have no rules")
 
 
-def _require_open(order: Sequence[Node], nodes: Mapping[Node, tuple[bool, ...]]) -> None:
+def _require_open(order: Iterable[Node], nodes: Iterable[Node]) -> None:
     """Refuse graphs that hide operations: those computed again or fetched at each reading."""
-    if any(full_name(node) == CHECKPOINT for node in order):
+    if any(kind_name(kind) == CHECKPOINT for kind in {type(node) for node in order}):
         raise GiveUp("a reentrant checkpoint hides the operations inside it")
     for node in nodes:
         try:
@@ -80,28 +87,25 @@ def _given_up(node: Node, error: BaseException) -> BaseException:
 class _Sweep:
     """The tangents on their way forward, and which of them may be overwritten."""
 
-    def __init__(self, nodes: Mapping[Node, tuple[bool, ...]]) -> None:
-        self._nodes = nodes
+    def __init__(self, nodes: Mapping[Node, tuple[bool, ...]], order: Order) -> None:
+        self._nodes, self._edges = nodes, order
         self._tangents: dict[Edge, Tensor] = {}
         self._writable: set[Edge] = set()
         self._unknown: set[Edge] = set()
         self._waiting: dict[Edge, int] = {}
         for node in nodes:
-            for edge in node.next_functions:
+            for edge in order[node]:
                 self._waiting[edge] = self._waiting.get(edge, 0) + 1
 
-    def run(self, start: Edge, v: Tensor) -> list[ForwardNode]:
+    def run(self, start: Edge, v: Tensor) -> dict[Node, ForwardNode]:
         """Visit every operation, producers first."""
         self._tangents[start] = v
-        return [self._visit(node, active) for node, active in self._nodes.items()]
+        return {node: self._visit(node, active) for node, active in self._nodes.items()}
 
     def _visit(self, node: Node, active: tuple[bool, ...]) -> ForwardNode:
-        edges = node.next_functions
-        unknown = next((edge for edge in edges if edge in self._unknown), None)
-        if unknown is not None:
-            raise GiveUp(
-                f"{type(unknown[0]).__name__}: no tangent is known of its output {unknown[1]}, which is used"
-            )
+        edges = self._edges[node]
+        if self._unknown:
+            self._refuse_unknown(edges)
         try:
             rule = rule_of(node)
             if rule is FALLBACK:
@@ -120,6 +124,13 @@ class _Sweep:
             fwd.tangents = [None] * len(edges)
         self._forget(edges)
         return fwd
+
+    def _refuse_unknown(self, edges: tuple[Edge, ...]) -> None:
+        for node, number in edges:
+            if (node, number) in self._unknown:
+                raise GiveUp(
+                    f"{type(node).__name__}: no tangent is known of its output {number}, which is used"
+                )
 
     def _keep(self, fwd: ForwardNode, made: Tensors) -> None:
         node = fwd.node
@@ -140,12 +151,12 @@ class _Sweep:
 
 def _conforming(node: Node, tangents: Tensors) -> Tensors:
     """Shape ẏ as the outputs are: operations that broadcast leave it to be spread, or to be of another dtype."""
-    declared = node._input_metadata
-    return [
-        t if t is None else t.expand(tuple(d.shape)).to(d.dtype)
-        for t, d in zip(tangents, declared, strict=False)
-    ]
+    made = zip(tangents, node._input_metadata, strict=False)
+    return [t if t is None else _spread(t, declared) for t, declared in made]
 
 
-def _without_autocast(v: Tensor) -> torch.autocast:
-    return torch.autocast(v.device.type, enabled=False)
+def _spread(t: Tensor, declared: Any) -> Tensor:
+    dtype: torch.dtype = declared.dtype
+    if t.shape != declared.shape:
+        t = t.expand(tuple(declared.shape))
+    return t if t.dtype is dtype else t.to(dtype)

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
 from torch import Tensor
 from torch.autograd.graph import Node, get_gradient_edge
 
-from sgdph_fx.curvature.forward_over_reverse.rule import Edge
+from sgdph_fx.curvature.autograd_graph import Edge, Order
 
-__all__ = ["path", "producers_first", "saved_as_it_is", "source"]
+__all__ = ["path", "source"]
 
 
 def source(parameter: Tensor) -> Edge:
@@ -19,11 +16,11 @@ def source(parameter: Tensor) -> Edge:
     return edge.node, edge.output_nr
 
 
-def path(order: Sequence[Node], parameter: Tensor) -> dict[Node, tuple[bool, ...]]:
+def path(order: Order, parameter: Tensor) -> dict[Node, tuple[bool, ...]]:
     """Find every operation that depends on ``parameter``.
 
     Args:
-        order: The operations of a loss, producers before consumers.
+        order: The operations of a loss with their inputs, producers before consumers.
         parameter: A leaf.
 
     Returns:
@@ -32,45 +29,10 @@ def path(order: Sequence[Node], parameter: Tensor) -> dict[Node, tuple[bool, ...
     """
     start, _ = source(parameter)
     found: dict[Node, tuple[bool, ...]] = {}
-    for node in order:
-        active = tuple(child is start or child in found for child, _ in node.next_functions)
-        if any(active):
+    reached: set[Node | None] = {start}
+    for node, edges in order.items():
+        active = tuple([child in reached for child, _ in edges])
+        if True in active:
             found[node] = active
+            reached.add(node)
     return found
-
-
-def saved_as_it_is(node: Node) -> bool:
-    """Whether what the operation saved is simply there, and not recomputed or fetched at each reading.
-
-    Activation checkpoints allow one reading in each backward pass, which autograd itself needs.
-    """
-    pairs = zip(_saved(node), _saved(node), strict=True)
-    return all(_address(first) == _address(second) for first, second in pairs)
-
-
-def _saved(node: Any) -> list[Any]:
-    if not callable(node):
-        return list(node.saved_tensors)
-    names = (name for name in dir(node) if name.startswith("_saved_") and "_sym_" not in name)
-    return [getattr(node, name) for name in names]
-
-
-def _address(value: Any) -> int:
-    """The memory of a tensor, by its storage: tensors that only describe a device have no address of data."""
-    return value.untyped_storage()._cdata if isinstance(value, Tensor) else 0
-
-
-def producers_first(loss: Tensor) -> list[Node]:
-    """List every operation that ``loss`` was made by, producers before consumers."""
-    order: list[Node] = []
-    seen: set[Node] = set()
-    stack: list[tuple[Node, bool]] = [(loss.grad_fn, False)] if loss.grad_fn is not None else []
-    while stack:
-        node, inputs_done = stack.pop()
-        if inputs_done:
-            order.append(node)
-        elif node not in seen:
-            seen.add(node)
-            stack.append((node, True))
-            stack.extend((child, False) for child, _ in node.next_functions if child is not None)
-    return order

@@ -86,6 +86,10 @@ def rule_of(node: Node) -> Rule:
 
 def _complex(node: Node) -> bool:
     """Whether an input or an output is complex: the rules are written for real numbers."""
-    values = [(child, number) for child, number in node.next_functions if child is not None]
-    dtypes = [child._input_metadata[number].dtype for child, number in values]
-    return any(dtype.is_complex for dtype in (*dtypes, *(m.dtype for m in node._input_metadata)))
+    for declared in node._input_metadata:
+        if declared.dtype.is_complex:
+            return True
+    for child, number in node.next_functions:
+        if child is not None and child._input_metadata[number].dtype.is_complex:
+            return True
+    return False

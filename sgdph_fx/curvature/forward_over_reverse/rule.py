@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import Node
 
+from sgdph_fx.curvature.autograd_graph import Edge
+
 __all__ = [
     "BILINEAR",
     "LINEAR",
@@ -32,9 +34,6 @@ __all__ = [
     "saved_ints",
     "total",
 ]
-
-Edge: TypeAlias = "tuple[Node | None, int]"
-"""One value of the graph: the operation that made it (None for a constant), and which of its outputs it is."""
 
 Tensors: TypeAlias = Sequence[Tensor | None]
 """One for each input or output of an operation; None is a zero."""
@@ -136,7 +135,9 @@ def saved(node: Node, name: str) -> Any:
         value = getattr(node, f"_saved_{name}")
     except AttributeError:
         raise GiveUp(f"torch {torch.__version__} saves no {name} for {type(node).__name__}") from None
-    return tuple(map(_signed, value)) if type(value) is tuple else _signed(value)
+    if type(value) is int:
+        return _signed(value)
+    return tuple(map(_signed, value)) if type(value) is tuple else value
 
 
 def saved_int(node: Node, name: str) -> int:
@@ -170,7 +171,8 @@ def as_gradient(edge: Edge, tangent: Tensor) -> Tensor:
     declared = node._input_metadata[number]
     if tangent.shape != declared.shape:
         tangent = tangent.sum_to_size(tuple(declared.shape))
-    return tangent.to(declared.dtype)
+    dtype: torch.dtype = declared.dtype
+    return tangent if tangent.dtype is dtype else tangent.to(dtype)
 
 
 def total(*terms: Tensor | None) -> Tensor | None:

@@ -17,6 +17,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from sgdph_fx.curvature.autograd_graph import Order
 from sgdph_fx.curvature.forward_over_reverse.backward_hooks import BackwardHooks
 from sgdph_fx.curvature.forward_over_reverse.forward import forward_sweep
 from sgdph_fx.curvature.forward_over_reverse.path import source
@@ -35,6 +36,7 @@ def backward_with_product(
     v: Tensor,
     retain_graph: bool = False,
     on_give_up: Told | None = None,
+    order: Order | None = None,
 ) -> Tensor | None:
     """``loss.backward()``, and Hv of one parameter's block beside it.
 
@@ -44,6 +46,7 @@ def backward_with_product(
         v: Of the shape, dtype and device of p.
         retain_graph: Keep the graph of ``loss`` for another backward pass.
         on_give_up: Called with the reason, where torch's own double backward takes the product instead.
+        order: What :func:`sgdph_fx.curvature.producers_first` finds of the loss, if you have it already.
 
     Returns:
         Hv, without a graph, of the shape, dtype and device of p; None where the loss does not depend on p. Every
@@ -67,7 +70,7 @@ def backward_with_product(
     def backward() -> None:
         loss.backward(retain_graph=retain_graph)  # type: ignore[no-untyped-call]
 
-    return _product(loss, parameter, v, backward, on_give_up)
+    return _product(loss, parameter, v, backward, on_give_up, order)
 
 
 def product_only(loss: Tensor, parameter: Tensor, v: Tensor, on_give_up: Told | None = None) -> Tensor | None:
@@ -84,10 +87,15 @@ def product_only(loss: Tensor, parameter: Tensor, v: Tensor, on_give_up: Told | 
 
 
 def _product(
-    loss: Tensor, parameter: Tensor, v: Tensor, backward: Callable[[], object], on_give_up: Told | None
+    loss: Tensor,
+    parameter: Tensor,
+    v: Tensor,
+    backward: Callable[[], object],
+    on_give_up: Told | None,
+    order: Order | None = None,
 ) -> Tensor | None:
     try:
-        forward_nodes = forward_sweep(loss, parameter, v)
+        forward_nodes = forward_sweep(loss, parameter, v, order)
     except GiveUp as reason:
         if on_give_up is not None:
             on_give_up(str(reason))
@@ -96,10 +104,11 @@ def _product(
         # What the parameter is inside of may hide it from autograd until the pass that writes gradients.
         backward()
         return column
-    depends = bool(forward_nodes) or loss is parameter
+    is_used = bool(forward_nodes) or loss is parameter
     with BackwardHooks(forward_nodes) as hooks:
-        forward_nodes.clear()  # each is to go, with its tangents, when the backward pass is done with it
+        # The hooks alone hold the tangents now, and let go of each as soon as it has served.
+        del forward_nodes
         backward()
-    if not depends:
+    if not is_used:
         return None
     return hooks.column(source(parameter), like=parameter)

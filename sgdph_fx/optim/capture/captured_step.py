@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
 from torch.utils import _pytree as pytree
 
+from sgdph_fx.curvature.autograd_graph import nodes
 from sgdph_fx.errors import CaptureError, OptimizerError
 from sgdph_fx.optim.capture.checks import alike, refuse_several_processes, signature
 from sgdph_fx.optim.capture.cuda_graphs import Recorder, Recording
@@ -128,7 +129,7 @@ class CapturedStep:
         """The first batch: run it dry, and keep its place in memory for those to come."""
         batch = pytree.tree_unflatten(leaves, spec)
         loss = dry_run(lambda: self._loss(batch), self._model, batch, self._device)
-        self._optimizer._unowned.check(check_loss(loss), self._optimizer._layout(), thoroughly=True)
+        self._optimizer._unowned.check(check_loss(loss), self._optimizer._layout(), nodes(loss))
         self._optimizer._make_state()
         self._static = [t.clone() if isinstance(t, Tensor) else t for t in leaves]
         self._spec = spec

@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
+from sgdph_fx.curvature.autograd_graph import Order
 from sgdph_fx.curvature.forward_over_reverse import backward_with_product, product_only
 from sgdph_fx.curvature.gauss_newton import gauss_newton_diagonal
 from sgdph_fx.curvature.hvp import block_product, product_by_double_backward
@@ -30,6 +31,7 @@ def from_loss(
     hessian_loss: Callable[[], Tensor] | None = None,
     *,
     retain_graph: bool = False,
+    order: Order | None = None,
     to_host: bool = True,
     on_give_up: Callable[[str], None] | None = None,
 ) -> HessianEstimate:
@@ -40,6 +42,7 @@ def from_loss(
         due: What the step refreshes.
         hessian_loss: Computes the loss that the Hessian is of, where that is another.
         retain_graph: Whether the graph of ``loss`` is kept.
+        order: The operations of ``loss``, producers first, where they are known.
         to_host: Whether the host is going to ask whether the loss is finite.
         on_give_up: Called with the reason where torch's double backward takes the product.
 
@@ -61,7 +64,7 @@ def from_loss(
         other = check_loss(isolated_loss(hessian_loss, loss.device))
         alone = partial(product_only, on_give_up=on_give_up)
         return _product_of(lambda leaves, due: _found(other, leaves, due, alone, lambda: None), due, found)
-    beside = partial(backward_with_product, retain_graph=retain_graph, on_give_up=on_give_up)
+    beside = partial(backward_with_product, retain_graph=retain_graph, on_give_up=on_give_up, order=order)
     written = [Written(parameter) for parameter in due.parameters]
     found = _product_of(lambda leaves, due: _found(loss, leaves, due, beside, backward), due, found)
     if found.missing is not None:

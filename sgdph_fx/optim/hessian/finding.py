@@ -8,6 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
+from sgdph_fx.curvature.autograd_graph import Order, producers_first
 from sgdph_fx.curvature.probes import PROBES
 from sgdph_fx.errors import CaptureError, NoCurvatureError
 from sgdph_fx.optim.group_step import LACKS_CURVATURE, Group, lacks_curvature
@@ -62,6 +63,13 @@ class Finding(Reporting):
         fallback = self._group_of(parameter)["without_curvature"]
         return fallback == "first-order" and lacks_curvature(parameter, self.state)
 
+    def _walked(self, loss: Tensor, due: HessianRequest | None) -> Order | None:
+        """All operations of the loss, where a product needs them; the loss must reach a parameter of ours."""
+        order = None if due is None or due.probe is None else producers_first(loss)
+        if not self._layout().is_sharded:  # else the graph knows the gathered parameters, not their pieces
+            self._unowned.check(loss, self._layout(), order)
+        return order
+
     def _find(
         self,
         loss: Tensor,
@@ -69,6 +77,7 @@ class Finding(Reporting):
         hessian_loss: Callable[[], Tensor] | None = None,
         *,
         retain_graph: bool = False,
+        order: Order | None = None,
     ) -> None:
         """The gradients of the loss, and what is due, added to what earlier losses of this step brought."""
         # A sum goes on only as long as the gradients that it belongs to; `fully_shard` may hold them back.
@@ -82,6 +91,7 @@ class Finding(Reporting):
                     due,
                     hessian_loss,
                     retain_graph=retain_graph,
+                    order=order,
                     to_host=reads,
                     on_give_up=self._count_given_up,
                 )

@@ -8,10 +8,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import Node
 from torch.optim import Optimizer
 from torch.utils.weak import WeakIdKeyDictionary
 
-from sgdph_fx.curvature.autograd_graph import leaves
+from sgdph_fx.curvature.autograd_graph import leaves, leaves_among
 from sgdph_fx.curvature.reentrant import reentrant_checkpoints
 from sgdph_fx.optim.hessian.loss_checks import no_such_parameter
 from sgdph_fx.optim.members.layout import Layout
@@ -26,30 +27,31 @@ _NAMED = 3
 class Unowned:
     """Watches the leaves of the losses, and warns once of each parameter that nobody steps.
 
-    A look costs a walk over the graph, a tenth of a millisecond on ResNet-18. It is taken at the first few losses and
-    wherever a Hessian is due, where the graph is walked anyway.
+    A look costs a walk over the graph, a tenth of a millisecond on ResNet-18. It is taken at the first few losses, and
+    wherever a Hessian is due, where the graph has been walked anyway.
     """
 
     def __init__(self) -> None:
         self._seen: Any = WeakIdKeyDictionary()
         self._looks = 0
 
-    def check(self, loss: Tensor, layout: Layout, *, thoroughly: bool) -> None:
+    def check(self, loss: Tensor, layout: Layout, among: Iterable[Node] | None = None) -> None:
         """Refuse a loss that reaches none of our parameters, and warn of those that nobody holds.
 
         Args:
             loss: The loss, with its graph.
             layout: The index over our parameters.
-            thoroughly: Whether this loss is to be looked at to its last leaf, though it is not among the first.
+            among: All operations of the loss, where they are known: then it is looked at to its last leaf, though it
+                is not among the first.
 
         Raises:
             StaleOptimizerError: if it reaches none.
         """
         self._looks += 1
         found: Iterable[Tensor] = leaves(loss)
-        thoroughly = thoroughly or self._looks <= _FIRST_LOOKS
+        thoroughly = among is not None or self._looks <= _FIRST_LOOKS
         if thoroughly:
-            found = list(found)
+            found = list(leaves_among(among or ())) or list(found)
         # What reentrant checkpoints use inside does not show in the graph.
         if not any(layout.holds(leaf) for leaf in found) and not reentrant_checkpoints(loss):
             raise no_such_parameter(len(layout.places))
