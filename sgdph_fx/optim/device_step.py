@@ -10,7 +10,9 @@ import torch
 from torch import Tensor
 
 from sgdph_fx.errors import OptimizerError
-from sgdph_fx.optim.group_step import Group, State, partition, rectified
+from sgdph_fx.optim.batch_step import cycles_begun, rectified
+from sgdph_fx.optim.batches import Present, batches
+from sgdph_fx.optim.group_step import Group, State
 from sgdph_fx.optim.masked_update import descend_where, sgd_where
 from sgdph_fx.optim.schedule import Schedule
 from sgdph_fx.optim.update import Coefficients
@@ -65,11 +67,10 @@ class DeviceNumbers:
         """τ and τ_SO of one group."""
         return self.rates[number, 0], self.rates[number, 1]
 
-    def count(self, allowed: Tensor, refreshed: Tensor | None) -> None:
-        """Count one more step, and whether it and its refresh were skipped."""
-        skipped = torch.logical_not(allowed)
-        spoiled = torch.zeros_like(skipped) if refreshed is None else allowed & torch.logical_not(refreshed)
-        self.counts.add_(torch.stack([torch.ones_like(skipped), skipped, spoiled]))
+    def count(self, bad: Tensor, spoiled: Tensor | None) -> None:
+        """Count one more step; ``bad`` and ``spoiled`` are 1 where it, or its refresh, was skipped."""
+        none = torch.zeros_like(bad)
+        self.counts.add_(torch.stack([none + 1, bad, none if spoiled is None else spoiled]).to(torch.int64))
 
     def write_into(self, groups: Sequence[Group]) -> tuple[int, int]:
         """Bring the groups' counts up to date; the host waits for the device.
@@ -112,54 +113,43 @@ def deciding_device(
 
 
 def apply_step_where(
-    allowed: Tensor,
-    groups: Sequence[Group],
+    bad: Tensor,
+    present: Present,
     state: State,
     schedule: Schedule,
     t: Any,
     numbers: DeviceNumbers | None,
 ) -> None:
-    """Take step t with every parameter that has a gradient, if ``allowed``.
+    """Take step t with every parameter that has a gradient, unless ``bad`` is 1.
 
     Args:
-        allowed: One bool on the device.
-        groups: All groups.
+        bad: One float32 on the device.
+        present: The parameters.
         state: Of all parameters.
         schedule: The Hessian cycle.
         t: The step, counted from 1; an int, or a tensor of one.
         numbers: The rates on the device; None if the host's are to be used.
     """
-    for number, group in enumerate(groups):
-        rates = None if numbers is None else numbers.of_group(number)
-        newton, plain = partition(group, state, schedule)
+    for batch in batches(present, state, schedule, apart=numbers is not None):
+        group = batch.group
         variant = VARIANTS[group["variant"]]
-        for joined_late, params in newton.items():
-            begun: Any = schedule.cycles_begun(t, group["cycle_start"], group["cycles_before"], joined_late)
-            # A power of an integer tensor would be in single precision.
-            begun = begun.to(torch.float64) if isinstance(begun, Tensor) else begun
-            c = Coefficients.of(group, variant, begun, rates)
-            descend_where(allowed, *_rows(params, state), rectified(params, group, state), c)
-        if not plain:
+        rates = None if numbers is None else numbers.of_group(batch.number)
+        owns = [state[p] for p in batch.params]
+        if batch.missed is None and variant.decay_first_order_gradient:
+            momenta = _momenta(batch.params, owns) if group["momentum"] != 0 else []
+            sgd_where(bad, batch.params, batch.grads, momenta, group, rates[0] if rates else group["lr"])
             continue
-        if variant.decay_first_order_gradient:
-            params, grads = plain, _gradients(plain)
-            momenta = _momenta(plain, state) if group["momentum"] != 0 else []
-            sgd_where(allowed, params, grads, momenta, group, rates[0] if rates else group["lr"])
-        else:
-            descend_where(allowed, *_rows(plain, state), None, Coefficients.of(group, variant, 1, rates))
+        begun: Any = cycles_begun(batch, schedule, t)
+        # A power of an integer tensor would be in single precision.
+        begun = begun.to(torch.float64) if isinstance(begun, Tensor) else begun
+        averages = None if batch.missed is None else rectified(batch.params, group, state)
+        c = Coefficients.of(group, variant, begun, rates)
+        descend_where(bad, batch.params, batch.grads, _momenta(batch.params, owns), averages, c)
 
 
-def _rows(params: list[Tensor], state: State) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
-    return params, _gradients(params), _momenta(params, state)
-
-
-def _gradients(params: list[Tensor]) -> list[Tensor]:
-    return [p.grad for p in params if p.grad is not None]
-
-
-def _momenta(params: list[Tensor], state: State) -> list[Tensor]:
+def _momenta(params: Sequence[Tensor], owns: Sequence[dict[str, Any]]) -> list[Tensor]:
     """M^G of each; zeros where it has yet to start, which weigh nothing in the first average."""
-    for parameter in params:
-        if state[parameter].get("momentum_buffer") is None:
-            state[parameter]["momentum_buffer"] = torch.zeros_like(parameter, requires_grad=False)
-    return [state[p]["momentum_buffer"] for p in params]
+    for parameter, own in zip(params, owns, strict=True):
+        if own.get("momentum_buffer") is None:
+            own["momentum_buffer"] = torch.zeros_like(parameter, requires_grad=False)
+    return [own["momentum_buffer"] for own in owns]

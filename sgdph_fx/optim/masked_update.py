@@ -12,7 +12,6 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor
-from torch.optim.sgd import sgd
 from torch.utils._foreach_utils import _group_tensors_by_device_and_dtype
 
 from sgdph_fx.optim.update import Coefficients, Number
@@ -34,28 +33,92 @@ class _Rows:
 
 
 def descend_where(
-    allowed: Tensor,
+    bad: Tensor,
     params: Sequence[Tensor],
     grads: Sequence[Tensor],
     momenta: Sequence[Tensor],
     averages: Sequence[Tensor] | None,
     c: Coefficients,
 ) -> None:
-    """Move ``params`` in place by (6), D, (7) and line 13 of Algorithm 1, if ``allowed``.
+    """Move ``params`` in place by (6), D, (7) and line 13 of Algorithm 1, unless ``bad`` is 1.
 
     Args:
-        allowed: One bool on the device.
+        bad: One float32 on the device, 0 or 1.
         params: Tensors of any shapes and dtypes, on that device.
         grads: Their gradients, without graph; left as they are.
         momenta: Their M^G, changed in place; zeros where nothing has been averaged.
         averages: Their M^H, for the Newton-type direction; None for the plain one, D = M^G.
         c: The numbers; those that change from step to step may be tensors of one number.
     """
-    columns = [list(params), list(grads), list(momenta), *([] if averages is None else [list(averages)])]
-    batches = _group_tensors_by_device_and_dtype(cast(Any, columns))
-    for tensors, _ in batches.values():
+    columns = [params, grads, momenta, *([] if averages is None else [averages])]
+    allowed = c.keep > 0 and not isinstance(c.floor, Tensor)
+    fused, others = _sorted(columns, allowed)
+    for rows in fused:
+        _descend_fused(bad, _Rows(rows[0], rows[1], rows[2], None if averages is None else rows[3]), c)
+    if not others[0]:
+        return
+    for tensors, _ in _group_tensors_by_device_and_dtype(cast(Any, others)).values():
         rows = cast(list[list[Tensor]], tensors)
-        _descend(allowed, _Rows(rows[0], rows[1], rows[2], None if averages is None else rows[3]), c)
+        _descend(bad == 0, _Rows(rows[0], rows[1], rows[2], None if averages is None else rows[3]), c)
+
+
+def _sorted(
+    columns: Sequence[Sequence[Tensor]], fuse: bool
+) -> tuple[list[list[list[Tensor]]], list[list[Tensor]]]:
+    """The same columns of what the fused kernel takes, one list for each dtype, and of the rest."""
+    places: dict[torch.dtype, list[int]] = {}
+    others: list[int] = []
+    for place, tensors in enumerate(zip(*columns, strict=True)):
+        if fuse and _is_fusible(*tensors):
+            places.setdefault(tensors[0].dtype, []).append(place)
+        else:
+            others.append(place)
+    return [_chosen(columns, some) for some in places.values()], _chosen(columns, others)
+
+
+def _chosen(columns: Sequence[Sequence[Tensor]], places: list[int]) -> list[list[Tensor]]:
+    return [[column[i] for i in places] for column in columns]
+
+
+def _descend_fused(bad: Tensor, rows: _Rows, c: Coefficients) -> None:
+    """torch's fused kernel of SGD, once for M^G with a rate of 0, and once for the parameters with D for a gradient."""
+    grads = list(torch._foreach_neg(rows.grads)) if c.maximize else rows.grads
+    _fused(bad, rows.params, grads, rows.momenta, lr=0.0, momentum=c.keep, take=c.take)
+    if rows.averages is None:
+        _fused(bad, rows.params, rows.momenta, [], lr=c.lr, weight_decay=c.weight_decay)
+        return
+    divisor = torch._foreach_add(rows.averages, c.damping)
+    if c.floor != 0:
+        torch._foreach_clamp_min_(divisor, c.floor)
+    direction = list(torch._foreach_div(rows.momenta, divisor))
+    torch._foreach_mul_(direction, _like(c.scale, direction[0]))
+    _fused(bad, rows.params, direction, [], lr=c.lr, weight_decay=c.weight_decay)
+
+
+def _fused(
+    bad: Tensor,
+    params: list[Tensor],
+    grads: list[Tensor],
+    momenta: list[Tensor],
+    *,
+    lr: Number,
+    momentum: float = 0.0,
+    take: float = 1.0,
+    weight_decay: float = 0.0,
+) -> None:
+    torch._fused_sgd_(
+        params,
+        grads,
+        momenta,
+        weight_decay=weight_decay,
+        momentum=momentum,
+        lr=lr.to(torch.float32) if isinstance(lr, Tensor) else float(lr),
+        dampening=1 - take,
+        nesterov=False,
+        maximize=False,
+        is_first_step=False,
+        found_inf=bad,
+    )
 
 
 def _descend(allowed: Tensor, rows: _Rows, c: Coefficients) -> None:
@@ -89,52 +152,38 @@ def _moved(
 
 
 def sgd_where(
-    allowed: Tensor,
+    bad: Tensor,
     params: list[Tensor],
     grads: list[Tensor],
     momenta: list[Tensor],
     group: dict[str, Any],
     lr: Number,
 ) -> None:
-    """torch's SGD with momentum, if ``allowed``: by its fused kernel where that takes the tensors.
+    """torch's SGD with momentum, unless ``bad`` is 1: by its fused kernel where that takes the tensors.
 
     Args:
-        allowed: One bool on the device.
+        bad: One float32 on the device, 0 or 1.
         params: Tensors of any shapes and dtypes, on that device.
         grads: Their gradients, without graph.
         momenta: Their momentum buffers, changed in place; zeros at first. Empty where the momentum is 0.
         group: Their group.
         lr: τ.
     """
-    fused: list[int] = []
-    others: list[int] = []
-    for place, (p, g) in enumerate(zip(params, grads, strict=True)):
-        (fused if _is_fusible(p, g, momenta[place] if momenta else p) else others).append(place)
-    if fused:
-        sgd(
-            [params[i] for i in fused],
-            [grads[i] for i in fused],
-            [momenta[i] for i in fused] if momenta else [None] * len(fused),
-            has_sparse_grad=False,
-            foreach=False,
-            fused=True,
-            grad_scale=None,
-            found_inf=torch.logical_not(allowed).to(torch.float32),
-            weight_decay=group["weight_decay"],
-            momentum=group["momentum"],
-            lr=lr.to(torch.float32) if isinstance(lr, Tensor) else float(lr),
-            dampening=0,
-            nesterov=False,
-            maximize=group["maximize"],
-        )
-    for i in others:
-        _sgd_one(allowed, params[i], grads[i], momenta[i] if momenta else None, group, lr)
+    if group["maximize"]:
+        grads = list(torch._foreach_neg(grads))
+    momentum, decay = group["momentum"], group["weight_decay"]
+    fused, others = _sorted([params, grads, *([momenta] if momenta else [])], True)
+    for rows in fused:
+        held = rows[2] if momenta else []
+        _fused(bad, rows[0], rows[1], held, lr=lr, momentum=momentum, weight_decay=decay)
+    for p, g, *rest in zip(*others, strict=True):
+        _sgd_one(bad == 0, p, g, rest[0] if rest else None, group, lr)
 
 
 def _sgd_one(
     allowed: Tensor, p: Tensor, g: Tensor, momentum: Tensor | None, group: dict[str, Any], lr: Number
 ) -> None:
-    direction = -g if group["maximize"] else g
+    direction = g
     if group["weight_decay"] != 0:
         direction = direction + p * group["weight_decay"]
     if momentum is not None:
@@ -145,12 +194,17 @@ def _sgd_one(
         momentum.copy_(torch.where(allowed, direction, momentum))
 
 
-def _is_fusible(p: Tensor, g: Tensor, momentum: Tensor) -> bool:
+def _is_fusible(p: Tensor, g: Tensor, *others: Tensor) -> bool:
     """What torch's fused kernel asks of its lists: one dtype, the same strides, and no gaps."""
-    if p.dtype not in _FUSED or not p.dtype == g.dtype == momentum.dtype or not p.numel():
+    strides = p.stride()
+    if p.dtype not in _FUSED or p.dtype is not g.dtype or g.stride() != strides or not p.numel():
         return False
-    last = sum((size - 1) * stride for size, stride in zip(p.shape, p.stride(), strict=True))
-    return p.stride() == g.stride() == momentum.stride() and last + 1 == p.numel()
+    for t in others:
+        if t.dtype is not p.dtype or t.stride() != strides:
+            return False
+    if p.is_contiguous():
+        return True
+    return sum((size - 1) * stride for size, stride in zip(p.shape, strides, strict=True)) + 1 == p.numel()
 
 
 def _like(number: Number, tensor: Tensor) -> Number:

@@ -156,7 +156,7 @@ def _conforming(node: Node, tangents: Tensors) -> Tensors:
 
 
 def _spread(t: Tensor, declared: Any) -> Tensor:
-    dtype: torch.dtype = declared.dtype
-    if t.shape != declared.shape:
-        t = t.expand(tuple(declared.shape))
+    shape, dtype = tuple(declared.shape), declared.dtype
+    if t.shape != shape:
+        t = t.expand(shape)
     return t if t.dtype is dtype else t.to(dtype)
