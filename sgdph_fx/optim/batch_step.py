@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim.sgd import sgd
 
 from sgdph_fx.optim.batches import Batch
@@ -68,12 +68,17 @@ def _torch_sgd(batch: Batch, state: State) -> None:
         _keep(momenta, params, owns)
 
 
-def _locals(tensors: Iterable[Tensor]) -> list[Tensor]:
-    return [local(t) for t in tensors]
+_PLAIN = {Tensor, nn.Parameter}
+
+
+def _locals(tensors: list[Tensor]) -> list[Tensor]:
+    return tensors if set(map(type, tensors)) <= _PLAIN else [local(t) for t in tensors]
 
 
 def _momenta(params: Iterable[Tensor], owns: Iterable[dict[str, Any]]) -> list[Tensor | None]:
     """M^G of each, None where it has yet to start; this rank's part of sharded ones, which start as zeros."""
+    if set(map(type, params)) <= _PLAIN:
+        return [own.get("momentum_buffer") for own in owns]
     found: list[Tensor | None] = []
     for parameter, own in zip(params, owns, strict=True):
         momentum = own.get("momentum_buffer")

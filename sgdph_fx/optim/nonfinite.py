@@ -32,6 +32,7 @@ _TOLD = {
 # What torch's kernel reads in the precision that it is in, whichever version of torch it is.
 _SCANNED = (torch.float32, torch.float16)
 
+_SMALL = 1 << 16
 _LOOK_EVERY = 16
 _ON_DEVICE = ("steps_skipped", "refreshes_skipped")
 
@@ -42,15 +43,15 @@ def are_finite(tensors: Iterable[Tensor]) -> bool:
     """Whether all numbers are finite; the host waits once for each device other than the CPU.
 
     On a CPU a sum is finite only if its terms are, and is several times faster than a look at each; where it is not, it
-    may have overflowed, so each number is looked at.
+    may have overflowed, so each number is looked at. Small tensors are looked at together, as on a device.
     """
-    elsewhere: dict[torch.device, list[Tensor]] = {}
+    together: dict[torch.device, list[Tensor]] = {}
     for t in tensors:
-        if t.device.type != "cpu":
-            elsewhere.setdefault(t.device, []).append(t)
+        if t.device.type != "cpu" or (t.dtype in _SCANNED and 0 < t.numel() < _SMALL):
+            together.setdefault(t.device, []).append(t)
         elif t.numel() and not (math.isfinite(abs(t.sum().item())) or bool(torch.isfinite(t).all())):
             return False
-    return not any(bool(nonfinite_on_device(some)) for some in elsewhere.values())
+    return not any(bool(nonfinite_on_device(some)) for some in together.values())
 
 
 def nonfinite_on_device(tensors: Sequence[Tensor]) -> Tensor:
