@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import Node
 
-__all__ = ["saved_as_it_is", "saved_tensors", "unpack_hooks"]
+__all__ = ["is_packed", "require_dense", "saved_as_it_is", "unpack_hooks"]
 
 # Older versions of torch do not say whether a function unpacks a saved value.
 _SAVED_VALUE: Any = torch._C._autograd.SavedTensor
@@ -31,27 +31,37 @@ def unpack_hooks(node: Node) -> Iterator[Callable[..., Any]]:
                 yield hook
 
 
+def is_packed(node: Node) -> bool:
+    """Whether a function unpacks something that the operation saved, or torch does not tell."""
+    return not _TELLS or next(unpack_hooks(node), None) is not None
+
+
 def saved_as_it_is(node: Node) -> bool:
     """Whether what the operation saved is simply there, and not recomputed or fetched at each reading.
 
     Raises:
-        TypeError: if it saved a tensor that is not dense, which no rule takes.
+        RuntimeError: of torch, if the graph has been used up, or a tensor has no memory.
+    """
+    return list(map(_address, _saved_tensors(node))) == list(map(_address, _saved_tensors(node)))
+
+
+def require_dense(node: Node) -> None:
+    """Refuse what no rule takes, and a graph that has been used up.
+
+    Raises:
+        TypeError: if the operation saved a tensor that is not dense.
         RuntimeError: of torch, if the graph has been used up.
     """
-    found = saved_tensors(node)
-    for t in found:
+    for t in _saved_tensors(node):
         if t.layout is not torch.strided:
             raise TypeError(f"it saved a tensor of layout {t.layout}")
-    if _TELLS and next(unpack_hooks(node), None) is None:
-        return True
-    return list(map(_address, found)) == list(map(_address, saved_tensors(node)))
 
 
-def saved_tensors(node: Node) -> list[Tensor]:
+def _saved_tensors(node: Node) -> list[Tensor]:
     """The tensors that an operation saved, each read once."""
     if not callable(node):
         return [t for t in node.saved_tensors if t is not None]  # type: ignore[attr-defined]
-    values = [getattr(node, name) for name in _names(node.__class__)]
+    values = [getattr(node, name) for name in _names(type(node))]
     return [value for value in values if isinstance(value, Tensor)]
 
 

@@ -87,6 +87,10 @@ class OptimizerBase(Optimizer):
         for after in self._optimizer_load_state_dict_post_hooks.values():
             after(self)
 
+    def __getstate__(self) -> dict[str, Any]:
+        self._settle()
+        return super().__getstate__()
+
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         self._begin_anew()
@@ -147,6 +151,11 @@ class OptimizerBase(Optimizer):
     def _steps_taken(self) -> int:
         steps: int = self.param_groups[0]["step"]
         return steps
+
+    @property
+    def _known_layout(self) -> Layout:
+        """The index as it was when this call began, which has compared it with the groups."""
+        return self._layout() if self._kept_layout is None else self._kept_layout
 
     def _layout(self) -> Layout:
         """The index over the groups, made anew where somebody has put other tensors into them."""

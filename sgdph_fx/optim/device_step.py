@@ -10,11 +10,12 @@ import torch
 from torch import Tensor
 
 from sgdph_fx.errors import OptimizerError
-from sgdph_fx.optim.group_step import Group, State, partition, rectified
-from sgdph_fx.optim.joint_groups import PLAIN, joint, sharing
-from sgdph_fx.optim.masked_update import Decision, descend_where, sgd_where
+from sgdph_fx.optim.batch_step import cycles_begun, rectified
+from sgdph_fx.optim.batches import Present, batches
+from sgdph_fx.optim.group_step import Group, State
+from sgdph_fx.optim.masked_update import descend_where, sgd_where
 from sgdph_fx.optim.schedule import Schedule
-from sgdph_fx.optim.update import Coefficients, Rates
+from sgdph_fx.optim.update import Coefficients
 from sgdph_fx.optim.variants import VARIANTS
 
 __all__ = ["DeviceNumbers", "apply_step_where", "deciding_device"]
@@ -28,23 +29,18 @@ class DeviceNumbers:
         counts: Steps taken, steps skipped and refreshes skipped, int64 ``(3,)``.
         rates: τ and τ_SO of each group, float64 ``(groups, 2)``.
         known: The rates that ``rates`` holds, as the host knows them.
-        yes: True, on the device.
-        no: False, likewise.
     """
 
     counts: Tensor
     rates: Tensor
     known: list[tuple[float | None, float]]
-    yes: Tensor
-    no: Tensor
 
     @classmethod
     def of(cls, groups: Sequence[Group], device: torch.device) -> DeviceNumbers:
         """Those of the groups as they are."""
         counts = torch.zeros(3, dtype=torch.int64, device=device)
         rates = torch.zeros(len(groups), 2, dtype=torch.float64, device=device)
-        yes = torch.ones((), dtype=torch.bool, device=device)
-        made = cls(counts, rates, [(None, float("nan"))] * len(groups), yes, torch.logical_not(yes))
+        made = cls(counts, rates, [(None, float("nan"))] * len(groups))
         for place, key in enumerate(("step", "steps_skipped", "refreshes_skipped")):
             counts[place].fill_(groups[0][key])
         return made
@@ -71,10 +67,10 @@ class DeviceNumbers:
         """τ and τ_SO of one group."""
         return self.rates[number, 0], self.rates[number, 1]
 
-    def count(self, allowed: Tensor, refreshed: Tensor | None) -> None:
-        """Count one more step, and whether it and its refresh were skipped."""
-        spoiled = self.no if refreshed is None else allowed > refreshed
-        self.counts.add_(torch.stack([self.yes, torch.logical_not(allowed), spoiled]))
+    def count(self, bad: Tensor, spoiled: Tensor | None) -> None:
+        """Count one more step; ``bad`` and ``spoiled`` are 1 where it, or its refresh, was skipped."""
+        none = torch.zeros_like(bad)
+        self.counts.add_(torch.stack([none + 1, bad, none if spoiled is None else spoiled]).to(torch.int64))
 
     def write_into(self, groups: Sequence[Group]) -> tuple[int, int]:
         """Bring the groups' counts up to date; the host waits for the device.
@@ -117,65 +113,43 @@ def deciding_device(
 
 
 def apply_step_where(
-    allowed: Tensor,
-    groups: Sequence[Group],
+    bad: Tensor,
+    present: Present,
     state: State,
     schedule: Schedule,
     t: Any,
     numbers: DeviceNumbers | None,
 ) -> None:
-    """Take step t with every parameter that has a gradient, if ``allowed``.
+    """Take step t with every parameter that has a gradient, unless ``bad`` is 1.
 
     Args:
-        allowed: One bool on the device.
-        groups: All groups.
+        bad: One float32 on the device.
+        present: The parameters.
         state: Of all parameters.
         schedule: The Hessian cycle.
         t: The step, counted from 1; an int, or a tensor of one.
         numbers: The rates on the device; None if the host's are to be used.
     """
-    decision = Decision.of(allowed)
-    alike = sharing(groups, PLAIN)
-    waiting: dict[int, list[Tensor]] = {}
-    for number, group in joint(groups).items():
-        rates = None if numbers is None else numbers.of_group(number)
-        newton, plain = partition(group, state, schedule)
-        waiting.setdefault(alike[number], []).extend(plain)
-        for joined_late, params in newton.items():
-            begun: Any = schedule.cycles_begun(t, group["cycle_start"], group["cycles_before"], joined_late)
-            # A power of an integer tensor would be in single precision.
-            begun = begun.to(torch.float64) if isinstance(begun, Tensor) else begun
-            c = Coefficients.of(group, VARIANTS[group["variant"]], begun, rates)
-            descend_where(decision, *_rows(params, state), rectified(params, group, state), c)
-    for number, plain in waiting.items():
-        rates = None if numbers is None else numbers.of_group(number)
-        if plain:
-            _move_plainly(decision, plain, groups[number], state, rates)
+    for batch in batches(present, state, schedule):
+        group = batch.group
+        variant = VARIANTS[group["variant"]]
+        rates = None if numbers is None else numbers.of_group(batch.number)
+        owns = [state[p] for p in batch.params]
+        if batch.missed is None and variant.decay_first_order_gradient:
+            momenta = _momenta(batch.params, owns) if group["momentum"] != 0 else []
+            sgd_where(bad, batch.params, batch.grads, momenta, group, rates[0] if rates else group["lr"])
+            continue
+        begun: Any = cycles_begun(batch, schedule, t)
+        # A power of an integer tensor would be in single precision.
+        begun = begun.to(torch.float64) if isinstance(begun, Tensor) else begun
+        averages = None if batch.missed is None else rectified(batch.params, group, state)
+        c = Coefficients.of(group, variant, begun, rates)
+        descend_where(bad, batch.params, batch.grads, _momenta(batch.params, owns), averages, c)
 
 
-def _move_plainly(
-    decision: Decision, plain: list[Tensor], group: Group, state: State, rates: Rates | None
-) -> None:
-    """Move first-order parameters, and second-order ones that take no Newton-type step."""
-    variant = VARIANTS[group["variant"]]
-    if variant.decay_first_order_gradient:
-        momenta = _momenta(plain, state) if group["momentum"] != 0 else []
-        sgd_where(decision, plain, _gradients(plain), momenta, group, rates[0] if rates else group["lr"])
-    else:
-        descend_where(decision, *_rows(plain, state), None, Coefficients.of(group, variant, 1, rates))
-
-
-def _rows(params: list[Tensor], state: State) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
-    return params, _gradients(params), _momenta(params, state)
-
-
-def _gradients(params: list[Tensor]) -> list[Tensor]:
-    return [p.grad for p in params if p.grad is not None]
-
-
-def _momenta(params: list[Tensor], state: State) -> list[Tensor]:
+def _momenta(params: Sequence[Tensor], owns: Sequence[dict[str, Any]]) -> list[Tensor]:
     """M^G of each; zeros where it has yet to start, which weigh nothing in the first average."""
-    for parameter in params:
-        if state[parameter].get("momentum_buffer") is None:
-            state[parameter]["momentum_buffer"] = torch.zeros_like(parameter, requires_grad=False)
-    return [state[p]["momentum_buffer"] for p in params]
+    for parameter, own in zip(params, owns, strict=True):
+        if own.get("momentum_buffer") is None:
+            own["momentum_buffer"] = torch.zeros_like(parameter, requires_grad=False)
+    return [own["momentum_buffer"] for own in owns]

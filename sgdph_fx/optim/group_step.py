@@ -1,34 +1,28 @@
-"""One group's part of one step: its state in, its parameters moved."""
+"""The state of a parameter: made where it is missing, and its Hessian average refreshed."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, MutableMapping, Sequence
-from itertools import repeat
-from typing import Any, NamedTuple, TypeAlias
+from collections.abc import Iterable, MutableMapping, Sequence
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
-from torch.optim.sgd import sgd
 
 from sgdph_fx.optim.hessian.estimators import averages_raw
-from sgdph_fx.optim.processes.shards import is_sharded, local, piece
+from sgdph_fx.optim.processes.shards import local, piece
 from sgdph_fx.optim.schedule import Schedule
-from sgdph_fx.optim.update import Coefficients, descend, refresh
+from sgdph_fx.optim.update import refresh
 from sgdph_fx.optim.variants import VARIANTS
 
 __all__ = [
     "LACKS_CURVATURE",
     "Group",
-    "Partition",
     "State",
-    "apply_step",
     "average_of",
     "init_state",
     "is_state_initialization",
     "lacks_curvature",
     "local_estimate",
-    "partition",
-    "rectified",
     "takes_newton_steps",
     "update_hessian_average",
 ]
@@ -69,45 +63,6 @@ def local_estimate(parameter: Tensor, hessian: Tensor | None, *, by_gradient: bo
     return None if hessian is None else piece(hessian, parameter)
 
 
-class Partition(NamedTuple):
-    """The parameters of a group that have a gradient.
-
-    Args:
-        newton: Those that take Newton-type steps, by how many Hessian cycles they have missed.
-        plain: The others.
-    """
-
-    newton: Mapping[int, list[Tensor]]
-    plain: list[Tensor]
-
-
-def partition(group: Group, state: State, schedule: Schedule) -> Partition:
-    """Tell who takes which step."""
-    newton: dict[int, list[Tensor]] = {}
-    plain = []
-    missed = group.get("cycles_missed") or repeat(0)
-    for parameter, joined_late in zip(group["params"], missed, strict=False):
-        if parameter.grad is None:
-            continue
-        if takes_newton_steps(parameter, group, state, schedule):
-            newton.setdefault(joined_late, []).append(parameter)
-        else:
-            plain.append(parameter)
-    return Partition(newton, plain)
-
-
-def apply_step(group: Group, state: State, schedule: Schedule, t: int) -> None:
-    """Take step t with every parameter of the group that has a gradient."""
-    newton, plain = partition(group, state, schedule)
-    for joined_late, params in newton.items():
-        begun = schedule.cycles_begun(t, group["cycle_start"], group["cycles_before"], joined_late)
-        _descend(params, group, state, begun, rectified(params, group, state))
-    if plain and VARIANTS[group["variant"]].decay_first_order_gradient:
-        _torch_sgd(plain, group, state)
-    elif plain:
-        _descend(plain, group, state, 1, None)
-
-
 def takes_newton_steps(parameter: Tensor, group: Group, state: State, schedule: Schedule) -> bool:
     """Whether the parameter is second-order, has a Hessian, and is not the one that the variant leaves out."""
     if group["order"] != 2 or parameter is schedule.first_order:
@@ -139,66 +94,6 @@ def init_state(group: Group, state: State, schedule: Schedule, params: Iterable[
             continue
         if state[parameter].get("momentum_buffer") is None:
             state[parameter]["momentum_buffer"] = torch.zeros_like(parameter, requires_grad=False)
-
-
-def _descend(
-    params: list[Tensor], group: Group, state: State, cycles_begun: int, averages: list[Tensor] | None
-) -> None:
-    momenta = descend(
-        [local(p) for p in params],
-        _grads(params),
-        _momenta(params, state),
-        averages,
-        Coefficients.of(group, VARIANTS[group["variant"]], cycles_begun),
-        foreach=group["foreach"],
-    )
-    _keep(momenta, params, state)
-
-
-def _torch_sgd(params: list[Tensor], group: Group, state: State) -> None:
-    momenta: list[Tensor | None] = [None] * len(params)
-    if group["momentum"] != 0:
-        momenta = _momenta(params, state)
-    sgd(
-        [local(p) for p in params],
-        _grads(params),
-        momenta,
-        weight_decay=group["weight_decay"],
-        momentum=group["momentum"],
-        lr=group["lr"],
-        dampening=0,
-        nesterov=False,
-        maximize=group["maximize"],
-        foreach=group["foreach"],
-    )
-    if group["momentum"] != 0:
-        _keep(momenta, params, state)
-
-
-def _momenta(params: list[Tensor], state: State) -> list[Tensor | None]:
-    """M^G of each, None where it has yet to start; this rank's part of sharded ones, which start as zeros."""
-    for parameter in params:
-        if is_sharded(parameter) and "momentum_buffer" not in state[parameter]:
-            state[parameter]["momentum_buffer"] = torch.zeros_like(parameter, requires_grad=False)
-    found = (state[p].get("momentum_buffer") for p in params)
-    return [None if momentum is None else local(momentum) for momentum in found]
-
-
-def _keep(momenta: Sequence[Tensor | None], params: list[Tensor], state: State) -> None:
-    for parameter, momentum in zip(params, momenta, strict=True):
-        if not is_sharded(parameter):
-            state[parameter]["momentum_buffer"] = momentum
-
-
-def rectified(params: list[Tensor], group: Group, state: State) -> list[Tensor]:
-    """M^H of each; where estimates are averaged as they are, (4) of the average."""
-    averages = [average_of(p, group, state) for p in params]
-    if not averages_raw(group):
-        return averages
-    if group["negative_curvature"] == "zero":
-        averages = [average.clamp_min(0) for average in averages]
-    variant = VARIANTS[group["variant"]]
-    return [variant.rectify(average, group["eps"]) for average in averages]
 
 
 def average_of(parameter: Tensor, group: Group, state: State) -> Tensor:

@@ -1,7 +1,7 @@
 """The arithmetic of one step where only the device knows whether it may be taken: nothing is read by the host.
 
-A step that may not be taken leaves each number as it was: results are chosen by ``torch.where``, inside torch's fused
-kernel, or multiplied by one and moved by zero.
+Every result is chosen by ``torch.where`` or inside torch's fused kernel, so a step that may not be taken leaves each
+number as it was, to the bit.
 """
 
 from __future__ import annotations
@@ -12,180 +12,193 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor
-from torch.optim.sgd import sgd
 from torch.utils._foreach_utils import _group_tensors_by_device_and_dtype
 
 from sgdph_fx.optim.update import Coefficients, Number
 
-__all__ = ["Decision", "descend_where", "sgd_where"]
+__all__ = ["descend_where", "sgd_where"]
 
 # The fused kernel reads a learning rate on the device in single precision.
 _FUSED = (torch.float32, torch.float16, torch.bfloat16)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Decision:
-    """Whether a step may be taken, one number on the device in each form that kernels ask for.
-
-    Args:
-        allowed: Whether it may be taken, bool.
-        refused: Whether it may not, bool.
-        found_inf: 1 where it may not be taken, else 0; float32, as torch's fused kernels take it.
-    """
-
-    allowed: Tensor
-    refused: Tensor
-    found_inf: Tensor
-
-    @classmethod
-    def of(cls, allowed: Tensor) -> Decision:
-        """Make all forms of one bool on the device."""
-        refused = torch.logical_not(allowed)
-        return cls(allowed, refused, refused.to(torch.float32))
-
-
-@dataclass(frozen=True, slots=True, eq=False)
 class _Rows:
-    """Second-order parameters of one dtype and device, with what belongs to each."""
+    """Parameters of one dtype and device, with what belongs to each."""
 
     params: list[Tensor]
     grads: list[Tensor]
     momenta: list[Tensor]
-    averages: list[Tensor]
+    averages: list[Tensor] | None
 
 
 def descend_where(
-    decision: Decision,
+    bad: Tensor,
     params: Sequence[Tensor],
     grads: Sequence[Tensor],
     momenta: Sequence[Tensor],
     averages: Sequence[Tensor] | None,
     c: Coefficients,
 ) -> None:
-    """Move ``params`` in place by (6), D, (7) and line 13 of Algorithm 1, if the device allows it.
+    """Move ``params`` in place by (6), D, (7) and line 13 of Algorithm 1, unless ``bad`` is 1.
 
     Args:
-        decision: Whether it does.
+        bad: One float32 on the device, 0 or 1.
         params: Tensors of any shapes and dtypes, on that device.
         grads: Their gradients, without graph; left as they are.
         momenta: Their M^G, changed in place; zeros where nothing has been averaged.
         averages: Their M^H, for the Newton-type direction; None for the plain one, D = M^G.
         c: The numbers; those that change from step to step may be tensors of one number.
     """
-    columns = [list(params), list(grads), list(momenta), *([] if averages is None else [list(averages)])]
-    batches = _group_tensors_by_device_and_dtype(cast(Any, columns))
-    for tensors, _ in batches.values():
+    columns = [params, grads, momenta, *([] if averages is None else [averages])]
+    fused, others = _sorted(columns, c.keep > 0)
+    for rows in fused:
+        _descend_fused(bad, _Rows(rows[0], rows[1], rows[2], None if averages is None else rows[3]), c)
+    if not others[0]:
+        return
+    for tensors, _ in _group_tensors_by_device_and_dtype(cast(Any, others)).values():
         rows = cast(list[list[Tensor]], tensors)
-        if averages is None:  # weights: long enough each by itself
-            for p, g, m in zip(*rows, strict=True):
-                _descend_plain(decision.allowed, p, g, m, c)
+        _descend(bad == 0, _Rows(rows[0], rows[1], rows[2], None if averages is None else rows[3]), c)
+
+
+def _sorted(
+    columns: Sequence[Sequence[Tensor]], fuse: bool
+) -> tuple[list[list[list[Tensor]]], list[list[Tensor]]]:
+    """The same columns of what the fused kernel takes, one list for each dtype, and of the rest."""
+    places: dict[torch.dtype, list[int]] = {}
+    others: list[int] = []
+    for place, tensors in enumerate(zip(*columns, strict=True)):
+        if fuse and _is_fusible(*tensors):
+            places.setdefault(tensors[0].dtype, []).append(place)
         else:
-            _descend_newton(decision, _Rows(*_lines(*rows)), c)
+            others.append(place)
+    return [_chosen(columns, some) for some in places.values()], _chosen(columns, others)
 
 
-def _descend_plain(allowed: Tensor, p: Tensor, g: Tensor, m: Tensor, c: Coefficients) -> None:
-    momentum = m * c.keep + (-g if c.maximize else g) * c.take
-    direction = momentum if c.weight_decay == 0 else momentum + p * c.weight_decay
-    p.copy_(torch.where(allowed, p - direction * _like(c.lr, direction), p))
-    m.copy_(torch.where(allowed, momentum, m))
+def _chosen(columns: Sequence[Sequence[Tensor]], places: list[int]) -> list[list[Tensor]]:
+    return [[column[i] for i in places] for column in columns]
 
 
-def _descend_newton(decision: Decision, rows: _Rows, c: Coefficients) -> None:
-    """Channel-wise parameters are short and many, so each line is one multi-tensor kernel for all.
+def _descend_fused(bad: Tensor, rows: _Rows, c: Coefficients) -> None:
+    """torch's fused kernel of SGD, once for M^G with a rate of 0, and once for the parameters with D for a gradient."""
+    grads = list(torch._foreach_neg(rows.grads)) if c.maximize else rows.grads
+    _fused(bad, rows.params, grads, rows.momenta, lr=0.0, momentum=c.keep, take=c.take)
+    if rows.averages is None:
+        _fused(bad, rows.params, rows.momenta, [], lr=c.lr, weight_decay=c.weight_decay)
+        return
+    _fused(
+        bad,
+        rows.params,
+        _directions(rows.momenta, rows.averages, c),
+        [],
+        lr=c.lr,
+        weight_decay=c.weight_decay,
+    )
 
-    Where the step may not be taken, gradients and the rate are zero, and momentum and parameters are kept by a factor
-    of one.
-    """
-    precise = torch.float64 if rows.params[0].dtype == torch.float64 else torch.float32
-    mask = decision.allowed.to(precise)
-    gradients = _masked(decision, rows.grads)
-    torch._foreach_mul_(rows.momenta, torch.rsub(mask, 1, alpha=1 - c.keep))
-    torch._foreach_add_(rows.momenta, gradients, alpha=-c.take if c.maximize else c.take)
-    rate = mask * c.lr
-    moves = _moves(rows, rate, c, precise)
-    if c.weight_decay != 0:
-        torch._foreach_mul_(rows.params, torch.rsub(rate, 1, alpha=c.weight_decay).to(precise))
-    torch._foreach_sub_(rows.params, moves)
 
-
-def _moves(rows: _Rows, rate: Tensor, c: Coefficients, precise: torch.dtype) -> list[Tensor]:
-    """τ D of each, without the decay."""
-    divisors = list(torch._foreach_add(rows.averages, c.damping))
+def _directions(momenta: list[Tensor], averages: list[Tensor], c: Coefficients) -> list[Tensor]:
+    """D of each, without the decay."""
+    divisors = list(torch._foreach_add(averages, c.damping))
+    scale = _like(c.scale, divisors[0])
     if c.cap is None:
-        moves = list(torch._foreach_div(rows.momenta, divisors))
-        torch._foreach_mul_(moves, (rate * c.scale).to(precise))
-        return moves
+        directions = list(torch._foreach_div(momenta, divisors))
+        torch._foreach_mul_(directions, scale)
+        return directions
     torch._foreach_reciprocal_(divisors)
-    torch._foreach_mul_(divisors, (torch.ones_like(rate) * c.scale).to(precise))
+    torch._foreach_mul_(divisors, scale)
     torch._foreach_clamp_max_(divisors, c.cap)
-    torch._foreach_mul_(divisors, rows.momenta)
-    torch._foreach_mul_(divisors, rate.to(precise))
+    torch._foreach_mul_(divisors, momenta)
     return divisors
 
 
-def _lines(*columns: list[Tensor]) -> list[list[Tensor]]:
-    """The tensors with one dimension each where their memory has no gaps: multi-tensor kernels want equal strides."""
-    lines = [
-        [t.reshape(-1) for t in row] if all(t.is_contiguous() for t in row) else list(row)
-        for row in zip(*columns, strict=True)
-    ]
-    return [list(column) for column in zip(*lines, strict=True)]
+def _fused(
+    bad: Tensor,
+    params: list[Tensor],
+    grads: list[Tensor],
+    momenta: list[Tensor],
+    *,
+    lr: Number,
+    momentum: float = 0.0,
+    take: float = 1.0,
+    weight_decay: float = 0.0,
+) -> None:
+    torch._fused_sgd_(
+        params,
+        grads,
+        momenta,
+        weight_decay=weight_decay,
+        momentum=momentum,
+        lr=lr.to(torch.float32) if isinstance(lr, Tensor) else float(lr),
+        dampening=1 - take,
+        nesterov=False,
+        maximize=False,
+        is_first_step=False,
+        found_inf=bad,
+    )
 
 
-def _masked(decision: Decision, gradients: list[Tensor]) -> list[Tensor]:
-    """Copies of the gradients, in one memory; zeros where the step may not be taken."""
-    flat = torch.cat([g.reshape(-1) for g in gradients]).masked_fill_(decision.refused, 0)
-    parts = torch.split(flat, [g.numel() for g in gradients])
-    return [part.view(g.shape) for part, g in zip(parts, gradients, strict=True)]
+def _descend(allowed: Tensor, rows: _Rows, c: Coefficients) -> None:
+    if rows.averages is None:  # weights: long enough each by itself
+        for p, g, m in zip(rows.params, rows.grads, rows.momenta, strict=True):
+            moved, momentum = _moved(p, g, m, None, c)
+            p.copy_(torch.where(allowed, moved, p))
+            m.copy_(torch.where(allowed, momentum, m))
+        return
+    # Channel-wise parameters: short, and many, so as one.
+    flat = [_flat(column) for column in (rows.params, rows.grads, rows.momenta, rows.averages)]
+    moved, momentum = _moved(flat[0], flat[1], flat[2], flat[3], c)
+    _write(rows.params, torch.where(allowed, moved, flat[0]))
+    _write(rows.momenta, torch.where(allowed, momentum, flat[2]))
+
+
+def _moved(
+    parameter: Tensor, gradient: Tensor, momentum: Tensor, average: Tensor | None, c: Coefficients
+) -> tuple[Tensor, Tensor]:
+    gradient = -gradient if c.maximize else gradient
+    momentum = momentum * c.keep + gradient * c.take
+    direction = momentum
+    if average is not None:
+        divisor = average + c.damping
+        factor = _like(c.scale, divisor) / divisor
+        direction = momentum * (factor if c.cap is None else factor.clamp_max(c.cap))
+    if c.weight_decay != 0:
+        direction = direction + parameter * c.weight_decay
+    return parameter - direction * _like(c.lr, direction), momentum
 
 
 def sgd_where(
-    decision: Decision,
+    bad: Tensor,
     params: list[Tensor],
     grads: list[Tensor],
     momenta: list[Tensor],
     group: dict[str, Any],
     lr: Number,
 ) -> None:
-    """torch's SGD with momentum, if the device allows it: by its fused kernel where that takes the tensors.
+    """torch's SGD with momentum, unless ``bad`` is 1: by its fused kernel where that takes the tensors.
 
     Args:
-        decision: Whether the device allows it.
+        bad: One float32 on the device, 0 or 1.
         params: Tensors of any shapes and dtypes, on that device.
         grads: Their gradients, without graph.
         momenta: Their momentum buffers, changed in place; zeros at first. Empty where the momentum is 0.
         group: Their group.
         lr: τ.
     """
-    fused: list[int] = []
-    others: list[int] = []
-    for place, (p, g) in enumerate(zip(params, grads, strict=True)):
-        (fused if _is_fusible(p, g, momenta[place] if momenta else p) else others).append(place)
-    if fused:
-        sgd(
-            [params[i] for i in fused],
-            [grads[i] for i in fused],
-            [momenta[i] for i in fused] if momenta else [None] * len(fused),
-            has_sparse_grad=False,
-            foreach=False,
-            fused=True,
-            grad_scale=None,
-            found_inf=decision.found_inf,
-            weight_decay=group["weight_decay"],
-            momentum=group["momentum"],
-            lr=lr.to(torch.float32) if isinstance(lr, Tensor) else float(lr),
-            dampening=0,
-            nesterov=False,
-            maximize=group["maximize"],
-        )
-    for i in others:
-        _sgd_one(decision.allowed, params[i], grads[i], momenta[i] if momenta else None, group, lr)
+    if group["maximize"]:
+        grads = list(torch._foreach_neg(grads))
+    momentum, decay = group["momentum"], group["weight_decay"]
+    fused, others = _sorted([params, grads, *([momenta] if momenta else [])], True)
+    for rows in fused:
+        held = rows[2] if momenta else []
+        _fused(bad, rows[0], rows[1], held, lr=lr, momentum=momentum, weight_decay=decay)
+    for p, g, *rest in zip(*others, strict=True):
+        _sgd_one(bad == 0, p, g, rest[0] if rest else None, group, lr)
 
 
 def _sgd_one(
     allowed: Tensor, p: Tensor, g: Tensor, momentum: Tensor | None, group: dict[str, Any], lr: Number
 ) -> None:
-    direction = -g if group["maximize"] else g
+    direction = g
     if group["weight_decay"] != 0:
         direction = direction + p * group["weight_decay"]
     if momentum is not None:
@@ -196,14 +209,28 @@ def _sgd_one(
         momentum.copy_(torch.where(allowed, direction, momentum))
 
 
-def _is_fusible(p: Tensor, g: Tensor, momentum: Tensor) -> bool:
+def _is_fusible(p: Tensor, g: Tensor, *others: Tensor) -> bool:
     """What torch's fused kernel asks of its lists: one dtype, the same strides, and no gaps."""
-    if p.dtype not in _FUSED or not p.dtype == g.dtype == momentum.dtype or not p.numel():
+    strides = p.stride()
+    if p.dtype not in _FUSED or p.dtype is not g.dtype or g.stride() != strides or not p.numel():
         return False
-    last = sum((size - 1) * stride for size, stride in zip(p.shape, p.stride(), strict=True))
-    return p.stride() == g.stride() == momentum.stride() and last + 1 == p.numel()
+    for t in others:
+        if t.dtype is not p.dtype or t.stride() != strides:
+            return False
+    if p.is_contiguous():
+        return True
+    return sum((size - 1) * stride for size, stride in zip(p.shape, strides, strict=True)) + 1 == p.numel()
 
 
 def _like(number: Number, tensor: Tensor) -> Number:
     """A number on the device in the precision of what it multiplies."""
     return number.to(tensor.dtype) if isinstance(number, Tensor) else number
+
+
+def _flat(tensors: Sequence[Tensor]) -> Tensor:
+    return torch.cat([t.reshape(-1) for t in tensors])
+
+
+def _write(tensors: Sequence[Tensor], flat: Tensor) -> None:
+    parts = torch.split(flat, [t.numel() for t in tensors])
+    torch._foreach_copy_(list(tensors), [part.view(t.shape) for part, t in zip(parts, tensors, strict=True)])

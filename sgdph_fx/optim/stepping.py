@@ -8,9 +8,10 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from sgdph_fx.optim.batch_step import apply_step
+from sgdph_fx.optim.batches import Present, batches, gather
 from sgdph_fx.optim.device_step import DeviceNumbers, apply_step_where, deciding_device
 from sgdph_fx.optim.group_step import (
-    apply_step,
     init_state,
     is_state_initialization,
     lacks_curvature,
@@ -22,7 +23,7 @@ from sgdph_fx.optim.hessian.estimating import from_gradient
 from sgdph_fx.optim.hessian.finding import Finding
 from sgdph_fx.optim.hessian.loss_checks import graph_errors_explained
 from sgdph_fx.optim.members.validation import refuse_sparse_gradients
-from sgdph_fx.optim.nonfinite import are_finite, finite_on_device
+from sgdph_fx.optim.nonfinite import are_finite, nonfinite_on_device
 from sgdph_fx.optim.processes.all_reduce import Agreed, agree, is_alone
 from sgdph_fx.optim.processes.shards import local
 
@@ -33,70 +34,73 @@ class Stepping(Finding):
     """The arithmetic of a step, around the state of the optimizer."""
 
     def _take_step(self) -> None:
-        refuse_sparse_gradients(self.param_groups)
-        self._skipped.settle(self.param_groups, wait=True)
-        t, schedule, present = self._steps_taken + 1, self._layout().schedule, self._present()
-        if present and self._estimate is None and is_state_initialization(self.param_groups, self.state):
-            for group in self.param_groups:
-                init_state(group, self.state, schedule, [p for p in group["params"] if p.grad is not None])
+        schedule, present = self._layout().schedule, gather(self.param_groups)
+        grads = present.grads
+        if any(g.layout is not torch.strided for g in grads):
+            refuse_sparse_gradients(self.param_groups)
+        self._skipped.settle(self.param_groups, wait=False)
+        t = self._steps_taken + 1
+        if grads and self._estimate is None and is_state_initialization(self.param_groups, self.state):
+            for rows in present.rows:
+                init_state(rows.group, self.state, schedule, rows.params)
             return
-        decides = deciding_device(present, self.param_groups, alone=is_alone(self._process_group))
+        alone = is_alone(self._process_group)
+        decides = deciding_device(present.params, self.param_groups, alone=alone)
         taken = self._step_by_host(t, present) if decides is None else self._step_on(decides, t, present)
         self._estimate = None
-        if not taken:
-            return
-        self._finish_step()
-        self._skipped.settle(self.param_groups, wait=False)
+        if taken:
+            self._finish_step()
 
     def _finish_step(self) -> None:
         """Count the step, as the host does it, and a refresh that had no product."""
         t = self._steps_taken + 1
-        lacking = [p for p in self._layout().schedule.due(t) if lacks_curvature(p, self.state)]
+        lacking = [p for p in self._known_layout.schedule.due(t) if lacks_curvature(p, self.state)]
         if lacking:
             self._tell_of_missing_curvature(lacking[0], self._missing)
         self._missing = None
         for group in self.param_groups:
             group["step"] = t
 
-    def _step_by_host(self, t: int, present: Sequence[Tensor]) -> bool:
+    def _step_by_host(self, t: int, present: Present) -> bool:
         """The step where the host knows at once what is finite; whether it counts as one."""
         everywhere = self._agreed(t, present)
         if not everywhere.has_gradients:
             return False
-        _release_graphs(present)
+        present = self._without_graphs(present)
         if everywhere.culprit:
             self._skipped.step(self.param_groups, everywhere.culprit)
             return False
         found = self._settled_way(everywhere.found)
         self._skipped.watch("refreshes_skipped", self._refresh(found, None))
-        for group in self.param_groups:
-            apply_step(group, self.state, self._layout().schedule, t)
+        self._skipped.settle(self.param_groups, wait=False)
+        schedule = self._known_layout.schedule
+        for batch in batches(present, self.state, schedule):
+            apply_step(batch, self.state, schedule, t)
         return True
 
-    def _step_on(self, device: torch.device, t: int, present: Sequence[Tensor]) -> bool:
-        """The step where the device decides, and the host waits for no more than the losses, or not even for them."""
+    def _step_on(self, device: torch.device, t: int, present: Present) -> bool:
+        """The step where the device decides, and the host waits for nothing."""
         found = self._found_scaled(t, present)
         capturable = self.param_groups[0]["capturable"]
-        _release_graphs(present)
-        if not capturable and not found.is_finite:
-            self._skipped.step(self.param_groups, "The loss")
-            return False
+        present = self._without_graphs(present)
         self._write_where(found, t, present, self._numbers_on(device) if capturable else None)
         return True
 
     def _write_where(
-        self, found: HessianEstimate, t: int, present: Sequence[Tensor], numbers: DeviceNumbers | None
+        self, found: HessianEstimate, t: int, present: Present, numbers: DeviceNumbers | None
     ) -> None:
-        """Refresh and move what losses and gradients allow, and count on the device where there are numbers there."""
-        allowed = found.allows(finite_on_device([p.grad for p in present if p.grad is not None]))
-        refreshed = self._refresh(self._settled_way(found), allowed)
+        """Refresh and move what losses and gradients allow, and count on the device what was skipped."""
+        device = self._device()
+        losses = [loss.to(device, non_blocking=True) for loss in found.losses]
+        bad = nonfinite_on_device([*present.grads, *losses])
+        refreshed = self._refresh(self._settled_way(found), bad)
         step = t if numbers is None else numbers.counts[0] + 1
-        apply_step_where(allowed, self.param_groups, self.state, self._layout().schedule, step, numbers)
-        if numbers is not None:
-            numbers.count(allowed, refreshed)
-            return
-        self._skipped.watch("steps_skipped", allowed)
-        self._skipped.watch("refreshes_skipped", None if refreshed is None else refreshed | ~allowed)
+        apply_step_where(bad, present, self.state, self._known_layout.schedule, step, numbers)
+        spoiled = None if refreshed is None else torch.logical_not(refreshed) * (1 - bad)
+        if numbers is None:
+            self._skipped.add_on_device(bad, spoiled)
+        else:
+            numbers.count(bad, spoiled)
 
     @torch.no_grad()
     def _step_recorded(self, scale: Tensor | None) -> None:
@@ -105,7 +109,7 @@ class Stepping(Finding):
         Args:
             scale: What the loss was multiplied by, and the gradients have been divided by.
         """
-        found, present = (self._estimate or HessianEstimate()).unscale(scale), self._present()
+        found, present = (self._estimate or HessianEstimate()).unscale(scale), gather(self.param_groups)
         self._estimate = None
         refuse_sparse_gradients(self.param_groups)
         self._write_where(found, self._steps_taken + 1, present, self._numbers)
@@ -132,35 +136,44 @@ class Stepping(Finding):
         self._numbers.update_rates(self.param_groups)
         return self._numbers
 
-    def _agreed(self, t: int, present: Sequence[Tensor]) -> Agreed:
+    def _agreed(self, t: int, present: Present) -> Agreed:
         """What this process found, or all of them together."""
         alone = is_alone(self._process_group)
         if alone and not present:
             return Agreed(HessianEstimate(), has_gradients=False)
         found = self._found_scaled(t, present)
-        here = Agreed(found, bool(present), _culprit(found, present))
+        here = Agreed(found, bool(present), _culprit(found, present.grads))
         return here if alone else agree(here, self._device(), self._process_group)
 
-    def _found_scaled(self, t: int, present: Sequence[Tensor]) -> HessianEstimate:
+    def _found_scaled(self, t: int, present: Present) -> HessianEstimate:
         """What this process found, without the scale that the gradients have lost already."""
         found = self._found_here(t, present)
         unseen = next(iter(found.parameters), None) if self._estimate is None else None
         return found.unscale(self._loss_scale.of(self, found.factors, unseen))
 
-    def _found_here(self, t: int, present: Sequence[Tensor]) -> HessianEstimate:
+    def _found_here(self, t: int, present: Present) -> HessianEstimate:
         due, estimate = self._request(t), self._estimate
         if due is None:
             return HessianEstimate() if estimate is None else estimate
         if estimate is not None and estimate.is_of(due.parameters):
             return estimate
         if due.probe is not None and due.parameter.grad is not None:
-            self._addresses.refuse_moved(present)
+            self._addresses.refuse_moved(present.params)
         with graph_errors_explained():
-            return from_gradient(due, [p.grad for p in present])
+            return from_gradient(due, present.grads)
 
     def _device(self) -> torch.device:
         params = (p for group in self.param_groups for p in group["params"])
         return next((local(p).device for p in params), torch.device("cpu"))
+
+    def _without_graphs(self, present: Present) -> Present:
+        """Take the graphs off all gradients: p → p.grad → graph → p is a circle that no collector sees."""
+        if not any(g.requires_grad for g in present.grads):
+            return present
+        for parameter, gradient in zip(present.params, present.grads, strict=True):
+            if gradient.requires_grad:
+                parameter.grad = gradient.detach()
+        return gather(self.param_groups)
 
     def _settled_way(self, found: HessianEstimate) -> HessianEstimate:
         """The estimate to average, once it is clear whether there is a product or what stands in for it."""
@@ -171,8 +184,9 @@ class Stepping(Finding):
         by_gradient = [p for p in found.parameters if self._group_of(p)["without_curvature"] == "gradient"]
         return replace(found, parameters=tuple(by_gradient), hessians=(), by_gradient=True)
 
-    def _refresh(self, found: HessianEstimate, allowed: Tensor | None) -> Tensor | None:
-        """Refresh the averages; whether all estimates were finite, None where there is none."""
+    def _refresh(self, found: HessianEstimate, bad: Tensor | None) -> Tensor | None:
+        """Refresh the averages unless ``bad`` is 1; whether all estimates were finite, None where there is none."""
+        allowed = None if bad is None or not found.parameters else bad == 0
         finite: Tensor | None = None
         for parameter, hessian in found.pairs():
             estimate = local_estimate(parameter, hessian, by_gradient=found.by_gradient)
@@ -183,16 +197,8 @@ class Stepping(Finding):
         return finite
 
 
-def _release_graphs(params: Sequence[Tensor]) -> None:
-    """Take the graphs off all gradients: p → p.grad → graph → p is a circle that no collector sees."""
-    for parameter in params:
-        if parameter.grad is not None and parameter.grad.requires_grad:
-            parameter.grad = parameter.grad.detach()
-
-
-def _culprit(found: HessianEstimate, present: Sequence[Tensor]) -> str:
+def _culprit(found: HessianEstimate, grads: Sequence[Tensor]) -> str:
     """What is not finite; empty if nothing is."""
-    if not found.is_finite:
+    if not are_finite(found.losses):
         return "The loss"
-    numbers = [local(p.grad) for p in present if p.grad is not None and not p.grad.is_meta]
-    return "" if are_finite(numbers) else "A gradient"
+    return "" if are_finite(local(g) for g in grads if not g.is_meta) else "A gradient"

@@ -143,14 +143,17 @@ def _descend_one(
         momentum = gradient * c.first
     else:
         momentum.mul_(c.keep).add_(gradient, alpha=c.take)
-    direction = momentum
-    if average is not None:
-        divisor = average.add(c.damping)
-        if c.cap is not None:
-            divisor.clamp_min_(c.scale / c.cap)
-        direction = momentum.div(divisor).mul_(c.scale)
-    if c.weight_decay != 0:
-        direction = direction.add(parameter, alpha=c.weight_decay)
+    if average is None:
+        direction = momentum if c.weight_decay == 0 else momentum.add(parameter, alpha=c.weight_decay)
+        parameter.add_(direction, alpha=-c.lr)
+        return momentum
+    divisor = average.add(c.damping)
+    if c.cap is not None:
+        divisor.clamp_min_(c.scale / c.cap)
+    if c.weight_decay == 0:
+        parameter.addcdiv_(momentum, divisor, value=-c.lr * c.scale)
+        return momentum
+    direction = parameter.mul(c.weight_decay).addcdiv_(momentum, divisor, value=c.scale)
     parameter.add_(direction, alpha=-c.lr)
     return momentum
 
@@ -160,15 +163,20 @@ def _descend_many(tensors: list[list[Tensor]], fresh: list[bool], c: Coefficient
     if c.maximize:
         grads = list(torch._foreach_neg(grads))
     _accumulate_many(momenta, grads, fresh, c)
-    direction = momenta
-    if averages:
-        divisor = torch._foreach_add(averages[0], c.damping)
-        if c.cap is not None:
-            torch._foreach_clamp_min_(divisor, c.scale / c.cap)
-        direction = list(torch._foreach_div(momenta, divisor))
-        torch._foreach_mul_(direction, c.scale)
-    if c.weight_decay != 0:
-        direction = list(torch._foreach_add(direction, params, alpha=c.weight_decay))
+    if not averages:
+        direction = momenta
+        if c.weight_decay != 0:
+            direction = list(torch._foreach_add(momenta, params, alpha=c.weight_decay))
+        torch._foreach_add_(params, direction, alpha=-c.lr)
+        return
+    divisor = torch._foreach_add(averages[0], c.damping)
+    if c.cap is not None:
+        torch._foreach_clamp_min_(divisor, c.scale / c.cap)
+    if c.weight_decay == 0:
+        torch._foreach_addcdiv_(params, momenta, divisor, value=-c.lr * c.scale)
+        return
+    direction = list(torch._foreach_mul(params, c.weight_decay))
+    torch._foreach_addcdiv_(direction, momenta, divisor, value=c.scale)
     torch._foreach_add_(params, direction, alpha=-c.lr)
 
 

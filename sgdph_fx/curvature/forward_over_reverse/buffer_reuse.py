@@ -39,22 +39,23 @@ def owned_results(rule: Rule, made: Tensors, given: Tensors, writable: Sequence[
             if not _has_memory(t):
                 return none
             if not free:
-                held.append(_memory(t))
-    for t in made:
+                held.append(t.untyped_storage().data_ptr())
+    places = [-1] * len(made)
+    for number, t in enumerate(made):
         if t is not None:
             if not _has_memory(t):
                 return none
-            held.append(_memory(t))
-    return [t is not None and held.count(_memory(t)) == 1 and _fills_its_memory(t) for t in made]
+            places[number] = t.untyped_storage().data_ptr()
+    held += places
+    return [
+        t is not None and held.count(place) == 1 and _fills_its_memory(t)
+        for t, place in zip(made, places, strict=True)
+    ]
 
 
 def _has_memory(t: Tensor) -> bool:
     """Whether it is a plain tensor; a zero that autograd never filled in, for one, lies nowhere."""
     return type(t) is Tensor and t.layout is torch.strided and not t._is_zerotensor()
-
-
-def _memory(t: Tensor) -> int:
-    return t.untyped_storage().data_ptr()
 
 
 def _fills_its_memory(t: Tensor) -> bool:

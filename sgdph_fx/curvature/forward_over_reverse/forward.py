@@ -17,7 +17,7 @@ from sgdph_fx.curvature.forward_over_reverse.fallback import FALLBACK, require_k
 from sgdph_fx.curvature.forward_over_reverse.path import path, source
 from sgdph_fx.curvature.forward_over_reverse.registry import rule_of
 from sgdph_fx.curvature.forward_over_reverse.rule import ForwardNode, GiveUp, Tensors
-from sgdph_fx.curvature.saved_values import saved_as_it_is
+from sgdph_fx.curvature.saved_values import is_packed, require_dense, saved_as_it_is
 from sgdph_fx.curvature.selective import refuse_selective_checkpoints
 from sgdph_fx.errors import NoCurvatureError
 
@@ -49,8 +49,9 @@ def forward_sweep(
     order = producers_first(loss) if order is None else order
     nodes = path(order, parameter)
     _require_plain(loss, v)
-    refuse_selective_checkpoints(nodes)
-    _require_open(order, nodes)
+    packed = {node for node in nodes if is_packed(node)}
+    refuse_selective_checkpoints(packed)
+    _require_open(order, nodes, packed)
     with arithmetic_alone(v.device.type):
         return _Sweep(nodes, order).run(source(parameter), v)
 
@@ -63,12 +64,15 @@ def _require_plain(*tensors: Tensor) -> None:
             raise GiveUp(f"tangents of layout {t.layout} and dtype {t.dtype} have no rules")
 
 
-def _require_open(order: Iterable[Node], nodes: Iterable[Node]) -> None:
+def _require_open(order: Iterable[Node], nodes: Iterable[Node], packed: set[Node]) -> None:
     """Refuse graphs that hide operations: those computed again or fetched at each reading."""
     if any(kind_name(kind) == CHECKPOINT for kind in {type(node) for node in order}):
         raise GiveUp("a reentrant checkpoint hides the operations inside it")
     for node in nodes:
         try:
+            if node not in packed:
+                require_dense(node)
+                continue
             as_it_is = saved_as_it_is(node)
         except _TORCHS_OWN as error:
             raise _given_up(node, error) from error
@@ -156,7 +160,7 @@ def _conforming(node: Node, tangents: Tensors) -> Tensors:
 
 
 def _spread(t: Tensor, declared: Any) -> Tensor:
-    dtype: torch.dtype = declared.dtype
-    if t.shape != declared.shape:
-        t = t.expand(tuple(declared.shape))
+    shape, dtype = tuple(declared.shape), declared.dtype
+    if t.shape != shape:
+        t = t.expand(shape)
     return t if t.dtype is dtype else t.to(dtype)

@@ -169,8 +169,9 @@ def as_gradient(edge: Edge, tangent: Tensor) -> Tensor:
     if node is None:
         return tangent
     declared = node._input_metadata[number]
-    if tangent.shape != declared.shape:
-        tangent = tangent.sum_to_size(tuple(declared.shape))
+    shape = tuple(declared.shape)
+    if tangent.shape != shape:
+        tangent = tangent.sum_to_size(shape)
     dtype: torch.dtype = declared.dtype
     return tangent if tangent.dtype is dtype else tangent.to(dtype)
 

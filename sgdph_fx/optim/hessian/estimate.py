@@ -1,4 +1,4 @@
-"""What the losses of one step have brought: the Hessian that is due, and whether all were finite."""
+"""What the losses of one step have brought: the Hessian that is due, and the losses themselves."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from operator import is_
 from torch import Tensor
 
 from sgdph_fx.errors import NoCurvatureError
-from sgdph_fx.optim.nonfinite import Flag
 
 __all__ = ["HessianEstimate"]
 
@@ -23,7 +22,7 @@ class HessianEstimate:
         parameters: The parameters that were due; none where the step refreshes no average.
         hessians: For each the diagonal of its block by the probe, of its shape, dtype and device, without graph; None
             where the loss does not use the parameter, or no product was taken. Empty for None throughout.
-        finite: Whether each loss was finite.
+        losses: Each loss, in memory of its own, without graph.
         factors: What the losses were multiplied by last, see :func:`sgdph_fx.optim.scaling.multipliers`.
         by_gradient: Whether \\|g\\| is to stand in for the Hessian at the step.
         missing: Why there is no product, if an operation has no second derivative.
@@ -31,22 +30,10 @@ class HessianEstimate:
 
     parameters: tuple[Tensor, ...] = ()
     hessians: tuple[Tensor | None, ...] = ()
-    finite: tuple[Flag, ...] = ()
+    losses: tuple[Tensor, ...] = ()
     factors: tuple[Tensor, ...] = ()
     by_gradient: bool = False
     missing: NoCurvatureError | None = None
-
-    @property
-    def is_finite(self) -> bool:
-        """Whether all losses were; the host waits for their forward passes, and no longer."""
-        return all(self.finite)
-
-    def allows(self, gradients_finite: Tensor) -> Tensor:
-        """Whether losses and gradients are finite, as one bool on the device."""
-        for flag in self.finite:
-            if flag.on_device is not None:  # else the host has read it, and there would be no step
-                gradients_finite = gradients_finite & flag.on_device
-        return gradients_finite
 
     def pairs(self) -> Iterator[tuple[Tensor, Tensor | None]]:
         """Each parameter with its diagonal."""
@@ -68,7 +55,7 @@ class HessianEstimate:
         return HessianEstimate(
             self.parameters,
             hessians,
-            self.finite + other.finite,
+            self.losses + other.losses,
             self.factors + other.factors,
             self.by_gradient or (same and other.by_gradient),
             self.missing or (other.missing if same else None),

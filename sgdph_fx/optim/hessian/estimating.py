@@ -20,7 +20,6 @@ from sgdph_fx.optim.hessian.hidden_uses import Written, hidden_use
 from sgdph_fx.optim.hessian.isolated_forward import isolated_loss
 from sgdph_fx.optim.hessian.loss_checks import check_loss
 from sgdph_fx.optim.hessian.request import HessianRequest
-from sgdph_fx.optim.nonfinite import Flag, is_finite
 
 __all__ = ["from_gradient", "from_loss"]
 
@@ -32,7 +31,6 @@ def from_loss(
     *,
     retain_graph: bool = False,
     order: Order | None = None,
-    to_host: bool = True,
     on_give_up: Callable[[str], None] | None = None,
 ) -> HessianEstimate:
     """``loss.backward()``, and the due Hessian: beside it, or of ``hessian_loss`` after it.
@@ -43,7 +41,6 @@ def from_loss(
         hessian_loss: Computes the loss that the Hessian is of, where that is another.
         retain_graph: Whether the graph of ``loss`` is kept.
         order: The operations of ``loss``, producers first, where they are known.
-        to_host: Whether the host is going to ask whether the loss is finite.
         on_give_up: Called with the reason where torch's double backward takes the product.
 
     Raises:
@@ -54,8 +51,7 @@ def from_loss(
     def backward() -> None:
         loss.backward(retain_graph=retain_graph)  # type: ignore[no-untyped-call]
 
-    finite = (Flag(is_finite(loss.detach()), to_host=to_host),)
-    found = HessianEstimate(() if due is None else due.parameters, finite=finite)
+    found = HessianEstimate(() if due is None else due.parameters, losses=(loss.detach().clone(),))
     if due is None or due.probe is None or not any(p.requires_grad for p in due.parameters):
         backward()
         return replace(found, by_gradient=due is not None and due.probe is None)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from sgdph_fx.curvature.autograd_graph import Order, producers_first
 from sgdph_fx.curvature.probes import PROBES
 from sgdph_fx.errors import CaptureError, NoCurvatureError
+from sgdph_fx.optim.batches import gather
 from sgdph_fx.optim.group_step import LACKS_CURVATURE, Group, lacks_curvature
 from sgdph_fx.optim.hessian.estimating import from_loss
 from sgdph_fx.optim.hessian.estimators import GRADIENT
@@ -83,7 +84,7 @@ class Finding(Reporting):
         # A sum goes on only as long as the gradients that it belongs to; `fully_shard` may hold them back.
         if self._estimate is not None and not self._layout().is_sharded and not self._has_gradients():
             self._estimate = None
-        factors, reads = multipliers(loss), not self.param_groups[0]["capturable"]
+        factors = multipliers(loss)
         with graph_errors_explained():
             try:
                 found = from_loss(
@@ -92,7 +93,6 @@ class Finding(Reporting):
                     hessian_loss,
                     retain_graph=retain_graph,
                     order=order,
-                    to_host=reads,
                     on_give_up=self._count_given_up,
                 )
             except NoCurvatureError:
@@ -114,10 +114,6 @@ class Finding(Reporting):
         number, _ = self._layout().places[id(parameter)]
         return self.param_groups[number]
 
-    def _present(self) -> list[Tensor]:
-        """The parameters that have a gradient."""
-        return [p for group in self.param_groups for p in group["params"] if p.grad is not None]
-
     def _has_gradients(self) -> bool:
         return any(p.grad is not None for group in self.param_groups for p in group["params"])
 
@@ -129,7 +125,7 @@ class Finding(Reporting):
         Args:
             factor: The number.
         """
-        for parameter in self._present():
+        for parameter in gather(self.param_groups).params:
             if parameter.grad is not None and parameter.grad.requires_grad:
                 with torch.enable_grad():
                     parameter.grad = parameter.grad * factor

@@ -11,8 +11,9 @@ from torch.nn.functional import cross_entropy
 from torch.optim.lr_scheduler import LambdaLR
 
 from sgdph_fx.optim import SGDPH
+from sgdph_fx.optim.batches import batches, gather, sharing
 from sgdph_fx.optim.capture import captured_step
-from sgdph_fx.optim.joint_groups import PLAIN, joint, sharing
+from sgdph_fx.optim.schedule import Schedule
 from tests.optim.captured_loops import OnTape
 from tests.optim.recording import FakeRecorder
 
@@ -30,32 +31,32 @@ SAME = {"lr": 0.1, "second_order_lr": 1e-3, "momentum": 0.9, "weight_decay": 0.0
 }
 
 
-def group(*params: str, **other: Any) -> dict[str, Any]:
+def group(*params: Any, **other: Any) -> dict[str, Any]:
     return {**SAME, "params": list(params), **other}
 
 
-def test_groups_join_the_first_one_with_the_same_numbers() -> None:
-    groups = [group("a", role="gain"), group("b", lr=0.2), group("c", "d", role="bias"), group("e", order=1)]
+def test_groups_agree_with_the_first_one_of_the_same_numbers() -> None:
+    groups = [group("a", role="gain"), group("b", lr=0.2), group("c", "d", role="bias"), group("e", eps=1e-3)]
     assert sharing(groups) == (0, 1, 0, 3)
-    assert sharing(groups, PLAIN) == (0, 1, 0, 0)
-    assert [(place, one["params"]) for place, one in joint(groups).items()] == [
-        (0, ["a", "c", "d"]),
-        (1, ["b"]),
-        (3, ["e"]),
+
+
+def test_parameters_of_groups_that_agree_are_one_batch_but_for_cycles_that_were_missed() -> None:
+    p, q, r, s = (nn.Parameter(torch.ones(1)) for _ in range(4))
+    for each in (p, q, r, s):
+        each.grad = torch.ones(1)
+    groups = [group(p), group(q, r, cycles_missed=[0, 2]), group(s, order=1)]
+    found = batches(gather(groups), {}, Schedule.of(groups, last_is_first_order=False))
+    assert [(batch.missed, [*map(id, batch.params)]) for batch in found] == [
+        (0, [id(p), id(q)]),
+        (2, [id(r)]),
+        (None, [id(s)]),
     ]
-    assert groups[0]["params"] == ["a"]
-
-
-def test_cycles_that_were_missed_stay_with_their_parameters() -> None:
-    (one,) = joint([group("a", "b"), group("c", cycles_missed=[2]), group("d")]).values()
-    assert (one["params"], one["cycles_missed"]) == (["a", "b", "c", "d"], [0, 0, 2, 0])
+    assert groups[0]["params"] == [p]
 
 
 def test_a_rate_on_a_device_is_shared_only_by_those_that_hold_the_very_tensor() -> None:
     far = torch.empty((), device="meta")
     assert sharing([group("a", lr=far), group("b", lr=far), group("c", lr=far.clone())]) == (0, 0, 2)
-    near = torch.tensor(0.5)
-    assert sharing([group("a", lr=near), group("b", lr=near.clone()), group("c", lr=0.5)]) == (0, 0, 0)
 
 
 def parted(net: nn.Module, **numbers: Any) -> list[dict[str, Any]]:
