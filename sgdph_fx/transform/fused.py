@@ -20,6 +20,7 @@ _ROW_TILE = 2048
 _HOMES = {
     "batch_norm_backward": "sgdph_fx.curvature.forward_over_reverse.triton_batch_norm",
     "batch_norm_sums": "sgdph_fx.curvature.forward_over_reverse.triton_batch_norm",
+    "weight_norm_backward": "sgdph_fx.transform.triton_weight",
     "weight_norm_forward": "sgdph_fx.transform.triton_weight",
 }
 _failure = ""
