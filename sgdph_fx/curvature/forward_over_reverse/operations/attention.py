@@ -158,13 +158,16 @@ def _parts(fwd: ForwardNode) -> list[slice]:
     """Batches to take at once: at the peak of the backward pass, scores of all could be a fifth of the memory."""
     query, key = saved(fwd.node, "query"), saved(fwd.node, "key")
     n, scores = query.shape[0], math.prod(query.shape[1:3]) * key.shape[2] * precise(query.dtype).itemsize
-    at_once = n if fwd.active[3:] == (True,) else max(1, _bytes_at_once(query) // max(scores, 1))
-    return [slice(first, first + at_once) for first in range(0, max(n, 1), max(at_once, 1))]
+    if fwd.active[3:] == (True,) or n * scores <= _bytes_at_once(query):
+        return [slice(n)]
+    at_most = max(1, _bytes_at_once(query) // scores)
+    size = -(-n // -(-n // at_most))  # all as large as the last one, or nearly
+    return [slice(first, first + size) for first in range(0, n, size)]
 
 
 def _bytes_at_once(query: Tensor) -> int:
     """How large the scores of the batches that are taken at once may be: about a CPU's cache, or enough for a GPU."""
-    return 1 << 25 if query.is_cuda else 1 << 21
+    return 1 << 26 if query.is_cuda else 1 << 21
 
 
 def _vjp_tangent_of_part(bwd: BackwardNode, part: slice) -> Tensors:
