@@ -13,7 +13,7 @@ from sgdph_fx.transform.fused import is_fusible, launch
 
 __all__ = ["composed", "gradients", "norms", "side_by_side"]
 
-_LONGEST_TILE = 1024
+_LONGEST_TILE = 2048
 
 
 def side_by_side(weight: Tensor) -> Tensor | None:

@@ -16,7 +16,7 @@ SHAPES: dict[str, tuple[tuple[int, ...], torch.memory_format]] = {
     "depthwise": ((4, 1, 3, 3), torch.contiguous_format),
     "one number": ((4, 1, 1, 1), torch.contiguous_format),
     "a matrix": ((4, 7), torch.contiguous_format),
-    "longer than a tile": ((3, 130, 3, 3), torch.channels_last),
+    "longer than a tile": ((3, 260, 3, 3), torch.channels_last),
 }
 
 
