@@ -21,7 +21,18 @@ __all__ = ["ComputedWeight", "Source", "linked", "require_shape"]
 
 # Calls of PyTorch's C++ code, as opposed to Python functions such as those of torch.nn.init.
 _NATIVE = (types.BuiltinFunctionType, types.MethodDescriptorType, types.WrapperDescriptorType)
-_SET, _GET = "__set__", "__get__"
+# What layers do with their weight at each step: it is read alone, and the result lies in memory of its own.
+_LAYERS = frozenset(
+    {
+        torch.conv1d,
+        torch.conv2d,
+        torch.conv3d,
+        torch.conv_transpose1d,
+        torch.conv_transpose2d,
+        torch.conv_transpose3d,
+    }
+    | {torch.nn.functional.linear}
+)
 
 
 @dataclass(slots=True)
@@ -93,6 +104,9 @@ class ComputedWeight(Tensor):
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        if func in _LAYERS:
+            with torch._C.DisableTorchFunctionSubclass():
+                return func(*args, **kwargs)
         written = [w for w in _written(func, args, kwargs) if isinstance(w, ComputedWeight)]
         if func is Tensor.requires_grad_ or func == Tensor.requires_grad.__set__:  # type: ignore[attr-defined]
             return _require_grad(*args, **kwargs)

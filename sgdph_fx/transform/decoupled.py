@@ -94,10 +94,20 @@ def _direct_forward(plain_class: Any) -> dict[str, Callable[..., Tensor]]:
     def forward(self: Any, input: Tensor) -> Tensor:
         if plain_class.forward is not theirs or plain_class._conv_forward is not convolve:  # patched since
             return plain_class.forward(self, input)  # type: ignore[no-any-return]
-        weight = compose(self.direction, self.gain, self._filters["weight"])
+        direction = self.direction
+        weight = compose(direction, self.gain, self._filters["weight"], _autocast_dtype(direction))
         return self._conv_forward(input, weight, self.bias)  # type: ignore[no-any-return]
 
     return {"forward": forward}
+
+
+def _autocast_dtype(direction: Tensor) -> torch.dtype | None:
+    """The dtype that autocast is about to round the weight to; None where it does not, or a compiler looks on."""
+    if direction.dtype != torch.float32 or _is_followed():
+        return None
+    kind = direction.device.type
+    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
+    return dtype if dtype in (torch.float16, torch.bfloat16) else None
 
 
 _CONVOLUTIONS: tuple[Any, ...] = (nn.Conv1d, nn.Conv2d, nn.Conv3d)

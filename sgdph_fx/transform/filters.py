@@ -60,27 +60,31 @@ def decoupled_names(weight: str) -> tuple[str, str]:
     return f"{stem}direction", f"{stem}gain"
 
 
-def compose(direction: Tensor, gain: Tensor, filters: Filters) -> Tensor:
+def compose(direction: Tensor, gain: Tensor, filters: Filters, dtype: torch.dtype | None = None) -> Tensor:
     """The weight γ V / ‖V‖ of (8).
 
     Args:
         direction: V, of the weight's shape, any floating dtype and device.
         gain: γ, ``(C_out,)``.
         filters: How the filters lie in V.
+        dtype: Of the weight, where that is not V's: it is computed in V's and rounded once.
 
     Returns:
         The weight, of the shape of V. Where V is zero, it is zero and its gradient finite.
     """
     traced: object = direction
     if isinstance(traced, fx.Proxy):  # one node to torch.fx, which cannot look into it
-        node = traced.tracer.create_proxy("call_function", compose, (direction, gain, filters), {})
-        return cast(Tensor, node)
+        given = (direction, gain, filters) if dtype is None else (direction, gain, filters, dtype)
+        return cast(Tensor, traced.tracer.create_proxy("call_function", compose, given, {}))
     # A compiler fuses what autograd would, and a traced file can hold no Python function.
     if torch.compiler.is_compiling() or torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
-        return along_direction(direction, gain, positive_norms(direction, filters), filters)
-    function = TransformedComposition if _in_transform() else Composition
-    weight: Tensor = function.apply(direction, gain, filters)
-    return weight
+        weight = along_direction(direction, gain, positive_norms(direction, filters), filters)
+    elif _in_transform():
+        weight = TransformedComposition.apply(direction, gain, filters)
+    else:
+        composed: Tensor = Composition.apply(direction, gain, filters, dtype or direction.dtype)
+        return composed
+    return weight if dtype is None else weight.to(dtype)
 
 
 def along_direction(direction: Tensor, length: Tensor, norm: Tensor, filters: Filters) -> Tensor:
@@ -145,68 +149,51 @@ class TransformedComposition(torch.autograd.Function):
 
 
 class Composition(torch.autograd.Function):
-    """The same outside of these transforms, where it costs the host a third: the backward keeps ‖V‖, too."""
+    """The same outside of these transforms, where it costs the host a third: the backward keeps ‖V‖, too.
+
+    It rounds the weight to another dtype by itself, which under autocast saves a pass over weight and gradient.
+    """
 
     @staticmethod
-    def forward(ctx: Any, direction: Tensor, gain: Tensor, filters: Filters) -> Tensor:
+    def forward(ctx: Any, direction: Tensor, gain: Tensor, filters: Filters, dtype: torch.dtype) -> Tensor:
         """γ V / ‖V‖."""
-        made = fused_weight.composed(direction, gain, filters)
+        made = fused_weight.composed(direction, gain, filters, dtype)
         if made is None:
             norm = positive_norms(direction, filters)
-            made = along_direction(direction, gain, norm, filters), norm
-        ctx.filters = filters
+            made = along_direction(direction, gain, norm, filters).to(dtype), norm
+        ctx.filters, ctx.dtype = filters, dtype
         ctx.save_for_backward(direction, gain, made[1])
         ctx.save_for_forward(direction, gain)
         return made[0]
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None]:
         """By V and γ; itself differentiable."""
-        if torch.is_grad_enabled() or forward_ad._current_level >= 0:  # ‖V‖ is differentiated as well
-            return TransformedComposition.backward(ctx, grad)
         direction, gain, norm = ctx.saved_tensors
-        return *gradients(grad, direction, gain, norm, ctx.filters), None
+        if torch.is_grad_enabled() or forward_ad._current_level >= 0:  # ‖V‖ is differentiated as well
+            return *TransformedComposition.backward(ctx, grad.to(direction.dtype)), None
+        return *gradients(grad, direction, gain, norm, ctx.filters), None, None
 
-    jvp = TransformedComposition.jvp
+    @staticmethod
+    def jvp(ctx: Any, tangent: Tensor, by_gain: Tensor, *_: None) -> Tensor:
+        """Along V̇ and γ̇."""
+        return TransformedComposition.jvp(ctx, tangent, by_gain, None).to(ctx.dtype)
 
 
 def gradients(
     grad: Tensor, direction: Tensor, gain: Tensor, norm: Tensor, filters: Filters
 ) -> tuple[Tensor, Tensor]:
-    """Compute the gradients by V and γ, by the kernel behind torch's weight norm where it takes these tensors.
-
-    That kernel cannot be differentiated.
+    """Compute the gradients by V and γ, by one kernel where one takes these tensors; no graph is recorded of that.
 
     Args:
-        grad: G, of the shape of V.
+        grad: G, of the shape of V, and of the weight's dtype.
         direction: V.
         gain: γ, ``(C_out,)``.
         norm: As in :func:`along_direction`.
         filters: How the filters lie in V.
     """
-    rows = None if filters.transposed else fused_weight.side_by_side(direction)
-    if rows is None or not _torch_has_one_pass(grad, direction, gain):
-        return _gradients(grad, direction, gain, norm, filters)
-    found: tuple[Tensor, Tensor]
-    if rows is direction:
-        found = _ONE_PASS(grad.contiguous(), rows, gain, norm, 0)
-        return found
-    found = _ONE_PASS(grad.movedim(1, -1).contiguous(), rows, gain, norm, 0)
-    return found[0].movedim(-1, 1), found[1]
-
-
-def _torch_has_one_pass(*tensors: Tensor) -> bool:
-    _, direction, gain = tensors
-    dtype = direction.dtype
-    for t in tensors:  # plainly, as each backward pass asks for each weight
-        if t.dtype is not dtype or type(t) not in _PLAIN:
-            return False
-    is_known = dtype in (torch.float32, torch.float64) and (direction.is_cpu or direction.is_cuda)
-    return is_known and gain.is_contiguous() and not _in_transform()
-
-
-_PLAIN = (Tensor, torch.nn.Parameter)
-_ONE_PASS = torch.ops.aten._weight_norm_interface_backward.default
+    in_one_pass = None if _in_transform() else fused_weight.gradients(grad, direction, gain, norm, filters)
+    return in_one_pass or _gradients(grad.to(direction.dtype), direction, gain, norm, filters)
 
 
 def _gradients(

@@ -6,6 +6,7 @@ cannot compile here, torch's calls take over for good. The results agree up to r
 
 from __future__ import annotations
 
+import functools
 import importlib
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -20,6 +21,7 @@ _ROW_TILE = 2048
 _HOMES = {
     "batch_norm_backward": "sgdph_fx.curvature.forward_over_reverse.triton_batch_norm",
     "batch_norm_sums": "sgdph_fx.curvature.forward_over_reverse.triton_batch_norm",
+    "weight_norm_backward": "sgdph_fx.transform.triton_weight",
     "weight_norm_forward": "sgdph_fx.transform.triton_weight",
 }
 _failure = ""
@@ -78,13 +80,16 @@ def launch(name: str, blocks: int, arguments: Sequence[Any], constants: dict[str
 
 
 def _launch(name: str, blocks: int, arguments: Sequence[Any], constants: dict[str, Any]) -> None:
-    kernels = importlib.import_module(
-        _HOMES.get(name, "sgdph_fx.curvature.forward_over_reverse.triton_kernels")
-    )
-    kernel: Callable[..., Any] = getattr(kernels, name)[(blocks,)]
+    kernel: Callable[..., Any] = _kernel(name)[(blocks,)]
     first: Tensor = arguments[0]
     if not first.is_cuda:  # Triton's interpreter, in tests
         kernel(*arguments, **constants)
         return
     with torch.cuda.device(first.device):
         kernel(*arguments, **constants)
+
+
+@functools.cache
+def _kernel(name: str) -> Any:
+    module = _HOMES.get(name, "sgdph_fx.curvature.forward_over_reverse.triton_kernels")
+    return getattr(importlib.import_module(module), name)

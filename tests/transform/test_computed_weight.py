@@ -192,6 +192,18 @@ def test_torchs_convolution_computes_with_the_weight_and_hands_no_link_on(monkey
     assert seen == [Tensor, ComputedWeight]
 
 
+def test_under_autocast_it_is_rounded_once_and_its_gradient_comes_back_as_by_torchs_casts() -> None:
+    torch.manual_seed(0)
+    model, x = prepare(nn.Conv2d(4, 6, 3)).model, X.float()
+    found = []
+    with torch.autocast("cpu", torch.bfloat16):
+        for y in (model(x), F.conv2d(x, model.weight, model.bias)):
+            assert y.dtype is torch.bfloat16
+            found.append([y, *torch.autograd.grad(y.float().square().sum(), list(model.parameters()))])
+    torch.testing.assert_close(*found, rtol=0, atol=0)
+    assert all(g.dtype is torch.float32 for g in found[0][1:])
+
+
 def test_an_average_of_weights_is_swapped_in_and_out() -> None:
     model = prepare(nn.Conv2d(4, 6, 3).double()).model
     average = {name: p.detach() * 0.5 for name, p in model.named_parameters()}

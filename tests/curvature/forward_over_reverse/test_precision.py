@@ -6,8 +6,9 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from sgdph_fx import prepare
 from sgdph_fx.curvature.forward_over_reverse import backward_with_product
 from tests.curvature.forward_over_reverse.cases import KNOWN, WRITTEN_OUT
 from tests.curvature.forward_over_reverse.cases.elementwise import ARITHMETIC
@@ -124,3 +125,22 @@ def test_batch_norm_bears_a_tangent_with_a_large_mean() -> None:
         return found.double()
 
     torch.testing.assert_close(product(SINGLE), product(torch.float64), rtol=0.02, atol=0)
+
+
+def test_a_decoupled_weight_under_autocast() -> None:
+    """It is made in the dtype that autocast asks for, by one operation; against double precision."""
+    torch.manual_seed(0)
+    x = torch.randn(4, 3, 8, 8)
+    net = prepare(nn.Sequential(nn.Conv2d(3, 4, 3), nn.Tanh(), nn.Conv2d(4, 5, 3))).model
+    v = torch.ones(4)
+    with torch.autocast("cpu", HALF):
+        loss = net(x).float().square().mean()
+    found = backward_with_product(loss, net[0].gain, v)
+    gradient = net[2].direction.grad
+    net.zero_grad()
+    net.double()
+    expected = backward_with_product(net(x.double()).square().mean(), net[0].gain, v.double())
+    assert found is not None
+    assert expected is not None
+    for a, b in ((found, expected), (gradient, net[2].direction.grad)):
+        torch.testing.assert_close(a.double(), b, rtol=0.05, atol=0.02 * b.abs().max().item())

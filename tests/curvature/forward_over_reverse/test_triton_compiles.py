@@ -48,6 +48,7 @@ KERNELS = [
     (NORM, "batch_norm_backward", "dg,sum_dg,sum_dg_x,weight"),
     (WEIGHT, "weight_norm_forward", "", "WANT_WEIGHT"),
     (WEIGHT, "weight_norm_forward", "gain,out"),
+    (WEIGHT, "weight_norm_backward", ""),
 ]
 """Module, kernel, arguments that are None, and constants that are true."""
 

@@ -22,10 +22,11 @@ from torch import Tensor
 from torch.autograd.graph import Node
 
 from sgdph_fx.curvature.forward_over_reverse.operations.attention_products import (
+    Pair,
     precise,
     row_dots,
     scores_of,
-    spread,
+    tangent_of_scores,
 )
 from sgdph_fx.curvature.forward_over_reverse.operations.attention_scores import Scores
 from sgdph_fx.curvature.forward_over_reverse.operations.matmul import sum_of_products, transposed
@@ -53,31 +54,45 @@ _MASKS: Mapping[str, str | None] = {
 
 @dataclass(frozen=True, slots=True)
 class _Attention:
-    """One application, or a part of its batches: n of h heads, Q ``(n h, L, E)``, K and V spread to as many heads.
+    """One application, or a part of its batches: n of h heads, with Q, K and V spread to as many heads.
 
     L and S may be padded with zeros, which add nothing to any product.
+
+    Args:
+        node: The operation's node.
+        part: Which batches.
+        n: How many they are.
+        h: Heads of Q.
+        q: [Q̇ Q].
+        k: [K K̇].
+        v: [V V̇].
+        dmask: The tangent of the mask, if it has one.
+        scale: What Q has been multiplied by.
     """
 
     node: Node
     part: slice
     n: int
     h: int
-    q: Tensor
-    k: Tensor
-    v: Tensor
+    q: Pair
+    k: Pair
+    v: Pair
+    dmask: Tensor | None
     scale: float
 
     @classmethod
-    def of(cls, node: Node, part: slice) -> _Attention:
+    def of(cls, node: Node, tangents: Tensors, part: slice) -> _Attention:
         query, key, value = (saved(node, name)[part] for name in ("query", "key", "value"))
+        dq, dk, dv = (None if t is None else t[part] for t in tangents[:3])
         n, h = query.shape[:2]
         given = saved(node, "scale")
         scale = 1 / math.sqrt(query.shape[-1]) if given is None else given
-        return cls(node, part, n, h, spread(query, h) * scale, spread(key, h), spread(value, h), scale)
+        q, k, v = Pair.of(dq, query, h, scale), Pair.of(key, dk, h), Pair.of(value, dv, h)
+        return cls(node, part, n, h, q, k, v, tangents[3] if len(tangents) > 3 else None, scale)
 
-    def scores(self, dq: Tensor | None, dk: Tensor | None, dmask: Tensor | None) -> Scores:
+    def scores(self) -> Scores:
         """Compute S and Ṡ, ``(n h, L, S)``."""
-        s = scores_of((self.q, self.k))
+        s = scores_of(self.q.second, self.k.first)
         assert s is not None
         name = _MASKS[type(self.node).__name__]
         mask = None if name is None else saved(self.node, name)
@@ -85,27 +100,28 @@ class _Attention:
             mask = mask[self.part]
         queries, keys = (saved(self.node, side).shape[2] for side in ("query", "key"))
         causal = bool(saved(self.node, "is_causal"))
-        return Scores(s, self._ds(dq, dk, dmask), mask, self.h, queries, keys, causal)
+        return Scores(s, self._ds(s), mask, self.h, queries, keys, causal)
 
-    def _ds(self, dq: Tensor | None, dk: Tensor | None, dmask: Tensor | None) -> Tensor | None:
-        ds = scores_of((dq, self.k), (self.q, dk))
-        if dmask is None:
+    def _ds(self, s: Tensor) -> Tensor | None:
+        ds = tangent_of_scores(self.q, self.k)
+        if self.dmask is None:
             return ds
-        if ds is None:
-            shape = (self.n * self.h, self.q.shape[1], self.k.shape[1])
-            ds = dmask.new_zeros(shape, dtype=precise(dmask.dtype))
-        queries, keys = dmask.shape[2:]
-        self.by_head(ds)[:, :, :queries, :keys].add_(dmask)
+        ds = torch.zeros_like(s) if ds is None else ds
+        queries, keys = self.dmask.shape[2:]
+        self.by_head(ds)[:, :, :queries, :keys].add_(self.dmask)
         return ds
-
-    def scores_are_small(self) -> bool:
-        """Whether P and Ṡ take no more memory than Q, K, V and O, which autograd keeps."""
-        scores = 2 * self.q.shape[1] * self.k.shape[1] * precise(self.q.dtype).itemsize
-        return scores <= sum(t[0].numel() * t.element_size() for t in (self.q, self.k, self.v, self.q))
 
     def by_head(self, t: Tensor) -> Tensor:
         """View ``(n h, ...)`` as ``(n, h, ...)``."""
         return t.view(self.n, self.h, *t.shape[1:])
+
+
+def _scores_are_small(node: Node) -> bool:
+    """Whether P and Ṡ take no more memory than Q, K, V and O, which autograd keeps."""
+    query, key = saved(node, "query"), saved(node, "key")
+    lengths = 2 * query.shape[2] + 2 * key.shape[2]
+    scores = 2 * query.shape[2] * key.shape[2] * precise(query.dtype).itemsize
+    return bool(scores <= lengths * query.shape[3] * query.element_size())
 
 
 def _jvp(fwd: ForwardNode) -> Tensors:
@@ -117,13 +133,12 @@ def _jvp(fwd: ForwardNode) -> Tensors:
 
 
 def _jvp_of_part(fwd: ForwardNode, part: slice, *, keeps_scores: bool) -> Tensor | None:
-    one = _Attention.of(fwd.node, part)
-    dq, dk, dv, dmask = _tangents(fwd.tangents, one)
-    scores = one.scores(dq, dk, dmask)
-    p, dp = scores.forward(one.v.dtype, want_p=dv is not None)
-    if keeps_scores and one.scores_are_small():
+    one = _Attention.of(fwd.node, fwd.tangents, part)
+    scores, (v, dv) = one.scores(), (one.v.first, one.v.second)
+    p, dp = scores.forward(saved(fwd.node, "value").dtype, want_p=dv is not None)
+    if keeps_scores and _scores_are_small(fwd.node):
         fwd.memo = scores
-    out = sum_of_products((dp, one.v), (p, dv))
+    out = sum_of_products((dp, v), (p, dv))
     return None if out is None else one.by_head(out)[:, :, : scores.queries]
 
 
@@ -143,34 +158,38 @@ def _parts(fwd: ForwardNode) -> list[slice]:
     """Batches to take at once: at the peak of the backward pass, scores of all could be a fifth of the memory."""
     query, key = saved(fwd.node, "query"), saved(fwd.node, "key")
     n, scores = query.shape[0], math.prod(query.shape[1:3]) * key.shape[2] * precise(query.dtype).itemsize
-    at_once = n if fwd.active[3:] == (True,) else max(1, _bytes_at_once(query) // max(scores, 1))
-    return [slice(first, first + at_once) for first in range(0, max(n, 1), max(at_once, 1))]
+    if fwd.active[3:] == (True,) or n * scores <= _bytes_at_once(query):
+        return [slice(n)]
+    at_most = max(1, _bytes_at_once(query) // scores)
+    size = -(-n // -(-n // at_most))  # all as large as the last one, or nearly
+    return [slice(first, first + size) for first in range(0, n, size)]
 
 
 def _bytes_at_once(query: Tensor) -> int:
     """How large the scores of the batches that are taken at once may be: about a CPU's cache, or enough for a GPU."""
-    return 1 << 25 if query.is_cuda else 1 << 21
+    return 1 << 26 if query.is_cuda else 1 << 21
 
 
 def _vjp_tangent_of_part(bwd: BackwardNode, part: slice) -> Tensors:
-    one = _Attention.of(bwd.node, part)
-    dq, dk, dv, dmask = _tangents(bwd.tangents, one)
-    g, dg = (None if t is None else spread(t[part], one.h) for t in (bwd.g[0], bwd.dg[0]))
-    scores: Scores = bwd.fwd.memo or one.scores(dq, dk, dmask)
+    one = _Attention.of(bwd.node, bwd.tangents, part)
+    q, k, v, dtype = one.q, one.k, one.v, saved(bwd.node, "value").dtype
+    dg, plain = (None if t is None else t[part] for t in (bwd.dg[0], bwd.g[0]))
+    g = Pair.of(dg, plain, one.h)
+    scores: Scores = bwd.fwd.memo or one.scores()
     found = scores.backward(
-        None if g is None else scores_of((g, one.v)),
-        scores_of((dg, one.v), (g, dv)),
-        lambda: row_dots(g, spread(saved(bwd.node, "output")[part], one.h)),
-        one.v.dtype,
+        scores_of(g.second, v.first),
+        tangent_of_scores(g, v),
+        lambda: row_dots(g.second, Pair.of(saved(bwd.node, "output")[part], None, one.h).first),
+        dtype,
         want_p=bwd.active[2],
     )
-    rows, drows = found.by_s, None if found.dby_s is None else found.dby_s.to(one.v.dtype)
+    rows, drows = found.by_s, None if found.dby_s is None else found.dby_s.to(dtype)
     return _by_inputs(
         bwd,
         one,
-        _times(sum_of_products((drows, one.k), (rows, dk)), one.scale),
-        sum_of_products((transposed(drows), one.q), (transposed(rows), dq)),
-        sum_of_products((transposed(found.dp), g), (transposed(found.p), dg)),
+        _times(sum_of_products((drows, k.first), (rows, k.second)), one.scale),
+        sum_of_products((transposed(drows), q.second), (transposed(rows), q.first)),
+        sum_of_products((transposed(found.dp), g.second), (transposed(found.p), g.first)),
         found.dby_s,
     )
 
@@ -200,13 +219,6 @@ def _refuse_dropout(node: Node) -> None:
         )
     if saved(node, "query").dim() != 4:
         raise GiveUp("fused attention of tensors that are not (N, H, L, E)")
-
-
-def _tangents(tangents: Tensors, one: _Attention) -> tuple[Tensor | None, ...]:
-    """Read the tangents of Q, K and V, and of the mask if the kernel differentiates by it."""
-    dq, dk, dv = (None if t is None else spread(t[one.part], one.h) for t in tangents[:3])
-    dmask = tangents[3] if len(tangents) > 3 else None
-    return None if dq is None else dq * one.scale, dk, dv, dmask
 
 
 def _times(t: Tensor | None, factor: float) -> Tensor | None:

@@ -2,22 +2,63 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
-__all__ = ["precise", "row_dots", "scores_of", "spread"]
+from sgdph_fx.curvature.forward_over_reverse.rule import total
+
+__all__ = ["Pair", "precise", "row_dots", "scores_of", "tangent_of_scores"]
 
 
-def spread(t: Tensor, heads: int) -> Tensor:
-    """Repeat each head for every head of Q that shares it, join batches and heads, and pad: ``(n h, L, E)``."""
-    t = t if t.shape[1] >= heads else t.repeat_interleave(heads // t.shape[1], dim=1)
-    length = t.shape[2]
-    padded = -(-length // (multiple := _length_multiple(t))) * multiple
-    if padded == length:
-        return t.reshape(-1, *t.shape[2:])
-    out = t.new_empty((*t.shape[:2], padded, t.shape[3]))
-    out[:, :, :length].copy_(t)
-    out[:, :, length:].zero_()
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Two tensors, ``(n h, L, E)`` each, that lie side by side if both are there: [A Ȧ] Bᵀ takes one product.
+
+    Args:
+        first: None is zero.
+        second: None is zero.
+        both: The two, ``(n h, L, 2 E)``; None unless both are there.
+    """
+
+    first: Tensor | None
+    second: Tensor | None
+    both: Tensor | None
+
+    @classmethod
+    def of(cls, first: Tensor | None, second: Tensor | None, heads: int, scale: float = 1) -> Pair:
+        """Copy tensors ``(N, H, L, E)`` to the places of their products, times a scale.
+
+        Each head is repeated for every head of Q that shares it, and the length is padded with zeros.
+        """
+        given = [t for t in (first, second) if t is not None]
+        if not given:
+            return cls(None, None, None)
+        made = _copied(given, heads, scale)
+        if len(given) == 2:
+            width = given[0].shape[-1]
+            return cls(made[..., :width], made[..., width:], made)
+        return cls(made, None, None) if second is None else cls(None, made, None)
+
+
+def _copied(tensors: Sequence[Tensor], heads: int, scale: float) -> Tensor:
+    n, _, length, width = tensors[0].shape
+    multiple = _length_multiple(tensors[0])
+    padded = -(-length // multiple) * multiple
+    if len(tensors) == 1 and scale == 1 and padded == length and tensors[0].shape[1] == heads:
+        return tensors[0].reshape(-1, length, width)
+    out = tensors[0].new_empty((n, heads, padded, width * len(tensors)))
+    for number, t in enumerate(tensors):
+        place = out[:, :, :length, number * width : (number + 1) * width]
+        by_group = place.view(n, t.shape[1], heads // t.shape[1], length, width)
+        if scale == 1:
+            by_group.copy_(t.unsqueeze(2))
+        else:
+            torch.mul(t.unsqueeze(2), scale, out=by_group)
+    if padded > length:
+        out[:, :, length:].zero_()
     return out.view(-1, *out.shape[2:])
 
 
@@ -26,13 +67,16 @@ def _length_multiple(t: Tensor) -> int:
     return 16 if t.is_cuda else 1
 
 
-def scores_of(*pairs: tuple[Tensor | None, Tensor | None]) -> Tensor | None:
-    """Add up the products A Bᵀ, as one product of what is side by side, in single precision at least; None is zero."""
-    present = [(a, b) for a, b in pairs if a is not None and b is not None]
-    if not present:
-        return None
-    a, b = (sides[0] if len(sides) == 1 else torch.cat(sides, -1) for sides in zip(*present, strict=True))
-    return _precise_product(a, b.mT, precise(a.dtype))
+def scores_of(a: Tensor | None, b: Tensor | None) -> Tensor | None:
+    """Compute A Bᵀ in single precision at least; None is zero."""
+    return None if a is None or b is None else _precise_product(a, b.mT, precise(a.dtype))
+
+
+def tangent_of_scores(a: Pair, b: Pair) -> Tensor | None:
+    """Compute Ȧ Bᵀ + A Ḃᵀ, of pairs [Ȧ A] and [B Ḃ]."""
+    if a.both is not None and b.both is not None:
+        return scores_of(a.both, b.both)
+    return total(scores_of(a.first, b.first), scores_of(a.second, b.second))
 
 
 def _precise_product(a: Tensor, b: Tensor, dtype: torch.dtype) -> Tensor:
@@ -44,13 +88,14 @@ def _precise_product(a: Tensor, b: Tensor, dtype: torch.dtype) -> Tensor:
     return torch.bmm(a.to(dtype), b.to(dtype))
 
 
-def row_dots(a: Tensor | None, b: Tensor) -> Tensor:
+def row_dots(a: Tensor | None, b: Tensor | None) -> Tensor:
     """Compute Σ A ∘ B of each row, ``(n h, L, 1)``, in single precision at least."""
     assert a is not None
+    assert b is not None
     dtype = precise(a.dtype)
     return (a.to(dtype) * b.to(dtype)).sum(-1, keepdim=True)
 
 
 def precise(dtype: torch.dtype) -> torch.dtype:
     """Return the dtype of scores for that of queries: single precision at least."""
-    return torch.promote_types(dtype, torch.float32)
+    return dtype if dtype == torch.float64 else torch.float32
