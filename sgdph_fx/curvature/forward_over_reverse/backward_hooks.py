@@ -21,14 +21,15 @@ class BackwardHooks:
 
     Args:
         forward_nodes: What the forward sweep left.
+        beside: The hooks of another sweep on the same backward pass, if there are any.
     """
 
-    def __init__(self, forward_nodes: list[ForwardNode]) -> None:
+    def __init__(self, forward_nodes: list[ForwardNode], beside: BackwardHooks | None = None) -> None:
         self._tangents: dict[Edge, Tensor] = {}
         self._writable: set[Edge] = set()
         self._forward_nodes = {fwd.node: fwd for fwd in forward_nodes}
         # A rule may run autograd itself, over operations that the backward pass has yet to reach.
-        self._busy = False
+        self._working: set[Node] = set() if beside is None else beside._working
         self._failed: str | None = None
 
     def __enter__(self) -> BackwardHooks:
@@ -60,7 +61,7 @@ class BackwardHooks:
         return lambda by_inputs, g: self._after_node(node, by_inputs, g)
 
     def _after_node(self, node: Node, by_inputs: Tensors, g: Tensors) -> None:
-        if self._busy or self._failed is not None or node not in self._forward_nodes:
+        if self._working or self._failed is not None or node not in self._forward_nodes:
             return
         fwd = self._forward_nodes.pop(node)
         edges = [(node, number) for number in range(len(g))]
@@ -68,7 +69,7 @@ class BackwardHooks:
         if fwd.rule.linearity > sum(fwd.active) and all(t is None for t in dg):
             return
         bwd = BackwardNode(fwd, g, dg, [edge in self._writable for edge in edges], by_inputs)
-        self._busy = True
+        self._working.add(node)
         try:
             with torch.no_grad(), _without_autocast(g):
                 self._pull(bwd)
@@ -77,7 +78,7 @@ class BackwardHooks:
         except Exception as error:
             self._failed = f"the rule for {type(node).__name__} failed ({type(error).__name__}: {error})"
         finally:
-            self._busy = False
+            self._working.clear()
 
     def _pull(self, bwd: BackwardNode) -> None:
         found = bwd.fwd.rule.vjp_tangent(bwd)

@@ -23,13 +23,16 @@ __all__ = ["forward_sweep"]
 _TORCHS_OWN = (RuntimeError, TypeError, ValueError, AttributeError, IndexError, KeyError, AssertionError)
 
 
-def forward_sweep(loss: Tensor, parameter: Tensor, v: Tensor) -> list[ForwardNode]:
+def forward_sweep(
+    loss: Tensor, parameter: Tensor, v: Tensor, others: Sequence[Tensor] = ()
+) -> list[ForwardNode]:
     """Push the tangent v of ``parameter`` forward to ``loss``.
 
     Args:
         loss: One number with its graph; nothing is written into it.
         parameter: A leaf.
         v: Of its shape, dtype and device.
+        others: More leaves, which have tangents of zero: the product is read by them as well.
 
     Returns:
         The operations on the way, in the order of the forward pass, each with what its backward needs. Empty where the
@@ -40,12 +43,13 @@ def forward_sweep(loss: Tensor, parameter: Tensor, v: Tensor) -> list[ForwardNod
         NoCurvatureError: where an operation is known to have no second derivative.
     """
     order = producers_first(loss)
-    nodes = path(order, parameter)
+    nodes = path(order, parameter, *others)
     _require_plain(loss, v)
     refuse_selective_checkpoints(nodes)
     _require_open(order, nodes)
     with torch.no_grad(), _without_autocast(v):
-        return _Sweep(nodes).run(source(parameter), v)
+        zeros = {source(other): torch.zeros_like(other, requires_grad=False) for other in others}
+        return _Sweep(nodes).run({source(parameter): v, **zeros})
 
 
 def _require_plain(*tensors: Tensor) -> None:
@@ -90,9 +94,9 @@ class _Sweep:
             for edge in node.next_functions:
                 self._waiting[edge] = self._waiting.get(edge, 0) + 1
 
-    def run(self, start: Edge, v: Tensor) -> list[ForwardNode]:
+    def run(self, starts: Mapping[Edge, Tensor]) -> list[ForwardNode]:
         """Visit every operation, producers first."""
-        self._tangents[start] = v
+        self._tangents.update(starts)
         return [self._visit(node, active) for node, active in self._nodes.items()]
 
     def _visit(self, node: Node, active: tuple[bool, ...]) -> ForwardNode:
