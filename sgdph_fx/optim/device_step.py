@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from sgdph_fx.errors import OptimizerError
+from sgdph_fx.optim.affine_blocks.step import BlockStep, active_pairs, members
 from sgdph_fx.optim.group_step import Group, State, partition, rectified
 from sgdph_fx.optim.masked_update import descend_where, sgd_where
 from sgdph_fx.optim.schedule import Schedule
@@ -129,9 +130,10 @@ def apply_step_where(
         t: The step, counted from 1; an int, or a tensor of one.
         numbers: The rates on the device; None if the host's are to be used.
     """
+    pairs = active_pairs(groups, state, schedule)
     for number, group in enumerate(groups):
         rates = None if numbers is None else numbers.of_group(number)
-        newton, plain = partition(group, state, schedule)
+        newton, plain = partition(group, state, schedule, members(pairs))
         variant = VARIANTS[group["variant"]]
         for joined_late, params in newton.items():
             begun: Any = schedule.cycles_begun(t, group["cycle_start"], group["cycles_before"], joined_late)
@@ -147,6 +149,8 @@ def apply_step_where(
             sgd_where(allowed, params, grads, momenta, group, rates[0] if rates else group["lr"])
         else:
             descend_where(allowed, *_rows(plain, state), None, Coefficients.of(group, variant, 1, rates))
+    rates_of = None if numbers is None else numbers.of_group
+    BlockStep(groups, state, schedule, t, allowed, rates_of).apply(pairs)
 
 
 def _rows(params: list[Tensor], state: State) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, MutableMapping, Sequence
+from collections.abc import Container, Iterable, Mapping, MutableMapping, Sequence
 from itertools import repeat
 from typing import Any, NamedTuple, TypeAlias
 
@@ -81,13 +81,15 @@ class Partition(NamedTuple):
     plain: list[Tensor]
 
 
-def partition(group: Group, state: State, schedule: Schedule) -> Partition:
-    """Tell who takes which step."""
+def partition(
+    group: Group, state: State, schedule: Schedule, paired: Container[int] = frozenset()
+) -> Partition:
+    """Tell who takes which step; a parameter whose ``id`` is in ``paired`` steps with its partner."""
     newton: dict[int, list[Tensor]] = {}
     plain = []
     missed = group.get("cycles_missed") or repeat(0)
     for parameter, joined_late in zip(group["params"], missed, strict=False):
-        if parameter.grad is None:
+        if parameter.grad is None or id(parameter) in paired:
             continue
         if takes_newton_steps(parameter, group, state, schedule):
             newton.setdefault(joined_late, []).append(parameter)
@@ -96,9 +98,11 @@ def partition(group: Group, state: State, schedule: Schedule) -> Partition:
     return Partition(newton, plain)
 
 
-def apply_step(group: Group, state: State, schedule: Schedule, t: int) -> None:
-    """Take step t with every parameter of the group that has a gradient."""
-    newton, plain = partition(group, state, schedule)
+def apply_step(
+    group: Group, state: State, schedule: Schedule, t: int, paired: Container[int] = frozenset()
+) -> None:
+    """Take step t with every parameter of the group that has a gradient and is not in ``paired``."""
+    newton, plain = partition(group, state, schedule, paired)
     for joined_late, params in newton.items():
         begun = schedule.cycles_begun(t, group["cycle_start"], group["cycles_before"], joined_late)
         _descend(params, group, state, begun, rectified(params, group, state))

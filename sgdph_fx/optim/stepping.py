@@ -8,6 +8,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from sgdph_fx.optim.affine_blocks.averages import init_couplings, refresh_blocks
+from sgdph_fx.optim.affine_blocks.step import BlockStep, active_pairs, members
 from sgdph_fx.optim.device_step import DeviceNumbers, apply_step_where, deciding_device
 from sgdph_fx.optim.group_step import (
     apply_step,
@@ -39,6 +41,7 @@ class Stepping(Finding):
         if present and self._estimate is None and is_state_initialization(self.param_groups, self.state):
             for group in self.param_groups:
                 init_state(group, self.state, schedule, [p for p in group["params"] if p.grad is not None])
+            init_couplings(schedule, self.param_groups, self.state)
             return
         decides = deciding_device(present, self.param_groups, alone=is_alone(self._process_group))
         taken = self._step_by_host(t, present) if decides is None else self._step_on(decides, t, present)
@@ -69,8 +72,11 @@ class Stepping(Finding):
             return False
         found = self._settled_way(everywhere.found)
         self._skipped.watch("refreshes_skipped", self._refresh(found, None))
+        schedule = self._layout().schedule
+        pairs = active_pairs(self.param_groups, self.state, schedule)
         for group in self.param_groups:
-            apply_step(group, self.state, self._layout().schedule, t)
+            apply_step(group, self.state, schedule, t, members(pairs))
+        BlockStep(self.param_groups, self.state, schedule, t).apply(pairs)
         return True
 
     def _step_on(self, device: torch.device, t: int, present: Sequence[Tensor]) -> bool:
@@ -120,6 +126,7 @@ class Stepping(Finding):
         schedule = self._layout().schedule
         for group in self.param_groups:
             init_state(group, self.state, schedule, [p for p in group["params"] if p.requires_grad])
+        init_couplings(schedule, self.param_groups, self.state)
 
     def _device_tensors(self) -> tuple[Tensor, ...]:
         """What a recorded step reads and writes beside parameters and state."""
@@ -169,12 +176,16 @@ class Stepping(Finding):
         self._missing = found.missing
         self._mark_lacking(found.parameters)
         by_gradient = [p for p in found.parameters if self._group_of(p)["without_curvature"] == "gradient"]
-        return replace(found, parameters=tuple(by_gradient), hessians=(), by_gradient=True)
+        pairs = self._layout().schedule.pairs_among(by_gradient)
+        return replace(found, parameters=tuple(by_gradient), hessians=(), by_gradient=True, pairs=pairs)
 
     def _refresh(self, found: HessianEstimate, allowed: Tensor | None) -> Tensor | None:
         """Refresh the averages; whether all estimates were finite, None where there is none."""
-        finite: Tensor | None = None
-        for parameter, hessian in found.pairs():
+        finite = refresh_blocks(found, self._group_of, self.state, allowed)
+        coupled = members(found.pairs)
+        for parameter, hessian in found.diagonals():
+            if id(parameter) in coupled:
+                continue
             estimate = local_estimate(parameter, hessian, by_gradient=found.by_gradient)
             if estimate is not None:
                 group = self._group_of(parameter)

@@ -120,6 +120,8 @@ class Job:
     steps: int = 14
 
 
+EXACT = {"curvature": "gauss-newton", "probe": "exact"}
+
 JOBS: Mapping[str, Job] = {
     "ddp": Job(ddp),
     "ddp, looking for unused": Job(lambda net: ddp(net, find_unused_parameters=True)),
@@ -131,22 +133,22 @@ JOBS: Mapping[str, Job] = {
         lambda net: ddp(net, find_unused_parameters=True), {"probe": "exact"}
     ),
     "ddp, exact, static graph": Job(lambda net: ddp(net, static_graph=True), {"probe": "exact"}),
-    "ddp, gauss-newton": Job(ddp, {"curvature": "gauss-newton", "probe": "exact"}, steps=8),
-    "ddp, gauss-newton, micro-batches": Job(
-        ddp, {"curvature": "gauss-newton", "probe": "exact"}, micro=True, steps=8
-    ),
-    "ddp, gauss-newton, static graph": Job(
-        lambda net: ddp(net, static_graph=True), {"curvature": "gauss-newton", "probe": "exact"}, steps=8
-    ),
-    "ddp, gauss-newton, scaled": Job(
-        ddp, {"curvature": "gauss-newton", "probe": "exact"}, scaled=True, steps=8
-    ),
-    "ddp, gauss-newton, all": Job(
-        ddp, {"curvature": "gauss-newton", "probe": "exact", "refresh": "all", "hessian_interval": 2}, steps=8
-    ),
+    "ddp, gauss-newton": Job(ddp, EXACT, steps=8),
+    "ddp, gauss-newton, micro-batches": Job(ddp, EXACT, micro=True, steps=8),
+    "ddp, gauss-newton, static graph": Job(lambda net: ddp(net, static_graph=True), EXACT, steps=8),
+    "ddp, gauss-newton, scaled": Job(ddp, EXACT, scaled=True, steps=8),
+    "ddp, gauss-newton, all": Job(ddp, {**EXACT, "refresh": "all", "hessian_interval": 2}, steps=8),
     "ddp, gauss-newton, all, unused on one rank": Job(
         lambda net: ddp(net, find_unused_parameters=True),
-        {"curvature": "gauss-newton", "probe": "exact", "refresh": "all"},
+        {**EXACT, "refresh": "all"},
+        extra_on_first=True,
+        steps=8,
+    ),
+    "ddp, pairs": Job(ddp, {"blocks": "affine"}),
+    "ddp, pairs, micro-batches, scaled": Job(ddp, {"blocks": "affine"}, micro=True, scaled=True),
+    "ddp, gauss-newton, pairs of all": Job(
+        lambda net: ddp(net, find_unused_parameters=True),
+        {**EXACT, "refresh": "all", "blocks": "affine"},
         extra_on_first=True,
         steps=8,
     ),
@@ -165,10 +167,8 @@ JOBS: Mapping[str, Job] = {
     "fsdp, in bfloat16": Job(in_bfloat16, rounded=True),
     "fsdp, signs, loop": Job(fsdp, {"probe": "rademacher", "foreach": False}),
     "fsdp, exact, multi-tensor": Job(fsdp, {"probe": "exact", "foreach": True}),
-    "fsdp, gauss-newton": Job(fsdp, {"curvature": "gauss-newton", "probe": "exact"}, steps=8),
-    "fsdp, gauss-newton, part of the batch": Job(
-        fsdp, {"curvature": "gauss-newton", "probe": "exact"}, part=True, steps=8
-    ),
+    "fsdp, gauss-newton": Job(fsdp, EXACT, steps=8),
+    "fsdp, gauss-newton, part of the batch": Job(fsdp, EXACT, part=True, steps=8),
     "fsdp, micro-batches": Job(fsdp, micro=True),
     "fsdp, checkpointed": Job(fsdp, checkpointed=True),
     "fsdp, part of the batch": Job(fsdp, part=True),

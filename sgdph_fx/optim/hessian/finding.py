@@ -55,6 +55,7 @@ class Finding(Reporting):
             "raise" in fallbacks,
             module,
             groups[0]["curvature"],
+            layout.schedule.pairs_among(due),
         )
 
     def _is_given_up(self, parameter: Tensor) -> bool:

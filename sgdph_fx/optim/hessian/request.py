@@ -13,6 +13,7 @@ from sgdph_fx.curvature.probes import Probe, generator_at
 from sgdph_fx.curvature.random_signs import sign_key
 from sgdph_fx.optim.hessian.estimators import GAUSS_NEWTON
 from sgdph_fx.optim.processes.shards import whole
+from sgdph_fx.optim.schedule import Pair
 
 __all__ = ["HessianRequest"]
 
@@ -22,7 +23,7 @@ class HessianRequest:
     """The parameters whose averages a step refreshes, and how their Hessian is to be found.
 
     Args:
-        parameters: Those that are due: one, or all of them. A Hessian's product has one.
+        parameters: Those that are due: one, a pair, or all of them.
         names: Their names in the optimizer.
         probe: The probe; None where the gradient stands in, and no product is taken.
         seed: Decides a random probe's draws, together with the step.
@@ -30,6 +31,7 @@ class HessianRequest:
         required: Whether a missing second derivative is an error.
         module: What knows a sharded parameter whole.
         curvature: Of which matrix the diagonal is, ``"hessian"`` or ``"gauss-newton"``.
+        pairs: Which of them are scale and shift of the same channels, to be coupled.
         key: Decides the signs of the Gauss-Newton matrix, where it lies on the device; None for the step's own.
     """
 
@@ -41,6 +43,7 @@ class HessianRequest:
     required: bool
     module: nn.Module | None = None
     curvature: str = "hessian"
+    pairs: tuple[Pair, ...] = ()
     key: Tensor | None = None
 
     @property
