@@ -86,7 +86,7 @@ class SGDPH(Stepping):
         without_curvature: What becomes of a parameter below an operation that has no second derivative.
             ``"gradient"``: \|g\| stands in for \|Hv\|. ``"first-order"``: it takes SGD's steps, as if its order
             were 1. ``"raise"``: :class:`NoCurvatureError`. The first such parameter warns by name, all are counted.
-        seed: Decides the signs z together with the step's number, alike on all processes.
+        seed: Decides the signs together with the step: z alike on all processes, Gauss-Newton's apart on each.
         maximize: Climb instead of descend.
         foreach: torch's multi-tensor calls, or a plain loop with the same bits; None for torch's choice.
         capturable: Whether a step may be captured in a CUDA graph: the host reads nothing, counts are kept on the

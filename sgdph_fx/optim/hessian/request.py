@@ -32,6 +32,7 @@ class HessianRequest:
         module: What knows a sharded parameter whole.
         curvature: Of which matrix the diagonal is, ``"hessian"`` or ``"gauss-newton"``.
         pairs: Which of them are scale and shift of the same channels, to be coupled.
+        draw: Process and micro-batch, each of which draws signs of its own for the Gauss-Newton matrix.
         key: Decides the signs of the Gauss-Newton matrix, where it lies on the device; None for the step's own.
     """
 
@@ -44,6 +45,7 @@ class HessianRequest:
     module: nn.Module | None = None
     curvature: str = "hessian"
     pairs: tuple[Pair, ...] = ()
+    draw: tuple[int, int] = (0, 0)
     key: Tensor | None = None
 
     @property
@@ -70,7 +72,7 @@ class HessianRequest:
     @property
     def sign_key(self) -> Tensor:
         """What decides the signs of the Gauss-Newton matrix."""
-        return sign_key(self.seed, self.t) if self.key is None else self.key
+        return sign_key(self.seed, self.t, *self.draw) if self.key is None else self.key
 
     @property
     def generator(self) -> torch.Generator:
@@ -80,8 +82,5 @@ class HessianRequest:
     @contextmanager
     def leaves(self) -> Iterator[list[Tensor]]:
         """The parameters as a loss was just computed with them; within, its graph may be differentiated."""
-        if len(self.parameters) > 1:  # none is sharded then
-            yield list(self.parameters)
-            return
-        with whole(self.parameter, self.names[0], self.module) as leaf:
-            yield [leaf]
+        with whole(self.parameters, self.names, self.module) as leaves:
+            yield leaves

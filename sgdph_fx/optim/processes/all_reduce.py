@@ -12,7 +12,7 @@ from torch import Tensor
 from sgdph_fx.errors import NoCurvatureError
 from sgdph_fx.optim.hessian.estimate import HessianEstimate
 
-__all__ = ["Agreed", "ProcessGroup", "agree", "is_alone"]
+__all__ = ["Agreed", "ProcessGroup", "agree", "is_alone", "rank"]
 
 ProcessGroup: TypeAlias = "dist.ProcessGroup | None"
 """A process group; None is that of all processes, if there are several."""
@@ -37,6 +37,11 @@ class Agreed(NamedTuple):
 def is_alone(group: ProcessGroup) -> bool:
     """Whether no other process takes part."""
     return not (dist.is_available() and dist.is_initialized()) or dist.get_world_size(group) == 1
+
+
+def rank(group: ProcessGroup) -> int:
+    """The number of this process in its group; 0 where it is alone."""
+    return 0 if is_alone(group) else dist.get_rank(group)
 
 
 def agree(here: Agreed, device: torch.device, group: ProcessGroup) -> Agreed:
