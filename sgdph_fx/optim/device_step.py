@@ -131,9 +131,10 @@ def apply_step_where(
         numbers: The rates on the device; None if the host's are to be used.
     """
     pairs = active_pairs(groups, state, schedule)
+    paired = members(pairs)
     for number, group in enumerate(groups):
         rates = None if numbers is None else numbers.of_group(number)
-        newton, plain = partition(group, state, schedule, members(pairs))
+        newton, plain = partition(group, state, schedule, paired)
         variant = VARIANTS[group["variant"]]
         for joined_late, params in newton.items():
             begun: Any = schedule.cycles_begun(t, group["cycle_start"], group["cycles_before"], joined_late)

@@ -74,8 +74,9 @@ class Stepping(Finding):
         self._skipped.watch("refreshes_skipped", self._refresh(found, None))
         schedule = self._layout().schedule
         pairs = active_pairs(self.param_groups, self.state, schedule)
+        paired = members(pairs)
         for group in self.param_groups:
-            apply_step(group, self.state, schedule, t, members(pairs))
+            apply_step(group, self.state, schedule, t, paired)
         BlockStep(self.param_groups, self.state, schedule, t).apply(pairs)
         return True
 
@@ -160,7 +161,7 @@ class Stepping(Finding):
             return HessianEstimate() if estimate is None else estimate
         if estimate is not None and estimate.is_of(due.parameters):
             return estimate
-        if due.probe is not None and due.parameter.grad is not None:
+        if due.probe is not None and any(p.grad is not None for p in due.parameters):
             self._addresses.refuse_moved(present)
         with graph_errors_explained():
             return from_gradient(due, [p.grad for p in present])
