@@ -78,7 +78,7 @@ class BlockStep:
             together.setdefault(key, []).append(pair)
         for (numbers, missed, *_), some in together.items():
             coefficients = [self._coefficients(n, m) for n, m in zip(numbers, missed, strict=True)]
-            self._apply_alike(some, self.groups[numbers[0]], coefficients)
+            self._apply_alike(some, [self.groups[n] for n in numbers], coefficients)
 
     def _missed(self, parameter: Tensor, number: int) -> int:
         """How many Hessian cycles the parameter had missed when it joined."""
@@ -95,15 +95,17 @@ class BlockStep:
         rates = None if self.rates_of is None else self.rates_of(number)
         return Coefficients.of(group, VARIANTS[group["variant"]], begun, rates)
 
-    def _apply_alike(self, pairs: Sequence[Pair], group: Group, coefficients: Sequence[Coefficients]) -> None:
+    def _apply_alike(
+        self, pairs: Sequence[Pair], groups: Sequence[Group], coefficients: Sequence[Coefficients]
+    ) -> None:
         columns = list(zip(*(pair.both for pair in pairs), strict=True))
         params, grads, momenta, diagonals = (
             [_Stack(list(map(get, column))) for column in columns]
-            for get in (local, _gradient, self._momentum, lambda p: average_of(p, group, self.state))
+            for get in (local, _gradient, self._momentum, lambda p: average_of(p, groups[0], self.state))
         )
         couplings = _Stack([coupling_of(pair, self.state) for pair in pairs])
         block = BlockEntries(diagonals[0].flat, couplings.flat, diagonals[1].flat)
-        inverse = function_of(block, lambda values: _inverse(values, group, coefficients))
+        inverse = function_of(block, lambda values: _inverse(values, groups, coefficients))
         moved = [
             m.flat * c.keep + (-g.flat if c.maximize else g.flat) * c.take
             for m, g, c in zip(momenta, grads, coefficients, strict=True)
@@ -126,8 +128,9 @@ class BlockStep:
         return local(own["momentum_buffer"])
 
 
-def _inverse(values: Tensor, group: Group, coefficients: Sequence[Coefficients]) -> Tensor:
+def _inverse(values: Tensor, groups: Sequence[Group], coefficients: Sequence[Coefficients]) -> Tensor:
     """h of the eigenvalues, within the smaller of the two bounds on the factor."""
+    group = groups[0]
     variant = VARIANTS[group["variant"]]
     if not averages_raw(group):  # rectified already: less than the start of the average can only be rounding
         values = values.clamp_min(variant.initial_average(group["eps"]))
@@ -136,11 +139,11 @@ def _inverse(values: Tensor, group: Group, coefficients: Sequence[Coefficients])
             values = values.clamp_min(0)
         values = variant.rectify(values, group["eps"])
     divisor = values + coefficients[0].damping
-    for c in coefficients:
-        if isinstance(c.floor, Tensor):
-            divisor = torch.maximum(divisor, c.floor)
-        elif c.floor != 0:
-            divisor = divisor.clamp_min(c.floor)
+    for own, c in zip(groups, coefficients, strict=True):
+        if own["max_preconditioner"] is not None:
+            floor = c.scale / own["max_preconditioner"]
+            is_on_device = isinstance(floor, Tensor)
+            divisor = torch.maximum(divisor, floor) if is_on_device else divisor.clamp_min(floor)
     return divisor.reciprocal()
 
 
