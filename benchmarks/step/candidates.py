@@ -56,7 +56,7 @@ class Trainer:
     def sampled_steps(self, count: int) -> list[tuple[int, float]]:
         """Choose steps that stand for a whole Hessian cycle.
 
-        Refreshes are spread evenly over the cycle's parameters; all are taken if there are at most ``count``. With an
+        Refreshes are spread evenly over the turns of the cycle; all are taken if there are at most ``count``. With an
         interval, the steps without a refresh are all alike, so one of them stands for the others. It comes after
         every fourth refresh, because these steps count most.
 
@@ -68,13 +68,10 @@ class Trainer:
         """
         if not isinstance(self.optimizer, SGDPH):
             return [(0, 1.0)]
-        groups = self.optimizer.param_groups
-        parameters = sum(len(group["params"]) for group in groups if group["order"] == 2)
-        if groups[0]["refresh"] == "all":  # every refresh is like the others
-            parameters = 1
-        interval: int = groups[0]["hessian_interval"]
-        chosen = min(count, parameters)
-        refreshes = [int((i + 0.5) * parameters / chosen) * interval for i in range(chosen)]
+        interval: int = self.optimizer.param_groups[0]["hessian_interval"]
+        turns = self.optimizer.statistics()["cycle_length"] // interval
+        chosen = min(count, turns)
+        refreshes = [int((i + 0.5) * turns / chosen) * interval for i in range(chosen)]
         steps = [(step, 1 / (interval * chosen)) for step in refreshes]
         if interval == 1:
             return steps
@@ -121,6 +118,18 @@ CANDIDATES: Mapping[str, Callable[[nn.Module, Tensor], Trainer]] = {
     "SGD-PH, gauss-newton of all, every 4th step, of a quarter": _sgd_ph(
         share=0.25, curvature="gauss-newton", refresh="all", hessian_interval=4
     ),
+    "SGD-PH, 2×2 blocks": _sgd_ph(blocks="affine"),
+    "SGD-PH, gauss-newton, 2×2 blocks": _sgd_ph(curvature="gauss-newton", blocks="affine"),
+    "SGD-PH, gauss-newton of all, 2×2 blocks": _sgd_ph(
+        curvature="gauss-newton", refresh="all", blocks="affine"
+    ),
+    "SGD-PH, gauss-newton of all, 2×2 blocks, every 5th step": _sgd_ph(
+        curvature="gauss-newton", refresh="all", blocks="affine", hessian_interval=5
+    ),
+    "SGD-PH, gauss-newton of all, every 5th step": _sgd_ph(
+        curvature="gauss-newton", refresh="all", hessian_interval=5
+    ),
+    "SGD-PH, gradients of all": _sgd_ph(probe="gradient", refresh="all"),
     "SGD-PH, create_graph": _sgd_ph(create_graph=True),
     # pytorch_optimizer 4.1.0. Its source shows that AdaHessian draws its probes as signs of both kinds.
     "AdaHessian": _from_package("AdaHessian", create_graph=True),

@@ -1,23 +1,26 @@
-r"""The diagonal of the Gauss-Newton matrix, for all parameters at once, by one more backward pass.
+r"""The diagonal of the Gauss-Newton matrix, and what couples two parameters, by one more backward pass.
 
 Let z be what the last convex function of the loss reads (the logits of a cross-entropy, say), J = ∂z/∂p, and A the
 Hessian of the loss by z. The Gauss-Newton matrix :math:`J^\top A J` drops the second derivative of the network itself,
 so it is never negative. For cross-entropy it is the Fisher matrix (Martens, "New insights and perspectives on the
 natural gradient method", 2020, section 8).
 
-With a root :math:`A = B B^\top` and random signs s, the vector :math:`J^\top B s` has the diagonal as the mean of its
-squares:
+With a root :math:`A = B B^\top` and random signs s, the vector :math:`w = J^\top B s` has the matrix as the mean of its
+products, and so the diagonal as the mean of its squares:
 
-.. math:: \operatorname{diag}(J^\top A J) = \mathbb{E}_s \bigl[ (J^\top B s)^2 \bigr] .
+.. math:: J^\top A J = \mathbb{E}_s \bigl[ w w^\top \bigr] .
 
 One draw takes one backward pass from z, which computes no gradient of a weight that you did not ask for. Hooks on its
-way run once more. Unit vectors in place of s give the diagonal itself, as the sum of their squares: one pass for each
-number of z.
+way run once more. Unit vectors in place of s give the entries themselves, as the sum of these products: one pass for
+each number of z.
+
+Two parameters of one shape have parts u and v of w. The 2×2 matrices [[u², uv], [uv, v²]], number by number, are never
+negative, and neither are their means.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeAlias
 
@@ -34,7 +37,7 @@ from sgdph_fx.curvature.random_signs import random_signs
 from sgdph_fx.curvature.reentrant import reentrant_checkpoints
 from sgdph_fx.errors import NoCurvatureError
 
-__all__ = ["gauss_newton_diagonal"]
+__all__ = ["gauss_newton_diagonal", "gauss_newton_entries"]
 
 
 def gauss_newton_diagonal(
@@ -45,8 +48,9 @@ def gauss_newton_diagonal(
     Args:
         loss: One number with its graph, which is kept. It must be linear in known convex functions of the network's
             outputs: log-softmax (and so cross-entropy, also with soft targets, class weights or label smoothing),
-            squares and MSE, binary cross-entropy with logits, or a sum of several of these. A part
-            that enters with a negative weight counts as zero.
+            logsumexp, squares and MSE, Huber and smooth L1 losses, binary cross-entropy of logits or probabilities,
+            soft margin, softplus and log-sigmoid, or a sum of several of these. It may use the outputs linearly as
+            well. A part that enters with a negative weight counts as zero.
         params: The leaves to take it for, of any shapes, dtypes and devices.
         key: Decides the signs: :func:`sgdph_fx.curvature.sign_key`. None for the diagonal itself, by one backward pass
             for each number that the convex functions read.
@@ -69,22 +73,69 @@ def gauss_newton_diagonal(
         >>> gauss_newton_diagonal((2 * p).pow(2).sum() / 2, [p], sign_key(seed=0, step=1))
         [tensor([4.])]
     """
+    return gauss_newton_entries(loss, params, (), key, draws=draws)[0]
+
+
+def gauss_newton_entries(
+    loss: Tensor,
+    params: Sequence[Tensor],
+    pairs: Sequence[tuple[int, int]],
+    key: Tensor | None,
+    *,
+    draws: int = 1,
+) -> tuple[list[Tensor | None], list[Tensor | None]]:
+    """Find the diagonal, and the entries that couple pairs of parameters number by number.
+
+    Args:
+        loss: As in :func:`gauss_newton_diagonal`.
+        params: The leaves.
+        pairs: Places in ``params`` of two leaves of one shape, dtype and device.
+        key: As in :func:`gauss_newton_diagonal`.
+        draws: As in :func:`gauss_newton_diagonal`.
+
+    Returns:
+        What :func:`gauss_newton_diagonal` returns; and for each pair a tensor of the shape of either, None where the
+        loss does not depend on both.
+
+    Raises:
+        NoCurvatureError: as :func:`gauss_newton_diagonal`.
+
+    Example:
+        Of the loss (p + 2 q)² / 2 the matrix is [[1, 2], [2, 4]]:
+
+        >>> from sgdph_fx.curvature import sign_key
+        >>> p, q = (torch.tensor([x], requires_grad=True) for x in (3.0, 5.0))
+        >>> gauss_newton_entries((p + 2 * q).pow(2).sum() / 2, [p, q], [(0, 1)], sign_key(seed=0, step=1))
+        ([tensor([1.]), tensor([4.])], [tensor([2.])])
+    """
     _refuse_reentrant_checkpoints(loss)
     used = {id(leaf) for leaf in leaves(loss)}
     found = [torch.zeros_like(p, requires_grad=False) if id(p) in used else None for p in params]
+    couplings = [_zero(found[i], found[j]) for i, j in pairs]
     among, ends = list(nodes(loss)), list(convex_ends(loss))
     if not ends:
-        return found
+        return found, couplings
     inputs = [end.inputs[0][0] for end in ends]
     with _second_pass_explained(), extra_pass(sinks(among)), leaves_grads_alone([*leaves(loss)], among):
         outer = torch.autograd.grad(loss, [end.output for end in ends], retain_graph=True)
         for vectors, weight in _unit_vectors(inputs) if key is None else _draws(inputs, key, draws):
             along = [end.root(end.node, g, s) for end, g, s in zip(ends, outer, vectors, strict=True)]
             pulled = _pulled_back(ends, along, params)
-            for total, one in zip(found, pulled, strict=True):
-                if one is not None and total is not None:
-                    total.addcmul_(one, one, value=weight)
-    return found
+            _add_products(found, [(one, one) for one in pulled], weight)
+            _add_products(couplings, [(pulled[i], pulled[j]) for i, j in pairs], weight)
+    return found, couplings
+
+
+def _zero(first: Tensor | None, second: Tensor | None) -> Tensor | None:
+    return None if first is None or second is None else torch.zeros_like(first)
+
+
+def _add_products(
+    totals: Sequence[Tensor | None], factors: Iterable[tuple[Tensor | None, Tensor | None]], weight: float
+) -> None:
+    for total, (u, v) in zip(totals, factors, strict=True):
+        if total is not None and u is not None and v is not None:
+            total.addcmul_(u, v, value=weight)
 
 
 def _pulled_back(

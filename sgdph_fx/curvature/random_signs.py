@@ -17,9 +17,17 @@ _KEYS = 2
 _FACTOR = 0x45D9F3B  # Mueller's: two rounds flip each bit of 32 with a chance near one half
 
 
-def sign_key(seed: int, step: int) -> Tensor:
-    """The key of one step's signs: int32, ``(2,)``, on the CPU, the same in every process and resumed run."""
-    digest = hashlib.blake2b(f"signs {seed} {step}".encode(), digest_size=4 * _KEYS).digest()
+def sign_key(seed: int, step: int, process: int = 0, batch: int = 0) -> Tensor:
+    """The key of one step's signs: int32, ``(2,)``, on the CPU, the same in every resumed run.
+
+    Args:
+        seed: The run's.
+        step: The step.
+        process: The number of the process among those that train together.
+        batch: The number of the micro-batch within the step.
+    """
+    of = f"{seed} {step}" if process == batch == 0 else f"{seed} {step} {process} {batch}"
+    digest = hashlib.blake2b(f"signs {of}".encode(), digest_size=4 * _KEYS).digest()
     words = [int.from_bytes(digest[4 * i : 4 * i + 4], "little", signed=True) for i in range(_KEYS)]
     return torch.tensor(words, dtype=torch.int32)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
 from typing import Any
@@ -115,18 +115,21 @@ def _numbers(group: Group) -> tuple[object, ...]:
     return (*_SHARED(group), id(lr) if isinstance(lr, Tensor) else lr)
 
 
-def batches(present: Present, state: State, schedule: Schedule) -> list[Batch]:
+def batches(
+    present: Present, state: State, schedule: Schedule, paired: Container[int] = frozenset()
+) -> list[Batch]:
     """Sort the parameters by the step that they take.
 
     Args:
         present: Those that have a gradient.
         state: Of all parameters.
         schedule: The Hessian cycle.
+        paired: The ``id`` of each parameter that steps with its partner, and so in no batch.
     """
     found: dict[Any, Batch] = {}
     for rows in present.rows:
         shared = _numbers(rows.group)
-        for missed, params, grads in _by_step(rows, state, schedule):
+        for missed, params, grads in _by_step(rows, state, schedule, paired):
             batch = found.get((missed, shared))
             if batch is None:
                 found[missed, shared] = Batch(rows.number, rows.group, missed, params, grads)
@@ -137,7 +140,7 @@ def batches(present: Present, state: State, schedule: Schedule) -> list[Batch]:
 
 
 def _by_step(
-    rows: Rows, state: State, schedule: Schedule
+    rows: Rows, state: State, schedule: Schedule, paired: Container[int]
 ) -> Iterable[tuple[int | None, list[Tensor], list[Tensor]]]:
     if not rows.params:
         return
@@ -147,6 +150,8 @@ def _by_step(
     first_order_if_lacking = rows.group["without_curvature"] == "first-order"
     sorted_out: dict[int | None, tuple[list[Tensor], list[Tensor]]] = {}
     for place, (parameter, gradient) in enumerate(zip(rows.params, rows.grads, strict=True)):
+        if id(parameter) in paired:
+            continue
         missed: int | None = rows.missed[place] if rows.missed else 0
         if parameter is schedule.first_order or (
             first_order_if_lacking and lacks_curvature(parameter, state)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from sgdph_fx.errors import OptimizerError
+from sgdph_fx.optim.affine_blocks.step import BlockStep, active_pairs, members
 from sgdph_fx.optim.batch_step import cycles_begun, rectified
 from sgdph_fx.optim.batches import Present, batches
 from sgdph_fx.optim.group_step import Group, State
@@ -130,7 +131,9 @@ def apply_step_where(
         t: The step, counted from 1; an int, or a tensor of one.
         numbers: The rates on the device; None if the host's are to be used.
     """
-    for batch in batches(present, state, schedule):
+    groups = [rows.group for rows in present.rows]
+    pairs = active_pairs(groups, state, schedule)
+    for batch in batches(present, state, schedule, members(pairs)):
         group = batch.group
         variant = VARIANTS[group["variant"]]
         rates = None if numbers is None else numbers.of_group(batch.number)
@@ -145,6 +148,9 @@ def apply_step_where(
         averages = None if batch.missed is None else rectified(batch.params, group, state)
         c = Coefficients.of(group, variant, begun, rates)
         descend_where(bad, batch.params, batch.grads, _momenta(batch.params, owns), averages, c)
+    if pairs:
+        rates_of = None if numbers is None else numbers.of_group
+        BlockStep(groups, state, schedule, t, bad == 0, rates_of).apply(pairs)
 
 
 def _momenta(params: Sequence[Tensor], owns: Sequence[dict[str, Any]]) -> list[Tensor]:

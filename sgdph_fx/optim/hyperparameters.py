@@ -11,6 +11,8 @@ from torch import Tensor
 
 from sgdph_fx.errors import OptimizerError
 from sgdph_fx.optim.hessian.estimators import (
+    AFFINE,
+    BLOCKS,
     CURVATURES,
     ESTIMATORS,
     GAUSS_NEWTON,
@@ -40,6 +42,7 @@ COMMON: Mapping[str, str] = {
     "capturable": "It decides how the whole step is counted",
     "refresh": "It decides how all groups share one Hessian cycle",
     "curvature": "It decides which matrix all averages are of",
+    "blocks": "Scale and shift of the same channels may be in two groups",
 }
 """Options that all groups share, and why."""
 
@@ -49,6 +52,7 @@ ABSENT_MEANS: Mapping[str, Any] = {
     "probe": "ones",
     "negative_curvature": "absolute",
     "refresh": "cycle",
+    "blocks": "diagonal",
     "hessian_interval": 1,
     "max_preconditioner": None,
     "seed": 0,
@@ -98,6 +102,7 @@ def _check_names(values: Mapping[str, Any], common: Mapping[str, Any]) -> None:
         ("variant", common["variant"], VARIANTS),
         ("curvature", common["curvature"], CURVATURES),
         ("refresh", common["refresh"], REFRESHES),
+        ("blocks", common["blocks"], BLOCKS),
         ("negative_curvature", values["negative_curvature"], NEGATIVE),
         ("probe", values["probe"], ESTIMATORS),
         ("without_curvature", values["without_curvature"], _FALLBACKS),
@@ -119,6 +124,11 @@ def _check_combination(values: Mapping[str, Any], where: str) -> None:
             f"{where}: refresh='all' would take a product of its own for each parameter with curvature={curvature!r} "
             f"and probe={probe!r}. Use it with curvature={GAUSS_NEWTON!r}, where one backward pass serves all, or "
             f"with probe={GRADIENT!r}."
+        )
+    if values["blocks"] == AFFINE and probe == GRADIENT:
+        raise OptimizerError(
+            f"{where}: blocks={AFFINE!r} couples scale and shift by a matrix, and probe={GRADIENT!r} takes none. "
+            "Choose another probe, or leave blocks out."
         )
     if negative != "absolute" and (curvature == GAUSS_NEWTON or probe == GRADIENT):
         what = f"curvature={curvature!r}" if curvature == GAUSS_NEWTON else f"probe={probe!r}"

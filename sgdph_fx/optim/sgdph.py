@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.optim.optimizer import ParamsT
 
 from sgdph_fx.optim.hessian.estimators import (
+    BlocksName,
     CurvatureName,
     FallbackName,
     NegativeName,
@@ -39,13 +40,12 @@ class SGDPH(Stepping):
         D &= \tau_{SO}\, M^G / M^H \text{ for order 2}, \quad D = M^G \text{ for order 1} \\
         W &\leftarrow W - \tau\, (D + \eta\, W) & (7)
 
-    where (4) and (5) run for **one** second-order parameter, in turn and in registration order (section
-    3.3), and :math:`v` is the vector of ones (3). A cycle takes M steps, M the number of second-order
-    parameters; with ``hessian_interval=k`` it takes k M, and the steps between cost what plain SGD's do.
+    where (4) and (5) run for **one** second-order parameter, in turn and in registration order (section 3.3), and
+    :math:`v` is the vector of ones (3). A cycle takes M steps, M the number of second-order parameters; with
+    ``hessian_interval=k`` it takes k M, and the steps between cost what plain SGD's do.
 
     These are the printed equations, and ``variant="paper"`` follows them. The code that made the paper's tables
-    differs, and ``variant="authors"`` follows it: :mod:`sgdph_fx.optim.variants` lists the differences, and the
-    few places where ours differs from the authors' code.
+    differs, and ``variant="authors"`` follows it; :mod:`sgdph_fx.optim.variants` lists all differences.
 
     You can call it in two ways with equal results. The first costs less: tangents pass only what lies above the due
     parameter (:mod:`sgdph_fx.curvature.forward_over_reverse`), and no graph of a gradient is made::
@@ -55,11 +55,10 @@ class SGDPH(Stepping):
 
     Args:
         params: Parameters, named parameters, or groups: dicts with ``params``, any argument below but
-            ``variant``, ``curvature``, ``refresh``, ``hessian_interval`` and ``capturable``, ``order`` (1 or 2; 1 if
-            absent), and ``index`` (ints: the places of ``params`` in the registration order of the whole model, in
-            which Hessians are refreshed; groups without it come last, in their order). Other keys (``role``,
-            ``name``) are carried along. Dense leaves of any shape, dtype and device, real ones where the order is 2.
-            The dicts are copied, not changed.
+            ``variant``, ``curvature``, ``refresh``, ``blocks``, ``hessian_interval`` and ``capturable``, ``order`` (1
+            or 2; 1 if absent), and ``index`` (ints: the places of ``params`` in the registration order of the whole
+            model, in which Hessians are refreshed; groups without it come last). Other keys (``role``, ``name``) are
+            carried along. Dense leaves of any shape, dtype and device, real ones where the order is 2.
         lr: τ, the step size; a number or a tensor of one number.
         second_order_lr: τ_SO, on top of τ for second-order parameters. The paper's: 1e-3.
         momentum: β, of the gradient. The paper's: 0.9. In [0, 1), for the paper's variant in (0, 1].
@@ -72,37 +71,38 @@ class SGDPH(Stepping):
             by them. It is never negative, and takes :meth:`backward` and a loss of a known form, such as cross-entropy.
         probe: How the diagonal is read. ``"ones"``, the Hessian's default: (3), the block's row sums.
             ``"rademacher"``, Gauss-Newton's default: z∘(Hz), z random signs, at the same price; M^H then averages it
-            with its sign, and (4) is taken of the average. ``"exact"``: one product for each number of the
-            parameter, of Gauss-Newton for each output. ``"gradient"``: no product at all, \|g\| in place of \|Hv\|, at
-            SGD's price; it is a normalized step, not curvature. Gauss-Newton takes the two in the middle.
+            with its sign, and (4) is taken of the average. ``"exact"``: a product for each number of the parameter,
+            of Gauss-Newton for each output. ``"gradient"``: none, \|g\| in place of \|Hv\|, at SGD's price; it is a
+            normalized step, not curvature. Gauss-Newton takes the two in the middle.
         negative_curvature: What a negative Hessian means. ``"absolute"``: (4), its absolute value. ``"average"``:
             estimates are averaged with their sign before (4), as ``"rademacher"`` always does. ``"zero"``: likewise,
             and a negative average counts as zero, so set ``max_preconditioner`` as well.
         refresh: ``"cycle"``: one average at a time, in turn. ``"all"``, for Gauss-Newton and ``probe="gradient"``: all.
+        blocks: ``"diagonal"``, or ``"affine"``: scale and shift of a channel, known by their names, share a turn and a
+            2×2 matrix M^H; D has its damped inverse in place of 1 / M^H (:mod:`sgdph_fx.optim.affine_blocks.step`).
         hessian_interval: k, one for all groups: averages are refreshed at steps 1, k + 1, 2k + 1, ...
-        max_preconditioner: The most that the factor on M^G in D may be, everything in it; 1 keeps
-            second-order steps within SGD's, also where H is nothing but rounding. None for no bound.
+        max_preconditioner: The most that the factor on M^G in D may be; 1 keeps second-order steps within SGD's, also
+            where H is nothing but rounding. None for no bound.
         without_curvature: What becomes of a parameter below an operation that has no second derivative.
             ``"gradient"``: \|g\| stands in for \|Hv\|. ``"first-order"``: it takes SGD's steps, as if its order
             were 1. ``"raise"``: :class:`NoCurvatureError`. The first such parameter warns by name, all are counted.
-        seed: Decides the signs z together with the step's number, alike on all processes.
+        seed: Decides the signs together with the step: z alike on all processes, Gauss-Newton's apart on each.
         maximize: Climb instead of descend.
         foreach: torch's multi-tensor calls, or a plain loop with the same bits; None for torch's choice.
         capturable: Whether a step may be captured in a CUDA graph: the host reads nothing, counts are kept on the
             device and brought up to date by :meth:`state_dict`, ``lr`` may be a tensor on the device. A step that is
             skipped has used up its turn in the cycle. :class:`sgdph_fx.CapturedStep` sees to all this.
         process_group: The processes over which gradients are averaged, and the Hessian with them, by one small
-            all-reduce at each step. None for all, if ``torch.distributed`` is initialized; a group of one for
-            a process that trains by itself beside others. Neither saved nor copied.
+            all-reduce at each step. None for all, if ``torch.distributed`` is initialized; a group of one for a process
+            that trains by itself beside others. Neither saved nor copied.
 
     A step whose loss or gradients are not finite is skipped; a Hessian that is not finite is left out, and the step
-    taken. Both are counted; the first of each kind warns. A step without any gradient does nothing and counts as none.
+    taken. Both are counted, the first of each warns. A step without any gradient does nothing and counts as none.
 
-    :meth:`state_dict` holds all of its state: for each parameter ``momentum_buffer`` (M^G), for
-    second-order ones ``hessian_average`` (M^H), and ``lacks_curvature`` where that is so; in each group, alike in all,
-    ``step``, the number of steps taken, ``steps_skipped``, ``refreshes_skipped``, ``curvature_missed``, and
-    ``products_given_up``, those that torch's double backward took. What
-    :meth:`backward` found is no state: like ``.grad``, it lives until :meth:`step` or :meth:`zero_grad`.
+    :meth:`state_dict` holds all of its state: for each parameter ``momentum_buffer`` (M^G), for second-order ones
+    ``hessian_average`` (M^H), for a shift ``hessian_coupling``, and ``lacks_curvature`` where that is so; in each
+    group, alike in all, ``step``, the number of steps taken, ``steps_skipped``, ``refreshes_skipped``,
+    ``curvature_missed``, and ``products_given_up``. What :meth:`backward` found for the next step is no state.
 
     Raises:
         OptimizerError: for a hyper-parameter out of range, a parameter that cannot be stepped, or an ``index``
@@ -140,6 +140,7 @@ class SGDPH(Stepping):
         probe: ProbeName | None = None,
         negative_curvature: NegativeName = "absolute",
         refresh: RefreshName = "cycle",
+        blocks: BlocksName = "diagonal",
         hessian_interval: int = 1,
         max_preconditioner: float | None = None,
         without_curvature: FallbackName = "gradient",
@@ -162,6 +163,7 @@ class SGDPH(Stepping):
             "probe": usual_probe(curvature) if probe is None else probe,
             "negative_curvature": negative_curvature,
             "refresh": refresh,
+            "blocks": blocks,
             "hessian_interval": hessian_interval,
             "max_preconditioner": max_preconditioner,
             "without_curvature": without_curvature,
@@ -182,28 +184,26 @@ class SGDPH(Stepping):
     ) -> None:
         """Add the gradients of ``loss`` to ``.grad`` as ``loss.backward()`` does, and find the due Hessian.
 
-        Call it several times before :meth:`step` to sum over micro-batches or losses: the Hessian is summed like
-        the gradients. No ``.grad`` carries a graph; they are ``loss.backward()``'s to the bit, and every hook runs
-        as in it. A hook that changes a gradient on its way is not differentiated: for that call
-        ``loss.backward(create_graph=True)``.
+        Call it several times before :meth:`step` to sum over micro-batches or losses: the Hessian is summed like the
+        gradients. No ``.grad`` carries a graph; they are ``loss.backward()``'s to the bit, and every hook runs as in
+        it. A hook that changes a gradient is not differentiated: for that call ``loss.backward(create_graph=True)``.
 
         Args:
             loss: One real number with its graph, of any dtype and device.
-            hessian_loss: Computes another loss, by a forward pass of its own on part of the batch, say; it is
-                called where a Hessian is due, and the Hessian is that of its loss. Modules that it calls keep
-                their buffers, and random numbers are drawn as if it had not been called.
+            hessian_loss: Computes another loss, by a forward pass of its own on part of the batch, say; it is called
+                where a Hessian is due, which is that of its loss. Modules that it calls keep their buffers, and random
+                numbers are drawn as if it had not been called.
             module: What computed the loss; needed for parameters that ``fully_shard`` has cut into pieces.
             retain_graph: Keep the graph, for another loss that shares it; otherwise it is freed.
 
         Raises:
             StaleOptimizerError: if the loss reaches none of the optimizer's parameters.
-            NoCurvatureError: if an operation on the way to the due parameter has no second derivative, and
-                ``without_curvature="raise"``.
+            NoCurvatureError: with ``without_curvature="raise"``, if an operation on the way has no second derivative.
             OptimizerError: if ``loss`` is not one real number that requires a gradient, its graph has been used
                 up, or ``torch.inference_mode()`` is on.
 
-        On any of these, no gradient has been written, unless it is ``hessian_loss`` that fails, the graph was used, or
-        a function written in Python hides its use of the due parameter.
+        On any of these, no gradient has been written, unless ``hessian_loss`` fails, the graph was used, or a function
+        written in Python hides its use of the due parameter.
         """
         refuse_inference_mode("backward()")
         check_loss(loss)
@@ -226,8 +226,8 @@ class SGDPH(Stepping):
             closure: Computes the loss, calls :meth:`backward` (or ``loss.backward(create_graph=True)``), and
                 returns the loss.
 
-        Without any gradient nothing happens, and the due parameter keeps its turn. A first step with all lr and all
-        gradients zero makes the state and counts as none: ``torch.distributed.checkpoint`` takes it before it loads.
+        Without any gradient nothing happens, and the due parameter keeps its turn. A first step with all lr and
+        gradients zero makes the state and counts as none: ``torch.distributed.checkpoint`` takes it to load.
 
         Returns:
             What the closure returned; None without one.

@@ -8,6 +8,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from sgdph_fx.optim.affine_blocks.averages import init_couplings, refresh_blocks
+from sgdph_fx.optim.affine_blocks.step import BlockStep, active_pairs, members
 from sgdph_fx.optim.batch_step import apply_step
 from sgdph_fx.optim.batches import Present, batches, gather
 from sgdph_fx.optim.device_step import DeviceNumbers, apply_step_where, deciding_device
@@ -43,6 +45,7 @@ class Stepping(Finding):
         if grads and self._estimate is None and is_state_initialization(self.param_groups, self.state):
             for rows in present.rows:
                 init_state(rows.group, self.state, schedule, rows.params)
+            init_couplings(schedule, self.param_groups, self.state)
             return
         alone = is_alone(self._process_group)
         decides = deciding_device(present.params, self.param_groups, alone=alone)
@@ -74,8 +77,10 @@ class Stepping(Finding):
         self._skipped.watch("refreshes_skipped", self._refresh(found, None))
         self._skipped.settle(self.param_groups, wait=False)
         schedule = self._known_layout.schedule
-        for batch in batches(present, self.state, schedule):
+        pairs = active_pairs(self.param_groups, self.state, schedule)
+        for batch in batches(present, self.state, schedule, members(pairs)):
             apply_step(batch, self.state, schedule, t)
+        BlockStep(self.param_groups, self.state, schedule, t).apply(pairs)
         return True
 
     def _step_on(self, device: torch.device, t: int, present: Present) -> bool:
@@ -124,6 +129,7 @@ class Stepping(Finding):
         schedule = self._layout().schedule
         for group in self.param_groups:
             init_state(group, self.state, schedule, [p for p in group["params"] if p.requires_grad])
+        init_couplings(schedule, self.param_groups, self.state)
 
     def _device_tensors(self) -> tuple[Tensor, ...]:
         """What a recorded step reads and writes beside parameters and state."""
@@ -157,7 +163,7 @@ class Stepping(Finding):
             return HessianEstimate() if estimate is None else estimate
         if estimate is not None and estimate.is_of(due.parameters):
             return estimate
-        if due.probe is not None and due.parameter.grad is not None:
+        if due.probe is not None and any(p.grad is not None for p in due.parameters):
             self._addresses.refuse_moved(present.params)
         with graph_errors_explained():
             return from_gradient(due, present.grads)
@@ -182,13 +188,17 @@ class Stepping(Finding):
         self._missing = found.missing
         self._mark_lacking(found.parameters)
         by_gradient = [p for p in found.parameters if self._group_of(p)["without_curvature"] == "gradient"]
-        return replace(found, parameters=tuple(by_gradient), hessians=(), by_gradient=True)
+        pairs = self._layout().schedule.pairs_among(by_gradient)
+        return replace(found, parameters=tuple(by_gradient), hessians=(), by_gradient=True, pairs=pairs)
 
     def _refresh(self, found: HessianEstimate, bad: Tensor | None) -> Tensor | None:
         """Refresh the averages unless ``bad`` is 1; whether all estimates were finite, None where there is none."""
         allowed = None if bad is None or not found.parameters else bad == 0
-        finite: Tensor | None = None
-        for parameter, hessian in found.pairs():
+        finite = refresh_blocks(found, self._group_of, self.state, allowed)
+        coupled = members(found.pairs)
+        for parameter, hessian in found.diagonals():
+            if id(parameter) in coupled:
+                continue
             estimate = local_estimate(parameter, hessian, by_gradient=found.by_gradient)
             if estimate is not None:
                 group = self._group_of(parameter)

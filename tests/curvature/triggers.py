@@ -13,6 +13,7 @@ from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_conte
 
 from sgdph_fx.curvature import differentiable_gradient, gauss_newton_diagonal
 from sgdph_fx.curvature.forward_over_reverse import backward_with_product
+from sgdph_fx.curvature.forward_over_reverse.joint import backward_with_columns
 from tests.curvature.test_backward_checks import SlopeInForward
 from tests.curvature.test_custom_functions import RunsAutograd, WithoutGrad, X, leaf
 from tests.curvature.test_gauss_newton import Once
@@ -69,6 +70,11 @@ def reentrant(p: Tensor) -> Tensor:
     return found
 
 
+def block_in_a_reentrant_checkpoint() -> None:
+    p, q = leaf(), leaf()
+    backward_with_columns((p * q).square().sum() + reentrant(p), [p, q], torch.ones_like(p))
+
+
 CURVATURE: tuple[Callable[[], Any], ...] = (
     lambda: through(WithoutGrad),
     lambda: through(SlopeInForward),
@@ -76,6 +82,7 @@ CURVATURE: tuple[Callable[[], Any], ...] = (
     third_derivative,
     wrong_derivative,
     selective_checkpoint,
+    block_in_a_reentrant_checkpoint,
     lambda: gauss_newton_diagonal((p := leaf()).tanh().sum(), [p], None),
     lambda: gauss_newton_diagonal((p := leaf()).square().sum() + reentrant(p), [p], None),
     lambda: gauss_newton_diagonal(Once.apply(p := leaf()).square().sum(), [p], None),

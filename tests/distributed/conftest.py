@@ -69,4 +69,6 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def two(launch: Launch, checkpoints: Path) -> dict[str, Any]:
     """Every job, by two processes; the states of the plainest are saved on the way."""
-    return launch(2, Task(tuple(JOBS), checkpoints=str(checkpoints), saved=("ddp", "fsdp")))
+    return launch(
+        2, Task(tuple(JOBS), checkpoints=str(checkpoints), saved=("ddp", "ddp, pairs", "fsdp", "fsdp, pairs"))
+    )

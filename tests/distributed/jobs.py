@@ -14,72 +14,11 @@ from torch.amp.grad_scaler import GradScaler
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.nn.parallel import DistributedDataParallel
-from torch.utils.checkpoint import checkpoint
 
 from sgdph_fx import SGDPH
+from tests.distributed.network import Net, batches, build_param_groups
 
-BATCH, MICRO = 16, 2
-
-
-class Block(nn.Module):
-    """Statistics of each sample alone, so that it does not matter who has the others."""
-
-    def __init__(self, inputs: int, outputs: int) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(inputs, outputs, 3, padding=1)
-        self.norm = nn.GroupNorm(2, outputs)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return nn.functional.softplus(self.norm(self.conv(x)))
-
-
-class Net(nn.Module):
-    """Two blocks, a classifier, and a parameter that a loss may do without; in float64."""
-
-    def __init__(self, checkpointed: bool = False) -> None:
-        super().__init__()
-        torch.manual_seed(0)
-        self.checkpointed = checkpointed
-        self.blocks = nn.ModuleList([Block(2, 4), Block(4, 6)])
-        self.linear = nn.Linear(6, 3)
-        self.extra = nn.Parameter(torch.ones(3))
-        self.double()
-        for p in self.parameters():
-            nn.init.normal_(p, mean=0.5 if p.dim() == 1 else 0.0, std=0.4)
-
-    def forward(self, x: Tensor, with_extra: bool = True) -> Tensor:
-        for block in self.blocks:
-            x = checkpoint(block, x, use_reentrant=False) if self.checkpointed else block(x)
-        out: Tensor = self.linear(x.mean((2, 3)))
-        return out + self.extra**3 if with_extra else out
-
-
-def batches(count: int) -> list[tuple[Tensor, Tensor]]:
-    g = torch.Generator().manual_seed(1)
-    return [
-        (
-            torch.randn(BATCH, 2, 5, 5, dtype=torch.float64, generator=g),
-            torch.randint(3, (BATCH,), generator=g),
-        )
-        for _ in range(count)
-    ]
-
-
-def build_param_groups(net: nn.Module) -> list[dict[str, Any]]:
-    named = list(net.named_parameters())
-    rows = {
-        order: [(i, n, p) for i, (n, p) in enumerate(named) if (p.dim() == 1) == (order == 2)]
-        for order in (1, 2)
-    }
-    return [
-        {
-            "params": [p for *_, p in chosen],
-            "param_names": [n for _, n, _ in chosen],
-            "index": [i for i, *_ in chosen],
-            "order": order,
-        }
-        for order, chosen in rows.items()
-    ]
+MICRO = 2
 
 
 def ddp(net: Net, **options: Any) -> nn.Module:
@@ -117,8 +56,12 @@ class Job:
     extra_on_first: bool = False
     apart: bool = False
     rounded: bool = False
+    drawn_apart: bool = False
     steps: int = 14
 
+
+EXACT = {"curvature": "gauss-newton", "probe": "exact"}
+SIGNS = {"curvature": "gauss-newton", "refresh": "all", "blocks": "affine", "seed": 4}
 
 JOBS: Mapping[str, Job] = {
     "ddp": Job(ddp),
@@ -131,25 +74,27 @@ JOBS: Mapping[str, Job] = {
         lambda net: ddp(net, find_unused_parameters=True), {"probe": "exact"}
     ),
     "ddp, exact, static graph": Job(lambda net: ddp(net, static_graph=True), {"probe": "exact"}),
-    "ddp, gauss-newton": Job(ddp, {"curvature": "gauss-newton", "probe": "exact"}, steps=8),
-    "ddp, gauss-newton, micro-batches": Job(
-        ddp, {"curvature": "gauss-newton", "probe": "exact"}, micro=True, steps=8
-    ),
-    "ddp, gauss-newton, static graph": Job(
-        lambda net: ddp(net, static_graph=True), {"curvature": "gauss-newton", "probe": "exact"}, steps=8
-    ),
-    "ddp, gauss-newton, scaled": Job(
-        ddp, {"curvature": "gauss-newton", "probe": "exact"}, scaled=True, steps=8
-    ),
-    "ddp, gauss-newton, all": Job(
-        ddp, {"curvature": "gauss-newton", "probe": "exact", "refresh": "all", "hessian_interval": 2}, steps=8
-    ),
+    "ddp, gauss-newton": Job(ddp, EXACT, steps=8),
+    "ddp, gauss-newton, micro-batches": Job(ddp, EXACT, micro=True, steps=8),
+    "ddp, gauss-newton, static graph": Job(lambda net: ddp(net, static_graph=True), EXACT, steps=8),
+    "ddp, gauss-newton, scaled": Job(ddp, EXACT, scaled=True, steps=8),
+    "ddp, gauss-newton, all": Job(ddp, {**EXACT, "refresh": "all", "hessian_interval": 2}, steps=8),
     "ddp, gauss-newton, all, unused on one rank": Job(
         lambda net: ddp(net, find_unused_parameters=True),
-        {"curvature": "gauss-newton", "probe": "exact", "refresh": "all"},
+        {**EXACT, "refresh": "all"},
         extra_on_first=True,
         steps=8,
     ),
+    "ddp, pairs": Job(ddp, {"blocks": "affine"}),
+    "ddp, pairs, micro-batches, scaled": Job(ddp, {"blocks": "affine"}, micro=True, scaled=True),
+    "ddp, gauss-newton, pairs of all": Job(
+        lambda net: ddp(net, find_unused_parameters=True),
+        {**EXACT, "refresh": "all", "blocks": "affine"},
+        extra_on_first=True,
+        steps=8,
+    ),
+    "ddp, gauss-newton, signs": Job(ddp, SIGNS, drawn_apart=True, steps=8),
+    "ddp, gauss-newton, signs, micro-batches": Job(ddp, SIGNS, micro=True, drawn_apart=True, steps=8),
     "ddp, gradients of all": Job(ddp, {"probe": "gradient", "refresh": "all"}, steps=8),
     "ddp, interval": Job(ddp, {"hessian_interval": 2}),
     "ddp, micro-batches": Job(ddp, micro=True),
@@ -165,15 +110,38 @@ JOBS: Mapping[str, Job] = {
     "fsdp, in bfloat16": Job(in_bfloat16, rounded=True),
     "fsdp, signs, loop": Job(fsdp, {"probe": "rademacher", "foreach": False}),
     "fsdp, exact, multi-tensor": Job(fsdp, {"probe": "exact", "foreach": True}),
-    "fsdp, gauss-newton": Job(fsdp, {"curvature": "gauss-newton", "probe": "exact"}, steps=8),
-    "fsdp, gauss-newton, part of the batch": Job(
-        fsdp, {"curvature": "gauss-newton", "probe": "exact"}, part=True, steps=8
+    "fsdp, gauss-newton": Job(fsdp, EXACT, steps=8),
+    "fsdp, gauss-newton, part of the batch": Job(fsdp, EXACT, part=True, steps=8),
+    "fsdp, gauss-newton, all": Job(fsdp, {**EXACT, "refresh": "all", "hessian_interval": 2}, steps=8),
+    "fsdp, gauss-newton, pairs of all, by halves": Job(
+        half_sharded, {**EXACT, "refresh": "all", "blocks": "affine"}, micro=True, steps=8
     ),
+    "fsdp, gauss-newton, signs, micro-batches": Job(fsdp, SIGNS, micro=True, drawn_apart=True, steps=8),
+    "fsdp, pairs": Job(fsdp, {"blocks": "affine"}),
+    "fsdp, pairs, signs, part of the batch": Job(
+        fsdp, {"blocks": "affine", "probe": "rademacher", "variant": "paper"}, part=True
+    ),
+    "fsdp, gradients of all": Job(fsdp, {"probe": "gradient", "refresh": "all"}, steps=8),
     "fsdp, micro-batches": Job(fsdp, micro=True),
+    "fsdp, micro-batches, exact": Job(fsdp, {"probe": "exact"}, micro=True, steps=8),
+    "fsdp, micro-batches, checkpointed": Job(fsdp, micro=True, checkpointed=True, steps=8),
     "fsdp, checkpointed": Job(fsdp, checkpointed=True),
     "fsdp, part of the batch": Job(fsdp, part=True),
     "fsdp, one bad loss": Job(fsdp, bad_at=3),
 }
+
+
+class DrawnForAll(SGDPH):
+    """Draws, one after another, the signs that each of several processes draws for each of its micro-batches.
+
+    Args:
+        micro: The number of micro-batches of each.
+    """
+
+    micro = 1
+
+    def _draw(self) -> tuple[int, int]:
+        return divmod(super()._draw()[1], self.micro)
 
 
 class Trainer:
@@ -194,13 +162,17 @@ class Trainer:
         options = dict(job.options)
         if job.apart and dist.is_initialized():
             options["process_group"] = dist.new_group([rank], use_local_synchronization=True)
-        self.optimizer = SGDPH(build_param_groups(net), 0.05, weight_decay=0.01, **options)
+        kind = DrawnForAll if job.drawn_apart and world == 1 else SGDPH
+        self.optimizer = kind(build_param_groups(net), 0.05, weight_decay=0.01, **options)
+        if isinstance(self.optimizer, DrawnForAll):
+            self.optimizer.micro = MICRO if job.micro else 1
         self.scaler = GradScaler("cpu", init_scale=2.0**10, enabled=job.scaled)
 
     def step(self, t: int, batch: tuple[Tensor, Tensor]) -> None:
         self.optimizer.zero_grad()
         x, y = (whole.chunk(self.world)[self.rank] for whole in batch)
-        pieces = list(zip(x.chunk(MICRO), y.chunk(MICRO), strict=True)) if self.job.micro else [(x, y)]
+        parts = (self.imitated if self.job.drawn_apart else 1) * (MICRO if self.job.micro else 1)
+        pieces = list(zip(x.chunk(parts), y.chunk(parts), strict=True))
         for number, piece in enumerate(pieces):
             with self._last(number == len(pieces) - 1):
                 self._backward(t, piece, len(pieces))

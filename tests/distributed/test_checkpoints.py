@@ -11,7 +11,7 @@ import torch
 from tests.distributed.jobs import run_alone
 from tests.distributed.worker import Task, train
 
-NAMES = ("ddp", "fsdp")
+NAMES = ("ddp", "ddp, pairs", "fsdp", "fsdp, pairs")
 
 
 @pytest.fixture

@@ -13,7 +13,8 @@ from torch.distributed.tensor import DTensor
 
 from sgdph_fx import SGDPH
 from sgdph_fx.errors import OptimizerError
-from tests.distributed.jobs import JOBS, Net, batches, fsdp, run_alone
+from tests.distributed.jobs import JOBS, fsdp, run_alone
+from tests.distributed.network import Net, batches
 from tests.distributed.worker import Task
 
 BY_FOUR = ("ddp", "ddp, unused on one rank", "fsdp", "fsdp, by halves", "fsdp, part of the batch")
@@ -71,11 +72,19 @@ def test_sharded_parameters_need_their_module_and_their_names() -> None:
 
 
 @pytest.mark.usefixtures("_one_process")
-def test_sharded_parameters_are_not_refreshed_all_at_once() -> None:
+@pytest.mark.parametrize("more", [{"refresh": "all"}, {"blocks": "affine"}])
+def test_several_sharded_parameters_need_their_module_too(more: Any) -> None:
     model = fsdp(Net())
     ((x, y),) = batches(1)
-    named = [(n, p) for n, p in model.named_parameters() if p.dim() == 1]
-    optimizer = SGDPH([{"params": named, "order": 2}], 0.05, curvature="gauss-newton", refresh="all")
-    with pytest.raises(OptimizerError, match=r'refresh="all" does not know .*`fully_shard`.*refresh="cycle"'):
-        optimizer.backward(nn.functional.cross_entropy(model(x), y), module=model)
+    named = [(n, p) for n, p in model.named_parameters() if n.startswith("blocks.0.norm")]
+    optimizer = SGDPH(
+        [{"params": named, "order": 2}], 0.05, variant="paper", curvature="gauss-newton", **more
+    )
+    with pytest.raises(OptimizerError, match=r"'blocks.0.norm.weight' is due, which `fully_shard` .* module"):
+        optimizer.backward(nn.functional.cross_entropy(model(x), y))
     assert all(p.grad is None for p in model.parameters())
+    optimizer.backward(nn.functional.cross_entropy(model(x), y), module=model)
+    optimizer.step()
+    average, last = (optimizer.state[p] for _, p in named)
+    assert isinstance(average["hessian_average"], DTensor)
+    assert isinstance(last.get("hessian_coupling", average["hessian_average"]), DTensor)

@@ -17,7 +17,8 @@ import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
 
-from tests.distributed.jobs import JOBS, Trainer, batches
+from tests.distributed.jobs import JOBS, Trainer
+from tests.distributed.network import batches
 
 
 @dataclass(frozen=True)

@@ -38,11 +38,17 @@ def numbers(model: nn.Module) -> list[Tensor]:
     return [p.detach().cpu() for p in model.parameters()]
 
 
-@pytest.mark.parametrize("probe", ["ones", "rademacher", "exact"])
-def test_training_is_that_of_the_cpu(device: torch.device, probe: Any) -> None:
+PAIRS = {"blocks": "affine"}
+PAIRS_OF_ALL = {"curvature": "gauss-newton", "refresh": "all", "blocks": "affine"}
+
+
+@pytest.mark.parametrize(
+    "options", [*({"probe": probe} for probe in ("ones", "rademacher", "exact")), PAIRS, PAIRS_OF_ALL]
+)
+def test_training_is_that_of_the_cpu(device: torch.device, options: dict[str, Any]) -> None:
     found = []
     for place in ("cpu", device):
-        model, optimizer = trainer(place, probe=probe)
+        model, optimizer = trainer(place, **options)
         train(model, optimizer, batches(STEPS))
         found.append(numbers(model))
     torch.testing.assert_close(*found, rtol=1e-8, atol=1e-10)
@@ -58,9 +64,9 @@ def test_multi_tensor_calls_have_the_bits_of_the_plain_loop(device: torch.device
     torch.testing.assert_close(*found, rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("probe", ["ones", "rademacher"])
-def test_no_step_waits_for_the_gpu(device: torch.device, probe: Any) -> None:
-    model, optimizer = trainer(device, torch.float32, probe=probe)
+@pytest.mark.parametrize("options", [{}, {"probe": "rademacher"}, PAIRS, PAIRS_OF_ALL])
+def test_no_step_waits_for_the_gpu(device: torch.device, options: dict[str, Any]) -> None:
+    model, optimizer = trainer(device, torch.float32, **options)
     data = [(x.to(device, torch.float32), y.to(device)) for x, y in batches(3)]
     train(model, optimizer, data)
     torch.cuda.set_sync_debug_mode("error")

@@ -61,7 +61,8 @@ def noisy_groups(net: nn.Module) -> list[dict[str, Any]]:
 
 
 def state_of(net: nn.Module, optimizer: SGDPH) -> list[Tensor]:
-    averages = [own[k] for own in optimizer.state.values() for k in sorted(own) if isinstance(own[k], Tensor)]
+    owners = [optimizer.state[p] for p in net.parameters() if p in optimizer.state]
+    averages = [own[k] for own in owners for k in sorted(own) if isinstance(own[k], Tensor)]
     return [*(p.detach() for p in net.parameters()), *net.buffers(), *averages]
 
 

@@ -45,6 +45,13 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "gauss-newton": {"curvature": "gauss-newton", "seed": 5},
     "gauss-newton, exact": {"curvature": "gauss-newton", "probe": "exact"},
     "all": {"curvature": "gauss-newton", "refresh": "all", "hessian_interval": 3},
+    "pairs": {"blocks": "affine", "probe": "rademacher", "seed": 5},
+    "pairs of all": {
+        "blocks": "affine",
+        "curvature": "gauss-newton",
+        "refresh": "all",
+        "hessian_interval": 3,
+    },
     "averaged": {"negative_curvature": "average"},
     "clamped": {"negative_curvature": "zero", "max_preconditioner": 1.0},
 }
@@ -67,7 +74,7 @@ def test_steps_on_tape_have_the_bits_of_steps_without_and_the_results_of_a_loop(
     assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
     # Parameters that have been due twice have a graph of their own, and there is one for all other steps. With an
     # interval of 3 there were 12 refreshes: the five that followed the first round of seven were second ones.
-    assert step.graphs == {"interval": 6, "all": 2}.get(name, 7)
+    assert step.graphs == {"interval": 6, "all": 2, "pairs": 5, "pairs of all": 2}.get(name, 7)
     net = small()
     optimizer, losses = SGDPH(make_groups(net), 0.05, **OPTIONS[name]), []
     for batch in data:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
 
+from sgdph_fx.curvature import gauss_newton_diagonal, sign_key
 from sgdph_fx.errors import NoCurvatureError, OptimizerError
 from sgdph_fx.optim import SGDPH
 from tests.optim.gauss_newton_oracle import dense_diagonal
@@ -129,6 +130,26 @@ def test_micro_batches_and_a_scaler_give_the_whole_batch(
     for net in nets[1:]:
         for p, q in zip(nets[0].parameters(), net.parameters(), strict=True):
             torch.testing.assert_close(p, q, rtol=1e-9, atol=1e-11)
+
+
+def test_each_micro_batch_draws_signs_of_its_own(small: Any, make_batches: Any, make_groups: Any) -> None:
+    """The sum of (JᵀBs)² over two micro-batches, by keys that say which it is; the first has those of a whole batch."""
+    net, ((x, y),) = small(norm="group"), make_batches(1)
+    optimizer = SGDPH(make_groups(net), 0.0, hessian_momentum=0.0, seed=3, **ALL)
+    expected = {name: torch.zeros_like(net.get_parameter(name)).detach() for name in SECOND_ORDER}
+    for number, part in enumerate((slice(0, 3), slice(3, 6))):
+        batch, params = (x[part], y[part]), [net.get_parameter(name) for name in SECOND_ORDER]
+        keys = [sign_key(3, 1, 0, 0), sign_key(3, 1, 0, 1)]
+        assert torch.equal(keys[0], sign_key(3, 1))
+        assert not torch.equal(*keys)
+        for name, found in zip(
+            SECOND_ORDER, gauss_newton_diagonal(net.loss(batch), params, keys[number]), strict=True
+        ):
+            assert found is not None
+            expected[name] += found
+        optimizer.backward(net.loss(batch))
+    optimizer.step()
+    torch.testing.assert_close(averages(net, optimizer), expected, rtol=1e-12, atol=1e-16)
 
 
 def test_frozen_and_unused_parameters_keep_their_averages() -> None:

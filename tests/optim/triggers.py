@@ -193,6 +193,17 @@ OF_THE_OPTIMIZER: tuple[Callable[[], Any], ...] = (
     lambda: SGDPH([parameter()], 0.1, probe="ones", curvature="gauss-newton"),
     lambda: SGDPH([parameter()], 0.1, probe="gradient", negative_curvature="zero"),
     lambda: SGDPH([parameter()], 0.1, refresh="all"),
+    lambda: SGDPH([parameter()], 0.1, probe="gradient", blocks="affine"),
+    lambda: SGDPH([{"params": [parameter()], "order": 2}], 0.1, blocks="affine"),
+    lambda: SGDPH(
+        [
+            {"params": [(name, parameter())], "order": 2, "eps": eps}
+            for name, eps in (("weight", 0.1), ("bias", 0.2))
+        ],
+        0.1,
+        variant="paper",
+        blocks="affine",
+    ),
     step_of_gauss_newton_without_the_loss,
     lambda: SGDPH(prepare(net()), 0.1),  # type: ignore[arg-type]
     lambda: SGDPH(net(), 0.1),  # type: ignore[arg-type]

@@ -23,14 +23,15 @@ class BackwardHooks:
 
     Args:
         forward_nodes: What the forward sweep left. Each is taken out of it, and its tangents freed, once it has served.
+        beside: The hooks of another sweep on the same backward pass, if there are any.
     """
 
-    def __init__(self, forward_nodes: dict[Node, ForwardNode]) -> None:
+    def __init__(self, forward_nodes: dict[Node, ForwardNode], beside: BackwardHooks | None = None) -> None:
         self._tangents: dict[Edge, Tensor] = {}
         self._writable: set[Edge] = set()
         self._forward_nodes = forward_nodes
         # A rule may run autograd itself, over operations that the backward pass has yet to reach.
-        self._busy = False
+        self._working: set[Node] = set() if beside is None else beside._working
         self._failed: str | None = None
 
     def __enter__(self) -> BackwardHooks:
@@ -62,7 +63,7 @@ class BackwardHooks:
         return lambda by_inputs, g: self._after_node(node, by_inputs, g)
 
     def _after_node(self, node: Node, by_inputs: Tensors, g: Tensors) -> None:
-        if self._busy or self._failed is not None:
+        if self._working or self._failed is not None:
             return
         fwd = self._forward_nodes.pop(node, None)
         if fwd is None:
@@ -72,7 +73,7 @@ class BackwardHooks:
         if fwd.rule.linearity > sum(fwd.active) and all(t is None for t in dg):
             return
         bwd = BackwardNode(fwd, g, dg, [edge in self._writable for edge in edges], by_inputs)
-        self._busy = True
+        self._working.add(node)
         try:
             with arithmetic_alone(_device_type(g)):
                 self._pull(bwd)
@@ -81,7 +82,7 @@ class BackwardHooks:
         except Exception as error:
             self._failed = f"the rule for {type(node).__name__} failed ({type(error).__name__}: {error})"
         finally:
-            self._busy = False
+            self._working.clear()
 
     def _pull(self, bwd: BackwardNode) -> None:
         found = bwd.fwd.rule.vjp_tangent(bwd)

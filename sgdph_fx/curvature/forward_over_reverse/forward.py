@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -28,7 +28,11 @@ _TORCHS_OWN = (RuntimeError, TypeError, ValueError, AttributeError, IndexError, 
 
 
 def forward_sweep(
-    loss: Tensor, parameter: Tensor, v: Tensor, order: Order | None = None
+    loss: Tensor,
+    parameter: Tensor,
+    v: Tensor,
+    order: Order | None = None,
+    others: Sequence[Tensor] = (),
 ) -> dict[Node, ForwardNode]:
     """Push the tangent v of ``parameter`` forward to ``loss``.
 
@@ -37,6 +41,7 @@ def forward_sweep(
         parameter: A leaf.
         v: Of its shape, dtype and device.
         order: What :func:`producers_first` finds of the loss, where the caller has it already.
+        others: More leaves, which have tangents of zero: the product is read by them as well.
 
     Returns:
         The operations on the way, in the order of the forward pass, each with what its backward needs. Empty where the
@@ -47,13 +52,14 @@ def forward_sweep(
         NoCurvatureError: where an operation is known to have no second derivative.
     """
     order = producers_first(loss) if order is None else order
-    nodes = path(order, parameter)
+    nodes = path(order, parameter, *others)
     _require_plain(loss, v)
     packed = {node for node in nodes if is_packed(node)}
     refuse_selective_checkpoints(packed)
     _require_open(order, nodes, packed)
     with arithmetic_alone(v.device.type):
-        return _Sweep(nodes, order).run(source(parameter), v)
+        zeros = {source(other): torch.zeros_like(other, requires_grad=False) for other in others}
+        return _Sweep(nodes, order).run({source(parameter): v, **zeros})
 
 
 def _require_plain(*tensors: Tensor) -> None:
@@ -101,9 +107,9 @@ class _Sweep:
             for edge in order[node]:
                 self._waiting[edge] = self._waiting.get(edge, 0) + 1
 
-    def run(self, start: Edge, v: Tensor) -> dict[Node, ForwardNode]:
+    def run(self, starts: Mapping[Edge, Tensor]) -> dict[Node, ForwardNode]:
         """Visit every operation, producers first."""
-        self._tangents[start] = v
+        self._tangents.update(starts)
         return {node: self._visit(node, active) for node, active in self._nodes.items()}
 
     def _visit(self, node: Node, active: tuple[bool, ...]) -> ForwardNode:

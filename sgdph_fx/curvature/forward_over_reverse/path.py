@@ -1,4 +1,4 @@
-"""The operations that lead from one parameter to the loss, in the order of the forward pass."""
+"""The operations that lead from parameters to the loss, in the order of the forward pass."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ def source(parameter: Tensor) -> Edge:
     return edge.node, edge.output_nr
 
 
-def path(order: Order, parameter: Tensor) -> dict[Node, tuple[bool, ...]]:
-    """Find every operation that depends on ``parameter``.
+def path(order: Order, *parameters: Tensor) -> dict[Node, tuple[bool, ...]]:
+    """Find every operation that depends on one of the ``parameters``.
 
     Args:
         order: The operations of a loss with their inputs, producers before consumers.
-        parameter: A leaf.
+        parameters: Leaves.
 
     Returns:
-        For each operation, in the same order, which of its inputs depend on the parameter. Empty if the loss does not
-        depend on it, or is the parameter itself.
+        For each operation, in the same order, which of its inputs depend on a parameter. Empty if the loss depends on
+        none, or is the parameter itself.
     """
-    start, _ = source(parameter)
+    starts = {source(parameter)[0] for parameter in parameters}
     found: dict[Node, tuple[bool, ...]] = {}
-    reached: set[Node | None] = {start}
+    reached: set[Node | None] = {*starts}
     for node, edges in order.items():
         active = tuple([child in reached for child, _ in edges])
         if True in active:

@@ -28,6 +28,7 @@ _FIXED: tuple[str, ...] = (
         "probe",
         "negative_curvature",
         "refresh",
+        "blocks",
         "max_preconditioner",
     ),
     *("maximize", "hessian_interval", "cycle_start", "cycles_before", "without_curvature"),

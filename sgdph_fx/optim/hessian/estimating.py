@@ -4,21 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 from torch import Tensor
 
 from sgdph_fx.curvature.autograd_graph import Order
-from sgdph_fx.curvature.forward_over_reverse import backward_with_product, product_only
-from sgdph_fx.curvature.gauss_newton import gauss_newton_diagonal
-from sgdph_fx.curvature.hvp import block_product, product_by_double_backward
-from sgdph_fx.curvature.probes import Probe
+from sgdph_fx.curvature.gauss_newton import gauss_newton_entries
 from sgdph_fx.errors import NoCurvatureError
 from sgdph_fx.optim.hessian.estimate import HessianEstimate
 from sgdph_fx.optim.hessian.hidden_uses import Written, hidden_use
 from sgdph_fx.optim.hessian.isolated_forward import isolated_loss
 from sgdph_fx.optim.hessian.loss_checks import check_loss
+from sgdph_fx.optim.hessian.products import Found, Passes, of_gradients, of_hessian
 from sgdph_fx.optim.hessian.request import HessianRequest
 
 __all__ = ["from_gradient", "from_loss"]
@@ -47,29 +44,32 @@ def from_loss(
         NoCurvatureError: if an operation has no second derivative and ``due.required``; no gradient has been
             written, unless it is ``hessian_loss`` that fails, or a function that hides its use of the parameter.
     """
-
-    def backward() -> None:
-        loss.backward(retain_graph=retain_graph)  # type: ignore[no-untyped-call]
-
-    found = HessianEstimate(() if due is None else due.parameters, losses=(loss.detach().clone(),))
+    passes = Passes.beside(loss, retain_graph, on_give_up, order)
+    found = HessianEstimate() if due is None else _nothing(due)
+    found = replace(found, losses=(loss.detach().clone(),))
     if due is None or due.probe is None or not any(p.requires_grad for p in due.parameters):
-        backward()
-        return replace(found, by_gradient=due is not None and due.probe is None)
+        passes.backward()
+        return found
     if hessian_loss is not None:
-        backward()
+        passes.backward()
         other = check_loss(isolated_loss(hessian_loss, loss.device))
-        alone = partial(product_only, on_give_up=on_give_up)
-        return _product_of(lambda leaves, due: _found(other, leaves, due, alone, lambda: None), due, found)
-    beside = partial(backward_with_product, retain_graph=retain_graph, on_give_up=on_give_up, order=order)
+        return _product_of(
+            lambda leaves, due: _found(other, leaves, due, Passes.alone(on_give_up)), due, found
+        )
     written = [Written(parameter) for parameter in due.parameters]
-    found = _product_of(lambda leaves, due: _found(loss, leaves, due, beside, backward), due, found)
+    found = _product_of(lambda leaves, due: _found(loss, leaves, due, passes), due, found)
     if found.missing is not None:
-        _backward_after(found.missing, backward)
+        _backward_after(found.missing, passes.backward)
     elif (hidden := _hidden(loss, due, found, written)) is not None:
         if due.required:
             raise hidden
         found = replace(found, missing=hidden)
     return found
+
+
+def _nothing(due: HessianRequest) -> HessianEstimate:
+    """An estimate of what is due, without numbers yet."""
+    return HessianEstimate(due.parameters, by_gradient=due.probe is None, pairs=due.pairs)
 
 
 _USED_UP = ("backward through the graph a second time", "backward an extra time")
@@ -85,8 +85,6 @@ def _backward_after(missing: NoCurvatureError, backward: Callable[[], None]) -> 
         raise missing from error
 
 
-OneProduct = Callable[[Tensor, Tensor, Tensor], "Tensor | None"]
-Found = tuple[Tensor | None, ...]
 Finding = Callable[[list[Tensor], HessianRequest], Found]
 
 
@@ -106,49 +104,29 @@ def _hidden(
     """The error for a parameter whose gradient was written though nothing was found for it."""
     if due.module is not None:
         return None
-    every = zip(due.names, found.pairs(), written, strict=True)
+    every = zip(due.names, found.diagonals(), written, strict=True)
     hidden = [name for name, (_, hessian), wrote in every if hessian is None and wrote]
     return hidden_use(loss, hidden[0]) if hidden else None
 
 
-def _found(
-    loss: Tensor, leaves: list[Tensor], due: HessianRequest, product: OneProduct, backward: Callable[[], None]
-) -> Found:
-    """One product beside a backward pass, or what takes passes of its own, and then that pass."""
-    if due.is_gauss_newton:
-        found = _gauss_newton(loss, leaves, due)
-    elif _probe(due).single:
-        return (_by_one_product(product, loss, leaves[0], due),)
-    else:
-        found = (_by_products(loss, leaves[0], due),)
-    backward()
+def _found(loss: Tensor, leaves: list[Tensor], due: HessianRequest, passes: Passes) -> Found:
+    """Products beside a backward pass, or what takes passes of its own, and then that pass."""
+    if not due.is_gauss_newton:
+        return of_hessian(loss, leaves, due, passes)
+    found = _gauss_newton(loss, leaves, due)
+    passes.backward()
     return found
 
 
 def _gauss_newton(loss: Tensor, leaves: list[Tensor], due: HessianRequest) -> Found:
-    asked = [leaf for leaf in leaves if leaf.requires_grad]
-    found = iter(gauss_newton_diagonal(loss, asked, due.sign_key if due.draws_signs else None))
-    return tuple(next(found) if leaf.requires_grad else None for leaf in leaves)
-
-
-def _by_one_product(product: OneProduct, loss: Tensor, leaf: Tensor, due: HessianRequest) -> Tensor | None:
-    v = next(_probe(due).vectors(leaf, due.generator))
-    column = product(loss, leaf, v)
-    return None if column is None else _probe(due).read(v, column)
-
-
-def _by_products(loss: Tensor, leaf: Tensor, due: HessianRequest) -> Tensor | None:
-    with product_by_double_backward(loss, leaf) as product:
-        return None if product is None else _probe(due).estimate(product, leaf, due.generator)
-
-
-def _estimate(gradient: Tensor, leaf: Tensor, due: HessianRequest) -> Tensor:
-    return _probe(due).estimate(block_product(gradient, leaf), leaf, due.generator)
-
-
-def _probe(due: HessianRequest) -> Probe:
-    assert due.probe is not None, "a request without a probe takes no product"
-    return due.probe
+    places = [place for place, leaf in enumerate(leaves) if leaf.requires_grad]
+    row_of = {id(due.parameters[place]): row for row, place in enumerate(places)}
+    coupled = [pair for pair in due.pairs if all(id(p) in row_of for p in pair.both)]
+    rows = [(row_of[id(pair.scale)], row_of[id(pair.shift)]) for pair in coupled]
+    key = due.sign_key if due.draws_signs else None
+    diagonals, couplings = gauss_newton_entries(loss, [leaves[place] for place in places], rows, key)
+    by_place, by_pair = dict(zip(places, diagonals, strict=True)), dict(zip(coupled, couplings, strict=True))
+    return (*map(by_place.get, range(len(leaves))), *map(by_pair.get, due.pairs))
 
 
 def from_gradient(due: HessianRequest, gradients: Any) -> HessianEstimate:
@@ -162,7 +140,7 @@ def from_gradient(due: HessianRequest, gradients: Any) -> HessianEstimate:
         NoCurvatureError: if none of them carries a graph, or an operation has no second derivative and
             ``due.required``.
     """
-    found = HessianEstimate(due.parameters, by_gradient=due.probe is None)
+    found = _nothing(due)
     present = [p.grad for p in due.parameters if p.grad is not None and p.requires_grad]
     if not present or due.probe is None:
         return found
@@ -179,4 +157,4 @@ def from_gradient(due: HessianRequest, gradients: Any) -> HessianEstimate:
             "`loss.backward()`. `loss.backward(create_graph=True)` leaves graphs as well, unless the loss is linear "
             "in all parameters: its gradients are constants, and only `optimizer.backward(loss)` can tell."
         )
-    return _product_of(lambda leaves, due: (_estimate(present[0], leaves[0], due),), due, found)
+    return _product_of(lambda leaves, due: of_gradients(leaves, due), due, found)

@@ -8,12 +8,15 @@ from typing import Any, Literal, TypeAlias
 from sgdph_fx.curvature.probes import PROBES
 
 __all__ = [
+    "AFFINE",
+    "BLOCKS",
     "CURVATURES",
     "ESTIMATORS",
     "GAUSS_NEWTON",
     "GRADIENT",
     "NEGATIVE",
     "REFRESHES",
+    "BlocksName",
     "CurvatureName",
     "FallbackName",
     "NegativeName",
@@ -24,6 +27,7 @@ __all__ = [
     "usual_probe",
 ]
 
+BlocksName: TypeAlias = Literal["diagonal", "affine"]
 CurvatureName: TypeAlias = Literal["hessian", "gauss-newton"]
 FallbackName: TypeAlias = Literal["first-order", "gradient", "raise"]
 RefreshName: TypeAlias = Literal["cycle", "all"]
@@ -48,9 +52,14 @@ CURVATURES: Mapping[str, tuple[str, ...]] = {
 NEGATIVE = ("absolute", "average", "zero")
 """Every value of ``negative_curvature``."""
 
-
 REFRESHES = ("cycle", "all")
 """Every value of ``refresh``."""
+
+AFFINE = "affine"
+"""The blocks that couple scale and shift of the same channels."""
+
+BLOCKS = ("diagonal", AFFINE)
+"""Every value of ``blocks``."""
 
 
 def usual_probe(curvature: object) -> str:

@@ -17,7 +17,7 @@ from sgdph_fx.optim.hessian.estimating import from_loss
 from sgdph_fx.optim.hessian.estimators import GRADIENT
 from sgdph_fx.optim.hessian.loss_checks import graph_errors_explained
 from sgdph_fx.optim.hessian.request import HessianRequest
-from sgdph_fx.optim.processes.shards import several_sharded
+from sgdph_fx.optim.processes.all_reduce import rank
 from sgdph_fx.optim.reporting import Reporting
 from sgdph_fx.optim.scaling import multipliers
 
@@ -43,8 +43,6 @@ class Finding(Reporting):
         if not due:
             return None
         groups = [self._group_of(p) for p in due]
-        if len(due) > 1 and layout.is_sharded:
-            raise several_sharded()
         lacking = all(lacks_curvature(p, self.state) for p in due)
         fallbacks = {group["without_curvature"] for group in groups}
         by_gradient = groups[0]["probe"] == GRADIENT or (lacking and "gradient" in fallbacks)
@@ -57,6 +55,7 @@ class Finding(Reporting):
             "raise" in fallbacks,
             module,
             groups[0]["curvature"],
+            layout.schedule.pairs_among(due),
         )
 
     def _is_given_up(self, parameter: Tensor) -> bool:
@@ -84,6 +83,8 @@ class Finding(Reporting):
         # A sum goes on only as long as the gradients that it belongs to; `fully_shard` may hold them back.
         if self._estimate is not None and not self._layout().is_sharded and not self._has_gradients():
             self._estimate = None
+        if due is not None and due.is_gauss_newton:
+            due = replace(due, draw=self._draw())
         factors = multipliers(loss)
         with graph_errors_explained():
             try:
@@ -100,6 +101,11 @@ class Finding(Reporting):
                     self._mark_lacking(due.parameters)
                 raise
         self._estimate = replace(found, factors=factors).accumulate(self._estimate)
+
+    def _draw(self) -> tuple[int, int]:
+        """This process, and how many losses of this step it has had before."""
+        before = 0 if self._estimate is None else len(self._estimate.losses)
+        return rank(self._process_group), before
 
     def _count_given_up(self, reason: str) -> None:
         """Count a product that torch's double backward takes: it is right and slower, so nothing is told."""

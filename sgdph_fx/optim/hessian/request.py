@@ -13,6 +13,7 @@ from sgdph_fx.curvature.probes import Probe, generator_at
 from sgdph_fx.curvature.random_signs import sign_key
 from sgdph_fx.optim.hessian.estimators import GAUSS_NEWTON
 from sgdph_fx.optim.processes.shards import whole
+from sgdph_fx.optim.schedule import Pair
 
 __all__ = ["HessianRequest"]
 
@@ -22,7 +23,7 @@ class HessianRequest:
     """The parameters whose averages a step refreshes, and how their Hessian is to be found.
 
     Args:
-        parameters: Those that are due: one, or all of them. A Hessian's product has one.
+        parameters: Those that are due: one, a pair, or all of them.
         names: Their names in the optimizer.
         probe: The probe; None where the gradient stands in, and no product is taken.
         seed: Decides a random probe's draws, together with the step.
@@ -30,6 +31,8 @@ class HessianRequest:
         required: Whether a missing second derivative is an error.
         module: What knows a sharded parameter whole.
         curvature: Of which matrix the diagonal is, ``"hessian"`` or ``"gauss-newton"``.
+        pairs: Which of them are scale and shift of the same channels, to be coupled.
+        draw: Process and micro-batch, each of which draws signs of its own for the Gauss-Newton matrix.
         key: Decides the signs of the Gauss-Newton matrix, where it lies on the device; None for the step's own.
     """
 
@@ -41,6 +44,8 @@ class HessianRequest:
     required: bool
     module: nn.Module | None = None
     curvature: str = "hessian"
+    pairs: tuple[Pair, ...] = ()
+    draw: tuple[int, int] = (0, 0)
     key: Tensor | None = None
 
     @property
@@ -67,7 +72,7 @@ class HessianRequest:
     @property
     def sign_key(self) -> Tensor:
         """What decides the signs of the Gauss-Newton matrix."""
-        return sign_key(self.seed, self.t) if self.key is None else self.key
+        return sign_key(self.seed, self.t, *self.draw) if self.key is None else self.key
 
     @property
     def generator(self) -> torch.Generator:
@@ -77,8 +82,5 @@ class HessianRequest:
     @contextmanager
     def leaves(self) -> Iterator[list[Tensor]]:
         """The parameters as a loss was just computed with them; within, its graph may be differentiated."""
-        if len(self.parameters) > 1:  # none is sharded then
-            yield list(self.parameters)
-            return
-        with whole(self.parameter, self.names[0], self.module) as leaf:
-            yield [leaf]
+        with whole(self.parameters, self.names, self.module) as leaves:
+            yield leaves

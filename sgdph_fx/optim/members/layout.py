@@ -9,6 +9,8 @@ from typing import Any
 
 from torch import Tensor
 
+from sgdph_fx.optim.affine_blocks.pairs import affine_pairs
+from sgdph_fx.optim.hessian.estimators import AFFINE
 from sgdph_fx.optim.processes.shards import is_sharded
 from sgdph_fx.optim.schedule import Schedule
 from sgdph_fx.optim.variants import VARIANTS
@@ -58,6 +60,8 @@ class Layout:
                 interval=groups[0]["hessian_interval"],
                 refreshes_all=groups[0]["refresh"] == "all",
             )
+            if groups[0]["blocks"] == AFFINE:
+                schedule = schedule.with_pairs(affine_pairs(groups, schedule.first_order))
         places = {
             id(parameter): (number, position)
             for number, group in enumerate(groups)

@@ -8,6 +8,7 @@ from typing import Any
 from torch.optim.optimizer import ParamsT
 
 from sgdph_fx.optim.base import OptimizerBase
+from sgdph_fx.optim.hessian.estimators import AFFINE
 from sgdph_fx.optim.hyperparameters import COMMON, check_hyperparameters
 from sgdph_fx.optim.members.layout import Layout, plain_name
 from sgdph_fx.optim.members.thaw import fold, groups_to_add, places_in, remembered
@@ -28,6 +29,8 @@ class Membership(OptimizerBase):
 
     def __init__(self, params: ParamsT, defaults: dict[str, Any]) -> None:
         super().__init__(params, defaults)
+        self._check_pairs()
+        self._warn_of_no_pairs()
         self._warn_of_plain_sgd()
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
@@ -53,6 +56,8 @@ class Membership(OptimizerBase):
         super().add_param_group(values)
         try:
             check_group(values, number, self._places_taken(number))
+            if self._is_complete:
+                self._check_pairs()
         except BaseException:
             del self.param_groups[-1]
             raise
@@ -98,6 +103,11 @@ class Membership(OptimizerBase):
             held["index"] = index
         return tuple(joined)
 
+    def _check_pairs(self) -> None:
+        """Find the pairs of scale and shift now, so that what does not go together is refused before training."""
+        if self.param_groups and self.param_groups[0]["blocks"] == AFFINE:
+            self._layout()
+
     def _places_taken(self, number: int) -> set[tuple[int, int]]:
         """Order and place of the parameters in the first ``number`` groups; read once, then added to."""
         known, taken = self._places
@@ -118,6 +128,15 @@ class Membership(OptimizerBase):
         for group in self.param_groups:
             group["cycle_start"], group["cycles_before"] = step, done
         joined["cycles_missed"] = [done] * len(joined["params"])
+
+    def _warn_of_no_pairs(self) -> None:
+        orders = {group["order"] for group in self.param_groups if group["params"]}
+        if 2 in orders and self.param_groups[0]["blocks"] == AFFINE and not self._layout().schedule.pairs:
+            warn(
+                'blocks="affine" found no scale and shift of the same channels among the parameters of order 2, so '
+                "each steps by its diagonal. They are known by their names, such as `X.weight` and `X.bias` or "
+                "`X.gain` and `X.bias`."
+            )
 
     def _warn_of_plain_sgd(self) -> None:
         orders = {group["order"] for group in self.param_groups if group["params"]}

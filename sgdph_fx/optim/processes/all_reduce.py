@@ -12,7 +12,7 @@ from torch import Tensor
 from sgdph_fx.errors import NoCurvatureError
 from sgdph_fx.optim.hessian.estimate import HessianEstimate
 
-__all__ = ["Agreed", "ProcessGroup", "agree", "is_alone"]
+__all__ = ["Agreed", "ProcessGroup", "agree", "is_alone", "rank"]
 
 ProcessGroup: TypeAlias = "dist.ProcessGroup | None"
 """A process group; None is that of all processes, if there are several."""
@@ -39,6 +39,11 @@ def is_alone(group: ProcessGroup) -> bool:
     return not (dist.is_available() and dist.is_initialized()) or dist.get_world_size(group) == 1
 
 
+def rank(group: ProcessGroup) -> int:
+    """The number of this process in its group; 0 where it is alone."""
+    return 0 if is_alone(group) else dist.get_rank(group)
+
+
 def agree(here: Agreed, device: torch.device, group: ProcessGroup) -> Agreed:
     """The mean over all ranks, by one all-reduce; what is not finite on one of them counts so on all.
 
@@ -51,7 +56,7 @@ def agree(here: Agreed, device: torch.device, group: ProcessGroup) -> Agreed:
         The same on all ranks. A rank whose loss does not use the parameter counts as a zero, as in
         ``DistributedDataParallel``. Where one rank has no second derivative, no rank uses a Hessian.
     """
-    found, sizes = here.found, [p.numel() for p in here.found.parameters]
+    found, sizes = here.found, [p.numel() for p in here.found.shapes]
     packed = _packed(here, device)
     dist.all_reduce(packed, group=group)
     flags = packed[sum(sizes) :].tolist()
@@ -59,7 +64,7 @@ def agree(here: Agreed, device: torch.device, group: ProcessGroup) -> Agreed:
     hessians: tuple[Tensor | None, ...] = ()
     if not missing:
         parts = torch.split(packed[: sum(sizes)] / dist.get_world_size(group), sizes)
-        rows = zip(found.parameters, parts, used, strict=True)
+        rows = zip(found.shapes, parts, used, strict=True)
         hessians = tuple(part.view(p.shape).to(p.device, p.dtype) if u else None for p, part, u in rows)
     explained = found.missing or NoCurvatureError(
         "Another process met an operation without a second derivative."
@@ -70,12 +75,13 @@ def agree(here: Agreed, device: torch.device, group: ProcessGroup) -> Agreed:
 
 def _packed(here: Agreed, device: torch.device) -> Tensor:
     """The Hessians' numbers, zeros where there are none; for each, whether there is one; and the facts."""
-    pairs, found = list(here.found.pairs()), here.found
+    found = here.found
+    rows = list(zip(found.shapes, found.entries, strict=True))
     dtype = torch.float32
-    for parameter, _ in pairs:
+    for parameter, _ in rows:
         dtype = torch.promote_types(dtype, parameter.dtype)
-    device = next((h.device for _, h in pairs if h is not None), device)
-    numbers = [torch.zeros(p.shape, dtype=dtype, device=device) if h is None else h for p, h in pairs]
-    facts = [h is not None for _, h in pairs] + [bool(here.culprit), bool(found.missing), here.has_gradients]
+    device = next((h.device for _, h in rows if h is not None), device)
+    numbers = [torch.zeros(p.shape, dtype=dtype, device=device) if h is None else h for p, h in rows]
+    facts = [h is not None for _, h in rows] + [bool(here.culprit), bool(found.missing), here.has_gradients]
     flat = [n.flatten().to(device, dtype) for n in numbers]
     return torch.cat([*flat, torch.tensor(facts, dtype=dtype, device=device)])

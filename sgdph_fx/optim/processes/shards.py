@@ -6,18 +6,19 @@ their Hessian is found there, on all of their numbers, and each rank keeps its p
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
+from sgdph_fx.curvature.data_parallel import sharded_modules
 from sgdph_fx.errors import OptimizerError
 
 if TYPE_CHECKING:
     from torch.distributed.tensor import DTensor
 
-__all__ = ["is_sharded", "local", "piece", "several_sharded", "whole"]
+__all__ = ["is_sharded", "local", "piece", "whole"]
 
 
 def is_sharded(tensor: Tensor) -> bool:
@@ -46,26 +47,29 @@ def piece(full: Tensor, parameter: Tensor) -> Tensor:
 
 
 @contextmanager
-def whole(parameter: Tensor, name: str, module: nn.Module | None) -> Iterator[Tensor]:
-    """The parameter that the loss was computed with: itself, or what its pieces were gathered to.
+def whole(
+    parameters: Sequence[Tensor], names: Sequence[str], module: nn.Module | None
+) -> Iterator[list[Tensor]]:
+    """The parameters that the loss was computed with: themselves, or what their pieces were gathered to.
 
     All of the module is gathered again, where it was freed after the forward pass, and freed afterwards: the
     products read what the forward pass saved, and that is views of parameters, too.
 
     Args:
-        parameter: As the optimizer has it.
-        name: Of the parameter, in the optimizer and in ``module`` alike.
+        parameters: As the optimizer has them.
+        names: Of the parameters, in the optimizer and in ``module`` alike.
         module: The one that the loss was computed by.
 
     Raises:
-        OptimizerError: if there is no such module or parameter, or it is sharded in another way too.
+        OptimizerError: if there is no such module or parameter, or one is sharded in another way too.
     """
-    if not is_sharded(parameter):
-        yield parameter
+    cut = [name for parameter, name in zip(parameters, names, strict=True) if is_sharded(parameter)]
+    if not cut:
+        yield list(parameters)
         return
     if module is None:
         raise OptimizerError(
-            f"The Hessian of parameter {name!r} is due, which `fully_shard` has cut into pieces, and only its "
+            f"The Hessian of parameter {cut[0]!r} is due, which `fully_shard` has cut into pieces, and only its "
             "module knows it whole. Call `optimizer.backward(loss, module=model)`."
         )
     shards: list[Any] = [m for m in module.modules() if hasattr(m, "set_reshard_after_backward")]
@@ -73,23 +77,18 @@ def whole(parameter: Tensor, name: str, module: nn.Module | None) -> Iterator[Te
         shard.unshard()
         shard.set_reshard_after_backward(False, recurse=False)
     try:
-        yield _gathered(name, module)
+        known = dict(module.named_parameters())
+        rows = zip(parameters, names, strict=True)
+        with sharded_modules(shards):
+            yield [_gathered(name, known) if is_sharded(parameter) else parameter for parameter, name in rows]
     finally:
         for shard in shards:
             shard.set_reshard_after_backward(True, recurse=False)
             shard.reshard()
 
 
-def several_sharded() -> OptimizerError:
-    """The error for a refresh of several sharded parameters, each of which would gather the whole module."""
-    return OptimizerError(
-        'refresh="all" does not know parameters that `fully_shard` has cut into pieces. Use refresh="cycle", which '
-        "gathers for one at a time, or `DistributedDataParallel`."
-    )
-
-
-def _gathered(name: str, module: nn.Module) -> Tensor:
-    found = dict(module.named_parameters()).get(name)
+def _gathered(name: str, known: Mapping[str, Tensor]) -> Tensor:
+    found = known.get(name)
     if found is None:
         raise OptimizerError(
             f"The Hessian of parameter {name!r} is due, and the module has no parameter of that name. Build the "

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from sgdph_fx.errors import OptimizerError
+from sgdph_fx.optim.affine_blocks.averages import COUPLING
 from sgdph_fx.optim.group_step import LACKS_CURVATURE
 from sgdph_fx.optim.hessian.estimators import is_never_negative
 from sgdph_fx.optim.hyperparameters import ABSENT_MEANS, check_hyperparameters
@@ -26,7 +27,7 @@ ALIKE = ("step", *COUNTERS, "cycle_start", "cycles_before")
 OF_THIS_PROCESS = ("capturable", "foreach")
 """Options that say how this process works, and do not come from a file."""
 
-_BUFFERS = ("momentum_buffer", "hessian_average")
+_BUFFERS = ("momentum_buffer", "hessian_average", COUPLING)
 
 Groups = Sequence[Mapping[str, Any]]
 
@@ -139,7 +140,7 @@ def _filled(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> dict[str, Any
 def _check_group(
     theirs: Mapping[str, Any], ours: Mapping[str, Any], first: Mapping[str, Any], number: int
 ) -> None:
-    for key in ("order", "variant", "curvature", "probe", "negative_curvature", "refresh"):
+    for key in ("order", "variant", "curvature", "probe", "negative_curvature", "refresh", "blocks"):
         if theirs[key] != ours[key]:
             raise OptimizerError(
                 f"param_groups[{number}] was saved with {key}={theirs[key]!r} and has {ours[key]!r} "

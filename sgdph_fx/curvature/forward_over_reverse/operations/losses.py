@@ -25,13 +25,13 @@ from sgdph_fx.curvature.forward_over_reverse.rule import (
     saved,
 )
 
-__all__ = ["RULES"]
+__all__ = ["BENDS", "OF_DIFFERENCES", "RULES", "Bend"]
 
-_Bend: TypeAlias = "Callable[[Node], Tensor | float]"
+Bend: TypeAlias = "Callable[[Node], Tensor | float]"
 _NONE, _MEAN = 0, 1
 
 
-def _differences(bend: _Bend) -> Rule:
+def _differences(bend: Bend) -> Rule:
     """Make the rule of a loss of x - t, given ℓ''."""
 
     def jvp(fwd: ForwardNode) -> Tensors:
@@ -51,7 +51,7 @@ def _differences(bend: _Bend) -> Rule:
     return Rule(jvp, vjp_tangent, NONLINEAR, owns_output=True)
 
 
-def _by_input(bend: _Bend) -> Rule:
+def _by_input(bend: Bend) -> Rule:
     """Make the rule of a loss, given ℓ'' by its input; torch differentiates it if the target has a tangent."""
 
     def jvp(fwd: ForwardNode) -> Tensors:
@@ -100,7 +100,7 @@ def _passed(bwd: BackwardNode) -> tuple[Tensor | None, Tensor | None]:
     return by_x, by_t
 
 
-def _bent(bwd: BackwardNode, bend: _Bend, d: Tensor | None) -> Tensor | None:
+def _bent(bwd: BackwardNode, bend: Bend, d: Tensor | None) -> Tensor | None:
     (g,) = bwd.g
     if g is None or d is None:
         return None
@@ -152,12 +152,20 @@ def _weighted(node: Node, bend: Tensor) -> Tensor:
     return bend if weight is None else bend * weight
 
 
+BENDS: Mapping[str, Bend] = {
+    "BinaryCrossEntropyBackward0": _cross_entropy,
+    "BinaryCrossEntropyWithLogitsBackward0": _cross_entropy_of_logits,
+    "HuberLossBackward0": _huber,
+    "MseLossBackward0": lambda node: 2.0,
+    "SmoothL1LossBackward0": _smooth_l1,
+    "SoftMarginLossBackward0": _soft_margin,
+}
+"""Node ↦ ℓ'' of each number by its input."""
+
+OF_DIFFERENCES = ("HuberLossBackward0", "MseLossBackward0", "SmoothL1LossBackward0")
+"""Those that depend on the difference of input and target alone."""
+
 RULES: Mapping[str, Rule] = {
-    "BinaryCrossEntropyBackward0": _by_input(_cross_entropy),
-    "BinaryCrossEntropyWithLogitsBackward0": _by_input(_cross_entropy_of_logits),
-    "HuberLossBackward0": _differences(_huber),
-    "MseLossBackward0": _differences(lambda node: 2.0),
-    "SmoothL1LossBackward0": _differences(_smooth_l1),
-    "SoftMarginLossBackward0": _by_input(_soft_margin),
+    name: _differences(bend) if name in OF_DIFFERENCES else _by_input(bend) for name, bend in BENDS.items()
 }
 """Node ↦ rule."""

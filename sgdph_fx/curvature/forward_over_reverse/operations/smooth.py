@@ -8,12 +8,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import Node
 
 from sgdph_fx.curvature.forward_over_reverse.fallback import apply
 from sgdph_fx.curvature.forward_over_reverse.operations.scaling import diagonal_jvp
 from sgdph_fx.curvature.forward_over_reverse.rule import NONLINEAR, BackwardNode, Rule, Tensors, saved
 
-__all__ = ["RULES"]
+__all__ = ["RULES", "second_derivative"]
 
 _Formula = Callable[..., "Tensor | float"]
 
@@ -147,7 +148,9 @@ _BY_RESULT: Mapping[str, _Formula] = {
 }
 """f'' by y."""
 
-_MORE: Mapping[str, tuple[Any, ...]] = {
+_FORMULAS: Mapping[str, tuple[Any, ...]] = {
+    **{f"{name}Backward0": (formula, "self") for name, formula in _BY_INPUT.items()},
+    **{f"{name}Backward0": (formula, "result") for name, formula in _BY_RESULT.items()},
     "CeluBackward0": (_celu, "self", "alpha"),
     "CeluBackward1": (_celu_in_place, "result", "alpha"),
     "EluBackward0": (_elu, "self", "alpha", "scale", "input_scale"),
@@ -158,9 +161,12 @@ _MORE: Mapping[str, tuple[Any, ...]] = {
     "SoftplusBackward0": (_softplus, "self", "beta", "threshold"),
 }
 
-RULES: Mapping[str, Rule] = {
-    **{f"{name}Backward0": _smooth(formula, "self") for name, formula in _BY_INPUT.items()},
-    **{f"{name}Backward0": _smooth(formula, "result") for name, formula in _BY_RESULT.items()},
-    **{name: _smooth(*row) for name, row in _MORE.items()},
-}
+RULES: Mapping[str, Rule] = {name: _smooth(*row) for name, row in _FORMULAS.items()}
 """Node ↦ rule."""
+
+
+def second_derivative(node: Node) -> Tensor | float:
+    """f'' at what the operation ``node`` read; it must be one of :data:`RULES`."""
+    formula, *names = _FORMULAS[type(node).__name__]
+    found: Tensor | float = formula(*(saved(node, name) for name in names))
+    return found
