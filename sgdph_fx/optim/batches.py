@@ -4,29 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from operator import itemgetter
-from typing import Any
 
 from torch import Tensor
 
 from sgdph_fx.optim.group_step import Group, State, lacks_curvature
+from sgdph_fx.optim.joint_groups import PLAIN, sharing
 from sgdph_fx.optim.schedule import Schedule
 
 __all__ = ["Batch", "Present", "batches", "gather"]
-
-# What one call has in common, beside what all groups share.
-_SHARED = itemgetter(
-    "second_order_lr",
-    "momentum",
-    "hessian_momentum",
-    "weight_decay",
-    "eps",
-    "probe",
-    "negative_curvature",
-    "max_preconditioner",
-    "maximize",
-    "foreach",
-)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -89,8 +74,8 @@ class Batch:
     """Parameters that take the same step.
 
     Args:
-        number: The number of the first group that has some of them.
-        group: That group; all others agree with it in everything that a step reads.
+        number: The number of the first group with the same numbers.
+        group: That group.
         missed: How many Hessian cycles they have missed; None where they take the plain momentum step.
         params: They.
         grads: The gradient of each.
@@ -103,26 +88,23 @@ class Batch:
     grads: list[Tensor]
 
 
-def batches(present: Present, state: State, schedule: Schedule, *, apart: bool = False) -> list[Batch]:
-    """Sort the parameters by the step that they take.
+def batches(present: Present, state: State, schedule: Schedule) -> list[Batch]:
+    """Sort the parameters by the step that they take; groups that share all its numbers take it together.
 
     Args:
         present: Those that have a gradient.
         state: Of all parameters.
         schedule: The Hessian cycle.
-        apart: Whether each group stays by itself, because rates on the device may come to differ.
     """
-    found: dict[Any, Batch] = {}
+    groups = [rows.group for rows in present.rows]
+    alike, alike_plainly = sharing(groups), sharing(groups, PLAIN)
+    found: dict[tuple[int | None, int], Batch] = {}
     for rows in present.rows:
-        lr = rows.group["lr"]
-        shared = (*_SHARED(rows.group), id(lr) if isinstance(lr, Tensor) else lr, rows.number if apart else 0)
         for missed, params, grads in _by_step(rows, state, schedule):
-            batch = found.get((missed, shared))
-            if batch is None:
-                found[missed, shared] = Batch(rows.number, rows.group, missed, params, grads)
-            else:
-                batch.params.extend(params)
-                batch.grads.extend(grads)
+            number = (alike_plainly if missed is None else alike)[rows.number]
+            batch = found.setdefault((missed, number), Batch(number, groups[number], missed, [], []))
+            batch.params.extend(params)
+            batch.grads.extend(grads)
     return list(found.values())
 
 
@@ -132,7 +114,7 @@ def _by_step(
     if not rows.params:
         return
     if rows.group["order"] != 2:
-        yield None, list(rows.params), list(rows.grads)
+        yield None, rows.params, rows.grads
         return
     first_order_if_lacking = rows.group["without_curvature"] == "first-order"
     sorted_out: dict[int | None, tuple[list[Tensor], list[Tensor]]] = {}

@@ -130,7 +130,7 @@ def apply_step_where(
         t: The step, counted from 1; an int, or a tensor of one.
         numbers: The rates on the device; None if the host's are to be used.
     """
-    for batch in batches(present, state, schedule, apart=numbers is not None):
+    for batch in batches(present, state, schedule):
         group = batch.group
         variant = VARIANTS[group["variant"]]
         rates = None if numbers is None else numbers.of_group(batch.number)

@@ -51,8 +51,8 @@ def descend_where(
         c: The numbers; those that change from step to step may be tensors of one number.
     """
     columns = [params, grads, momenta, *([] if averages is None else [averages])]
-    allowed = c.keep > 0 and not isinstance(c.floor, Tensor)
-    fused, others = _sorted(columns, allowed)
+    # The fused kernel takes no M^G to be made anew.
+    fused, others = _sorted(columns, c.keep > 0)
     for rows in fused:
         _descend_fused(bad, _Rows(rows[0], rows[1], rows[2], None if averages is None else rows[3]), c)
     if not others[0]:
@@ -87,12 +87,23 @@ def _descend_fused(bad: Tensor, rows: _Rows, c: Coefficients) -> None:
     if rows.averages is None:
         _fused(bad, rows.params, rows.momenta, [], lr=c.lr, weight_decay=c.weight_decay)
         return
-    divisor = torch._foreach_add(rows.averages, c.damping)
-    if c.floor != 0:
-        torch._foreach_clamp_min_(divisor, c.floor)
-    direction = list(torch._foreach_div(rows.momenta, divisor))
-    torch._foreach_mul_(direction, _like(c.scale, direction[0]))
+    direction = _newton(rows.momenta, torch._foreach_add(rows.averages, c.damping), c)
     _fused(bad, rows.params, direction, [], lr=c.lr, weight_decay=c.weight_decay)
+
+
+def _newton(momenta: list[Tensor], divisors: Sequence[Tensor], c: Coefficients) -> list[Tensor]:
+    """τ_SO M^G / M^H of each, with the bound on the factor."""
+    scale = _like(c.scale, momenta[0])
+    if c.cap is None:
+        direction = list(torch._foreach_div(momenta, list(divisors)))
+        torch._foreach_mul_(direction, scale)
+        return direction
+    factors = list(divisors)
+    torch._foreach_reciprocal_(factors)
+    torch._foreach_mul_(factors, scale)
+    torch._foreach_clamp_max_(factors, c.cap)
+    torch._foreach_mul_(factors, momenta)
+    return factors
 
 
 def _fused(
@@ -142,10 +153,8 @@ def _moved(
     momentum = momentum * c.keep + gradient * c.take
     direction = momentum
     if average is not None:
-        divisor = average + c.damping
-        if isinstance(c.floor, Tensor) or c.floor != 0:
-            divisor = torch.clamp_min(divisor, _like(c.floor, divisor))
-        direction = momentum / divisor * _like(c.scale, divisor)
+        factor = _like(c.scale, average) / (average + c.damping)
+        direction = momentum * (factor if c.cap is None else torch.clamp_max(factor, c.cap))
     if c.weight_decay != 0:
         direction = direction + parameter * c.weight_decay
     return parameter - direction * _like(c.lr, direction), momentum

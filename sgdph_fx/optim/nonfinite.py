@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sgdph_fx.optim.wording import warn
 
-__all__ = ["COUNTERS", "Flag", "Skipped", "are_finite", "nonfinite_on_device"]
+__all__ = ["COUNTERS", "Flag", "Skipped", "are_finite", "is_finite", "nonfinite_on_device"]
 
 COUNTERS = ("steps_skipped", "refreshes_skipped", "curvature_missed", "products_given_up")
 """Keys of each group, alike in all groups."""
@@ -69,9 +69,17 @@ def nonfinite_on_device(tensors: Sequence[Tensor]) -> Tensor:
     if len(scanned) < len(tensors):
         known = set(map(id, scanned))
         others = [t for t in tensors if id(t) not in known]
-        largest = torch.nn.utils.get_total_norm(others, math.inf)
-        bad = torch.maximum(bad, torch.logical_not(torch.isfinite(largest)).to(torch.float32))
+        finite = torch.nn.utils.get_total_norm(others, math.inf) < math.inf
+        bad = torch.maximum(bad, torch.logical_not(finite).to(torch.float32))
     return bad
+
+
+def is_finite(tensor: Tensor) -> Tensor:
+    """Whether all numbers are finite, as one bool on the tensor's device, by two kernels."""
+    if not tensor.numel():
+        return torch.ones((), dtype=torch.bool, device=tensor.device)
+    finite: Tensor = torch.linalg.vector_norm(tensor, math.inf) < math.inf
+    return finite
 
 
 class Flag:

@@ -78,8 +78,8 @@ class Schedule:
             missed: How many the parameter had missed when it joined.
         """
         if not self.refreshes_all:
-            return before + (t - start) // self.length + 1 - missed
-        refreshed = (t - 1) // self.interval + 1 - missed
+            return (t - start if start else t) // self.length + (before + 1 - missed)
+        refreshed = (t - 1) // self.interval + (1 - missed)
         return refreshed.clamp_min(1) if isinstance(refreshed, Tensor) else max(refreshed, 1)
 
     def cycle_of(self, t: int, start: int, before: int) -> int:

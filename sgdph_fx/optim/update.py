@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.optim.optimizer import _default_to_fused_or_foreach
 from torch.utils._foreach_utils import _group_tensors_by_device_and_dtype
 
+from sgdph_fx.optim.nonfinite import is_finite
 from sgdph_fx.optim.variants import Variant
 
 __all__ = ["Coefficients", "Number", "Rates", "descend", "refresh"]
@@ -36,7 +37,7 @@ class Coefficients:
         first: Weight of the gradient in the momentum that it starts.
         scale: τ_SO times the variant's correction.
         damping: What is added to the average Hessian before it is inverted.
-        floor: What that sum is raised to, so that scale / floor is the largest factor; 0 for none.
+        cap: The largest factor scale / (average + damping); None for no bound.
         weight_decay: η.
         lr: τ.
         maximize: Whether the gradient's sign is turned.
@@ -47,7 +48,7 @@ class Coefficients:
     first: float
     scale: Number
     damping: float
-    floor: Number
+    cap: float | None
     weight_decay: float
     lr: Number
     maximize: bool
@@ -67,14 +68,13 @@ class Coefficients:
         keep, take, first = variant.gradient_weights(group["momentum"])
         lr, second_order_lr = rates or (float(group["lr"]), group["second_order_lr"])
         scale = second_order_lr * variant.correction(group["hessian_momentum"], cycles_begun)
-        cap = group["max_preconditioner"]
         return cls(
             keep=keep,
             take=take,
             first=first,
             scale=scale,
             damping=variant.damping(group["eps"]),
-            floor=0.0 if cap is None else scale / cap,
+            cap=group["max_preconditioner"],
             weight_decay=group["weight_decay"],
             lr=lr,
             maximize=group["maximize"],
@@ -90,7 +90,7 @@ def refresh(
         One bool on the device: whether the diagonal was finite. M^H is as it was if not.
     """
     old, new = variant.hessian_weights(alpha)
-    finite = torch.isfinite(hessian).all()
+    finite = is_finite(hessian)
     taken = finite if allowed is None else finite & allowed
     average.copy_(torch.where(taken, average.mul(old).add_(hessian, alpha=new), average))
     return finite
@@ -148,8 +148,8 @@ def _descend_one(
         parameter.add_(direction, alpha=-c.lr)
         return momentum
     divisor = average.add(c.damping)
-    if c.floor != 0:
-        divisor.clamp_min_(c.floor)
+    if c.cap is not None:
+        divisor.clamp_min_(c.scale / c.cap)
     if c.weight_decay == 0:
         parameter.addcdiv_(momentum, divisor, value=-c.lr * c.scale)
         return momentum
@@ -170,8 +170,8 @@ def _descend_many(tensors: list[list[Tensor]], fresh: list[bool], c: Coefficient
         torch._foreach_add_(params, direction, alpha=-c.lr)
         return
     divisor = torch._foreach_add(averages[0], c.damping)
-    if c.floor != 0:
-        torch._foreach_clamp_min_(divisor, c.floor)
+    if c.cap is not None:
+        torch._foreach_clamp_min_(divisor, c.scale / c.cap)
     if c.weight_decay == 0:
         torch._foreach_addcdiv_(params, momenta, divisor, value=-c.lr * c.scale)
         return

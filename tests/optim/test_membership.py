@@ -170,6 +170,20 @@ def test_parameters_of_another_optimizer_frozen_ones_and_inputs_are_no_news() ->
     assert theirs.param_groups[0]["params"][0].grad is not None
 
 
+def test_an_optimizer_that_steps_the_same_memory_holds_the_parameter() -> None:
+    """As Muon steps a convolution's kernel: as a matrix, a parameter of its own on the kernel's memory."""
+    kernel = nn.Parameter(torch.ones(2, 3, 1, 1))
+    scale = vector()
+    ours = SGDPH([{"params": [scale], "order": 2}], 0.1)
+    theirs = torch.optim.SGD([nn.Parameter(kernel.detach().view(2, 3))], 0.1)
+    with silence():
+        ours.backward(scale.square().sum() * kernel.sum())
+    elsewhere = nn.Parameter(torch.ones(2, 3, 1, 1))
+    with pytest.warns(RuntimeWarning, match=r"of shape \(2, 3, 1, 1\)"):
+        ours.backward(scale.square().sum() * elsewhere.sum())
+    assert theirs.param_groups[0]["params"][0].grad is None
+
+
 def test_a_parameter_of_no_module_is_told_by_its_shape() -> None:
     loose = nn.Parameter(torch.ones(5, 7))
     optimizer = SGDPH([{"params": [vector(), vector()], "order": 2}], 0.1)

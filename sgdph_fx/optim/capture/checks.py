@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 from sgdph_fx.errors import CaptureError
+from sgdph_fx.optim.joint_groups import PLAIN, sharing
 from sgdph_fx.optim.processes.all_reduce import is_alone
 from sgdph_fx.optim.sgdph import SGDPH
 
@@ -40,6 +41,7 @@ def signature(model: nn.Module, optimizer: SGDPH) -> Mapping[str, object]:
     tensors = [*model.parameters(), *model.buffers(), *_state(optimizer)]
     return {
         **options,
+        "which groups have the same rates": (sharing(groups), sharing(groups, PLAIN)),
         "the parameters of its groups": tuple(id(p) for group in groups for p in group["params"]),
         "requires_grad of a parameter": tuple(p.requires_grad for p in model.parameters()),
         "the training mode of a module": tuple(module.training for module in model.modules()),

@@ -6,6 +6,7 @@ import gc
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.autograd.graph import Node
 from torch.optim import Optimizer
@@ -68,7 +69,7 @@ class Unowned:
         for parameter in new:
             self._seen[parameter] = True
         modules, held = _survey()
-        lost = [parameter for parameter in new if id(parameter) not in held]
+        lost = [parameter for parameter in new if held.isdisjoint(_identities(parameter))]
         if lost:
             warn(_warning(lost, modules))
 
@@ -83,17 +84,29 @@ def _warning(lost: Sequence[Tensor], modules: Sequence[nn.Module]) -> str:
     )
 
 
-def _survey() -> tuple[list[nn.Module], set[int]]:
-    """All modules that are alive, and the ids of the parameters that optimizers hold."""
+def _survey() -> tuple[list[nn.Module], set[object]]:
+    """All modules that are alive, and the identities of the parameters that optimizers hold."""
     modules: list[nn.Module] = []
-    held: set[int] = set()
+    held: set[object] = set()
     for found in gc.get_objects():
         # By type(): isinstance would ask proxies for their class, and so make them load what they stand for.
         if issubclass(type(found), nn.Module):
             modules.append(found)
         elif issubclass(type(found), Optimizer):
-            held.update(id(p) for group in getattr(found, "param_groups", ()) for p in group["params"])
+            for group in getattr(found, "param_groups", ()):
+                held.update(identity for p in group["params"] for identity in _identities(p))
     return modules, held
+
+
+def _identities(parameter: Tensor) -> tuple[object, ...]:
+    """The object and its memory: an optimizer for matrices steps a kernel through a parameter of another shape."""
+    if parameter.layout is not torch.strided or not parameter.numel():
+        return (id(parameter),)
+    try:
+        place = parameter.data_ptr()
+    except RuntimeError:  # a subclass without memory of its own
+        place = 0
+    return (id(parameter), (parameter.device, place, parameter.numel())) if place else (id(parameter),)
 
 
 def _names(parameters: Sequence[Tensor], modules: Sequence[nn.Module]) -> list[str]:
