@@ -26,21 +26,27 @@ class DeviceNumbers:
     """What changes from step to step, on the device that the parameters are on.
 
     Args:
-        counts: Steps taken, steps skipped and refreshes skipped, int64 ``(3,)``.
+        counts: Steps taken, steps skipped and refreshes skipped, float64 ``(3,)``: so whole numbers add up exactly, and
+            a step that was not taken, a float32, can be added to them.
         rates: τ and τ_SO of each group, float64 ``(groups, 2)``.
         known: The rates that ``rates`` holds, as the host knows them.
+        one: 1, float32, on the device.
+        zero: 0, likewise.
     """
 
     counts: Tensor
     rates: Tensor
     known: list[tuple[float | None, float]]
+    one: Tensor
+    zero: Tensor
 
     @classmethod
     def of(cls, groups: Sequence[Group], device: torch.device) -> DeviceNumbers:
         """Those of the groups as they are."""
-        counts = torch.zeros(3, dtype=torch.int64, device=device)
+        counts = torch.zeros(3, dtype=torch.float64, device=device)
+        one = torch.ones((), dtype=torch.float32, device=device)
         rates = torch.zeros(len(groups), 2, dtype=torch.float64, device=device)
-        made = cls(counts, rates, [(None, float("nan"))] * len(groups))
+        made = cls(counts, rates, [(None, float("nan"))] * len(groups), one, torch.zeros_like(one))
         for place, key in enumerate(("step", "steps_skipped", "refreshes_skipped")):
             counts[place].fill_(groups[0][key])
         return made
@@ -69,8 +75,7 @@ class DeviceNumbers:
 
     def count(self, bad: Tensor, spoiled: Tensor | None) -> None:
         """Count one more step; ``bad`` and ``spoiled`` are 1 where it, or its refresh, was skipped."""
-        none = torch.zeros_like(bad)
-        self.counts.add_(torch.stack([none + 1, bad, none if spoiled is None else spoiled]).to(torch.int64))
+        self.counts.add_(torch.stack([self.one, bad, self.zero if spoiled is None else spoiled]))
 
     def write_into(self, groups: Sequence[Group]) -> tuple[int, int]:
         """Bring the groups' counts up to date; the host waits for the device.
@@ -78,7 +83,7 @@ class DeviceNumbers:
         Returns:
             How many steps and refreshes have been skipped since the last time.
         """
-        step, *skipped = self.counts.tolist()
+        step, *skipped = map(int, self.counts.tolist())
         before = groups[0]["steps_skipped"], groups[0]["refreshes_skipped"]
         for group in groups:
             group["step"], group["steps_skipped"], group["refreshes_skipped"] = step, *skipped
@@ -127,7 +132,7 @@ def apply_step_where(
         present: The parameters.
         state: Of all parameters.
         schedule: The Hessian cycle.
-        t: The step, counted from 1; an int, or a tensor of one.
+        t: The step, counted from 1; an int, or a tensor of one float64.
         numbers: The rates on the device; None if the host's are to be used.
     """
     for batch in batches(present, state, schedule):
@@ -139,9 +144,7 @@ def apply_step_where(
             momenta = _momenta(batch.params, owns) if group["momentum"] != 0 else []
             sgd_where(bad, batch.params, batch.grads, momenta, group, rates[0] if rates else group["lr"])
             continue
-        begun: Any = cycles_begun(batch, schedule, t)
-        # A power of an integer tensor would be in single precision.
-        begun = begun.to(torch.float64) if isinstance(begun, Tensor) else begun
+        begun = cycles_begun(batch, schedule, t)
         averages = None if batch.missed is None else rectified(batch.params, group, state)
         c = Coefficients.of(group, variant, begun, rates)
         descend_where(bad, batch.params, batch.grads, _momenta(batch.params, owns), averages, c)

@@ -34,7 +34,7 @@ class Stepping(Finding):
     """The arithmetic of a step, around the state of the optimizer."""
 
     def _take_step(self) -> None:
-        schedule, present = self._layout().schedule, gather(self.param_groups)
+        layout, present = self._layout(), gather(self.param_groups)
         grads = present.grads
         if any(g.layout is not torch.strided for g in grads):
             refuse_sparse_gradients(self.param_groups)
@@ -42,10 +42,14 @@ class Stepping(Finding):
         t = self._steps_taken + 1
         if grads and self._estimate is None and is_state_initialization(self.param_groups, self.state):
             for rows in present.rows:
-                init_state(rows.group, self.state, schedule, rows.params)
+                init_state(rows.group, self.state, layout.schedule, rows.params)
             return
-        alone = is_alone(self._process_group)
-        decides = deciding_device(present.params, self.param_groups, alone=alone)
+        decides = None
+        if (
+            not layout.is_sharded
+        ):  # else each number is asked of this rank's pieces, even if it is the only one
+            alone = is_alone(self._process_group)
+            decides = deciding_device(present.params, self.param_groups, alone=alone)
         taken = self._step_by_host(t, present) if decides is None else self._step_on(decides, t, present)
         self._estimate = None
         if taken:
@@ -132,6 +136,7 @@ class Stepping(Finding):
     def _numbers_on(self, device: torch.device) -> DeviceNumbers:
         """The numbers on the device, with the rates that the groups have now."""
         if self._numbers is None or not self._numbers.fits(self.param_groups, device):
+            self._skipped.settle(self.param_groups, wait=True)
             self._numbers = DeviceNumbers.of(self.param_groups, device)
         self._numbers.update_rates(self.param_groups)
         return self._numbers

@@ -145,6 +145,21 @@ def test_what_was_counted_on_the_device_is_in_every_copy(
     assert (copied.steps_skipped, optimizer.steps_skipped) == (2, 2)
 
 
+@pytest.mark.usefixtures("by_device")
+def test_what_eager_steps_counted_is_kept_by_steps_that_can_be_captured(
+    small: Any, make_batches: Any, make_groups: Any
+) -> None:
+    net = small().float()
+    batch, other = [(x.float(), y) for x, y in make_batches(2)]
+    optimizer = SGDPH(make_groups(net), 0.05)
+    train(net, optimizer, [batch, poisoned(batch), other])
+    optimizer._make_capturable()
+    with pytest.warns(RuntimeWarning, match="skipped"):
+        train(net, optimizer, [batch, poisoned(batch)])
+    assert (optimizer.steps_skipped, optimizer.statistics()["step"]) == (2, 5)
+    assert all(type(group["steps_skipped"]) is int for group in optimizer.state_dict()["param_groups"])
+
+
 class _Kernels(TorchDispatchMode):
     """torch fakes no fused kernel: what CUDA's asks of its arguments is asked here."""
 
