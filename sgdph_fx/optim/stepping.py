@@ -44,12 +44,9 @@ class Stepping(Finding):
             for rows in present.rows:
                 init_state(rows.group, self.state, layout.schedule, rows.params)
             return
-        decides = None
-        if (
-            not layout.is_sharded
-        ):  # else each number is asked of this rank's pieces, even if it is the only one
-            alone = is_alone(self._process_group)
-            decides = deciding_device(present.params, self.param_groups, alone=alone)
+        # Pieces of a sharded parameter are asked for by the host, even where one rank has them all.
+        alone = is_alone(self._process_group) and not layout.is_sharded
+        decides = deciding_device(present.params, self.param_groups, alone=alone)
         taken = self._step_by_host(t, present) if decides is None else self._step_on(decides, t, present)
         self._estimate = None
         if taken:
