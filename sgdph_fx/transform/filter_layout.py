@@ -50,7 +50,10 @@ def norms(weight: Tensor, filters: Filters) -> Tensor:
 
 def positive_norms(weight: Tensor, filters: Filters) -> Tensor:
     """The same, and 1 for a filter of zeros."""
-    return torch.threshold(norms(weight, filters), 0, 1)
+    found = norms(weight, filters)
+    if type(found) is Tensor:
+        return torch.threshold(found, 0, 1)
+    return found.masked_fill(found == 0, 1)  # not every version can shard a threshold
 
 
 def dots(a: Tensor, b: Tensor, filters: Filters) -> Tensor:
