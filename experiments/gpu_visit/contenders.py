@@ -25,6 +25,7 @@ SGD: Mapping[str, dict[str, Range]] = {
     "large batch": {"lr": (0.04, 1.2), "weight_decay": (3e-4, 6e-3)},
     "speedrun": {"lr": (0.05, 1.5), "weight_decay": (3e-4, 6e-3)},
     "text": {"lr": (0.01, 0.3), "weight_decay": (1e-6, 2e-5)},
+    "equation": {"lr": (0.01, 0.3), "weight_decay": (1e-7, 2e-6)},
 }
 """By :attr:`Task.ranges`: learning rates span a factor of about 30, decays one of 20."""
 
@@ -59,7 +60,7 @@ class Contender:
     def ranges(self, task: Task) -> dict[str, Range]:
         """Give the searched settings, the most important first."""
         if self.own is not None:
-            return dict(self.own)
+            return {name: task.searched.get(name, bounds) for name, bounds in self.own.items()}
         sgd = SGD[task.ranges]
         return {"lr": sgd["lr"], **self.extra, "weight_decay": sgd["weight_decay"]}
 
