@@ -15,6 +15,7 @@ import click
 from matplotlib.figure import Figure
 
 from experiments.gpu_visit import report as gpu_report
+from experiments.gpu_visit.overview import overview
 from experiments.gpu_visit.visit_log import VisitLog
 from experiments.reports import tables
 from experiments.reports.plots import experiment_figure
@@ -73,7 +74,8 @@ def _part(part: str, experiment: Experiment, results: Sequence[CellResult]) -> s
 
 def _figure(recipe: str, log: Path) -> Figure:
     if recipe in VISITS:
-        return gpu_report.figure(VisitLog(log, VISITS[recipe]))
+        draw = gpu_report.figure if VISITS[recipe] == "full" else overview
+        return draw(VisitLog(log, VISITS[recipe]))
     experiment = read_recipe(recipe)
     return experiment_figure(experiment, collect_results(experiment, log), ["train_accuracy"])
 

@@ -11,7 +11,8 @@ from matplotlib.figure import Figure
 from experiments.alignment import Alignment, medians
 from experiments.gpu_visit.contenders import CONTENDERS
 from experiments.gpu_visit.jobs import ALIGNED, Job, Row, best_trial
-from experiments.gpu_visit.tasks import Task
+from experiments.gpu_visit.overview import curvature_table
+from experiments.gpu_visit.units import digits_of, shown_interval, unit_of
 from experiments.gpu_visit.visit_log import VisitLog
 from experiments.reports.intervals import Difference
 from experiments.reports.plots import COLOURS
@@ -47,18 +48,13 @@ QUESTIONS: Mapping[str, tuple[str, str]] = {
 """Question → first and second contender; a positive difference is in favour of the first."""
 
 
-def _digits(task: Task) -> int:
-    """Give the digits of a score to show."""
-    return 4 if task.is_text else 3 if task.is_equation else 2
-
-
 def scores(log: VisitLog) -> str:
     """Write every contender of every task: settings, score, difference from the reference, time of a step."""
     lines = []
     for task in log.tasks:
         for key in log.contenders(task):
             values = [*log.scores(task, key).values()]
-            digits = _digits(log.tasks[task])
+            digits = digits_of(log.tasks[task])
             best = best_trial(Job(task, key, "seed"), log.rows)
             settings = "" if best is None else ", ".join(f"{n} {v:.3g}" for n, v in best["settings"].items())
             spread = f" ± {stdev(values):.{digits}f}" if len(values) > 1 else ""
@@ -68,7 +64,7 @@ def scores(log: VisitLog) -> str:
                     log.tasks[task].label,
                     CONTENDERS[key].label,
                     f"{fmean(values):.{digits}f}{spread} ({len(values)})",
-                    _interval(log.difference(task, key, log.tasks[task].reference), digits)
+                    shown_interval(log.difference(task, key, log.tasks[task].reference), digits)
                     if key != log.tasks[task].reference
                     else "",
                     "–" if own is None else f"{own:.2f}",
@@ -87,9 +83,9 @@ def answers(log: VisitLog) -> str:
         for task in log.tasks:
             difference = log.difference(task, first, second)
             if difference is not None:
-                digits = _digits(log.tasks[task])
+                digits = digits_of(log.tasks[task])
                 verdict = _verdict(difference)
-                lines.append([question, log.tasks[task].label, _interval(difference, digits), verdict])
+                lines.append([question, log.tasks[task].label, shown_interval(difference, digits), verdict])
     return markdown(["question", "task", "difference (95% interval)", "answer"], lines)
 
 
@@ -100,7 +96,8 @@ def grid(log: VisitLog) -> str:
         for key in log.everyone(task):
             trials = [row for row in log.rows if Job.of(row) == Job(task, key, "trial", row["number"])]
             cells = [
-                _trial(row, _digits(log.tasks[task])) for row in sorted(trials, key=lambda row: row["number"])
+                _trial(row, digits_of(log.tasks[task]))
+                for row in sorted(trials, key=lambda row: row["number"])
             ]
             if cells:
                 lines.append([log.tasks[task].label, CONTENDERS[key].label, *cells])
@@ -145,6 +142,7 @@ PARTS: Mapping[str, Callable[[VisitLog], str]] = {
     "picture": picture,
     "scores": scores,
     "answers": answers,
+    "curvature": curvature_table,
     "grid": grid,
     "alignment": alignment,
 }
@@ -160,15 +158,6 @@ def part(name: str, log: VisitLog) -> str:
     """
     content = PARTS[name](log)
     return content if content and content.count("\n") != 1 else NOTHING_YET
-
-
-def _interval(difference: Difference | None, digits: int) -> str:
-    if difference is None:
-        return "–"
-    if difference.seeds == 1:
-        return f"{difference.mean:+.{digits}f} (one seed)"
-    low, high = difference.mean - difference.half_width, difference.mean + difference.half_width
-    return f"{difference.mean:+.{digits}f} ({low:+.{digits}f} to {high:+.{digits}f})"
 
 
 def _verdict(difference: Difference) -> str:
@@ -214,13 +203,7 @@ def _forest(axis: Axes, log: VisitLog, task: str) -> None:
         range(len(log.contenders(task))), [CONTENDERS[key].label for key in reversed(log.contenders(task))]
     )
     axis.axvline(0, color="grey", linewidth=0.8)
-    unit = _unit(log.tasks[task])
+    unit = unit_of(log.tasks[task])
     axis.set_xlabel(f"{unit} than {CONTENDERS[reference].label}")
     axis.set_title(log.tasks[task].label, loc="left")
     axis.grid(axis="x", alpha=0.3)
-
-
-def _unit(task: Task) -> str:
-    if task.is_text:
-        return "bits per byte less"
-    return "correct digits more" if task.is_equation else "points of test accuracy more"
