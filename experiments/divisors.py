@@ -5,7 +5,8 @@
 The step of a channel-wise parameter is g / (D + ε). The paper's D is a moving average of |H·1|; other options put
 Gauss-Newton's diagonal or |g| in its place. This command averages each D over a few batches, as the optimizer does over
 refreshes, and compares the D and the steps that they give. Where the steps agree, the choice of curvature can change
-little but the size of the step.
+little but the size of the step. The two of a pair are averaged over different batches. Each is also compared with
+itself, so that you can see how much of a difference is noise.
 """
 
 from __future__ import annotations
@@ -37,7 +38,8 @@ TEXT = "language"
 MOMENTS = (0, 100, 400)
 EPSILON = 1e-4
 """SGDPH's default ``eps``."""
-PAIRS = (("H·1", "g"), ("Gauss-Newton", "g"), ("Gauss-Newton", "H·1"))
+DIVISORS = ("g", "H·1", "Gauss-Newton")
+PAIRS = (("H·1", "g"), ("Gauss-Newton", "g"), ("Gauss-Newton", "H·1"), *((each, each) for each in DIVISORS))
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 Batches = Sequence[tuple[Tensor, Tensor]]
@@ -51,7 +53,8 @@ class Comparison:
         step: Steps taken so far.
         parameter: Its name.
         role: Its role in the plan: ``norm.weight``, ``gain``, ``bias``, ...
-        pair: Names of the two, which are taken by their size; see :data:`PAIRS`.
+        pair: Names of the two, as in :data:`PAIRS`. The first is averaged over every other batch, the second over the
+            rest.
         divisors: Cosine of the two D.
         steps: Cosine of the two steps g / (D + ε).
         ratio: Norm of the first D divided by that of the second.
@@ -75,8 +78,14 @@ class Comparison:
 @click.option("--data", type=click.Path(path_type=Path), default=Path("data"), show_default=True)
 @click.option("--width", type=int, help="Channels of the first layer; narrow by default. Images only.")
 @click.option("--at", "moments", type=click.IntRange(0), multiple=True, default=MOMENTS, show_default=True)
-@click.option("--batches", type=click.IntRange(1), default=8, show_default=True, help="Batches to average.")
-@click.option("--batch", type=int, default=64, show_default=True, help="Images, or sequences, of each.")
+@click.option(
+    "--batches",
+    type=click.IntRange(2),
+    default=16,
+    show_default=True,
+    help="Batches; half of them for each D.",
+)
+@click.option("--batch", type=int, default=32, show_default=True, help="Images, or sequences, of each.")
 @click.option("--threads", type=int, default=1, show_default=True)
 @click.option("--out", type=click.Path(path_type=Path), default=Path("runs/divisors"), show_default=True)
 def main(
@@ -118,7 +127,7 @@ def compare(prepared: Prepared, loss_fn: Loss, batches: Batches, step: int = 0) 
     Args:
         prepared: The network.
         loss_fn: ``loss_fn(model(inputs), targets)``.
-        batches: Inputs and targets to average over.
+        batches: Inputs and targets, at least two. Each of a pair is averaged over half of them.
         step: What to write down as the moment.
     """
     model = prepared.model.train()
@@ -136,22 +145,15 @@ def compare(prepared: Prepared, loss_fn: Loss, batches: Batches, step: int = 0) 
         gradient, product, gauss_newton = (
             torch.stack([batch[kind][place].flatten().double() for batch in drawn]) for kind in range(3)
         )
-        divisors = {
-            "g": gradient.abs().mean(0),
-            "H·1": product.abs().mean(0),
-            "Gauss-Newton": gauss_newton.mean(0),
-        }
+        sizes = {"g": gradient.abs(), "H·1": product.abs(), "Gauss-Newton": gauss_newton}
         mean = gradient.mean(0)
         alignment = float(cosine_similarity(product.mean(0), -mean, 0))
         for pair in PAIRS:
-            one, two = (divisors[key] for key in pair)
+            one, two = sizes[pair[0]][0::2].mean(0), sizes[pair[1]][1::2].mean(0)
+            divisors, ratio = cosine_similarity(one, two, 0), one.norm() / two.norm()
             steps = cosine_similarity(mean / (one + EPSILON), mean / (two + EPSILON), 0)
-            cosine, ratio = cosine_similarity(one, two, 0), one.norm() / two.norm()
-            found.append(
-                Comparison(
-                    step, name, second[parameter], pair, float(cosine), float(steps), float(ratio), alignment
-                )
-            )
+            cosines = float(divisors), float(steps)
+            found.append(Comparison(step, name, second[parameter], pair, *cosines, float(ratio), alignment))
     with torch.no_grad():
         for name, value in model.named_buffers():
             value.copy_(buffers[name])

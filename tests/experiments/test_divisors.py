@@ -27,20 +27,24 @@ def test_where_the_output_is_linear_gauss_newton_is_the_hessian_and_all_is_known
     generator = torch.Generator().manual_seed(0)
     prepared = prepare(nn.Sequential(nn.LayerNorm(5)).double())
     # One sample to a batch: the mean squared error of γ x̂ + β has the diagonal Hessian 2/5 x̂² for γ.
-    batches = [tuple(torch.randn(2, 1, 5, generator=generator).double()) for _ in range(3)]
+    batches = [tuple(torch.randn(2, 1, 5, generator=generator).double()) for _ in range(4)]
     found = {(each.parameter, each.pair): each for each in compare(prepared, mse_loss, batches, step=4)}  # type: ignore[arg-type]
     normal = [layer_norm(x[0], (5,)) for x, _ in batches]
-    bend = torch.stack([2 / 5 * n.square() for n in normal]).mean(0)
+    bend = torch.stack([2 / 5 * n.square() for n in normal])
     gradients = torch.stack([2 / 5 * (n - y[0]) * n for n, (_, y) in zip(normal, batches, strict=True)])
-    size, mean = gradients.abs().mean(0), gradients.mean(0)
-    own = found["0.weight", PAIRS[0]]
-    assert (own.step, own.role) == (4, "norm.weight")
-    assert own.divisors == pytest.approx(_cosine(bend, size))
-    assert own.steps == pytest.approx(_cosine(mean / (bend + EPSILON), mean / (size + EPSILON)))
-    assert own.ratio == pytest.approx(float(bend.norm() / size.norm()))
-    assert own.alignment == pytest.approx(_cosine(bend, -mean))
-    same = found["0.weight", PAIRS[2]]
-    assert (same.divisors, same.steps, same.ratio) == pytest.approx((1, 1, 1))
+    mean = gradients.mean(0)
+    one, two = (bend[0] + bend[2]) / 2, (gradients[1].abs() + gradients[3].abs()) / 2
+    for pair in PAIRS[:2]:
+        own = found["0.weight", pair]
+        assert (own.step, own.role) == (4, "norm.weight")
+        assert own.divisors == pytest.approx(_cosine(one, two))
+        assert own.steps == pytest.approx(_cosine(mean / (one + EPSILON), mean / (two + EPSILON)))
+        assert own.ratio == pytest.approx(float(one.norm() / two.norm()))
+        assert own.alignment == pytest.approx(_cosine(bend.mean(0), -mean))
+    for pair in (PAIRS[2], ("H·1", "H·1"), ("Gauss-Newton", "Gauss-Newton")):
+        again = (bend[1] + bend[3]) / 2
+        assert found["0.weight", pair].divisors == pytest.approx(_cosine(one, again))
+        assert found["0.weight", pair].ratio == pytest.approx(float(one.norm() / again.norm()))
 
 
 def test_products_are_the_row_sums_of_the_dense_hessian_on_each_batch() -> None:
@@ -57,7 +61,7 @@ def test_products_are_the_row_sums_of_the_dense_hessian_on_each_batch() -> None:
 
         products.append(hessian(loss_of)(value).sum(1).detach())
         gradients.append(grad(loss_of)(value).detach())
-    product, size = torch.stack(products).abs().mean(0), torch.stack(gradients).abs().mean(0)
+    product, size = products[0].abs(), gradients[1].abs()
     (own,) = (
         e
         for e in compare(prepared, cross_entropy, batches)
