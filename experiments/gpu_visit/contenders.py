@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from experiments.gpu_visit.tasks import Task
@@ -48,7 +48,9 @@ class Contender:
         label: What tables call it.
         method: A key of :data:`experiments.training.methods.METHODS`.
         options: Fixed options of the method.
-        ranges: Ranges to search beside, or in place of, SGD's; None takes SGD's alone.
+        extra: Ranges to search beside SGD's.
+        own: Ranges to search in place of SGD's.
+        tuned_as: The contender whose best settings it takes, without trials of its own.
     """
 
     label: str
@@ -56,6 +58,7 @@ class Contender:
     options: Mapping[str, Any] = field(default_factory=dict)
     extra: Mapping[str, Range] = field(default_factory=dict)
     own: Mapping[str, Range] | None = None
+    tuned_as: str = ""
 
     def ranges(self, task: Task) -> dict[str, Range]:
         """Give the searched settings, the most important first."""
@@ -83,6 +86,9 @@ CONTENDERS: Mapping[str, Contender] = {
     "sgd-ph": _sgd_ph("SGD-PH, ones", probe="ones"),
     "sgd-ph-rademacher": _sgd_ph("SGD-PH, rademacher", probe="rademacher"),
     "gradient": _sgd_ph("By gradient, one at a time", probe="gradient"),
+    "gradient-as-ones": replace(
+        _sgd_ph("By gradient, with the settings of ones", probe="gradient"), tuned_as="sgd-ph"
+    ),
     "gradient-all": _sgd_ph("By gradient, all at once", probe="gradient", refresh="all"),
     "gauss-newton": _sgd_ph("Gauss-Newton, one at a time", curvature="gauss-newton"),
     "gauss-newton-all": _sgd_ph("Gauss-Newton, all, every 5th step", **EVERY_FIFTH),
@@ -115,8 +121,11 @@ def available(task: Task) -> list[str]:
 def trial_settings(task: Task, contender: Contender) -> list[dict[str, float]]:
     """Give the settings of each trial: six values of each setting, logarithmic in its range, in a fixed design.
 
-    Every contender has the same design. One with two settings takes its first two columns.
+    Every contender has the same design. One with two settings takes its first two columns. One that takes the settings
+    of another has no trials.
     """
+    if contender.tuned_as:
+        return []
     ranges = contender.ranges(task)
     found = [
         {name: _value(*bounds, level) for (name, bounds), level in zip(ranges.items(), levels, strict=False)}

@@ -13,9 +13,9 @@ import torch
 from experiments import page
 from experiments.datasets.burgers import BurgersObjective, BurgersSource
 from experiments.gpu_visit.__main__ import log_name
-from experiments.gpu_visit.contenders import CONTENDERS, available, trial_settings
+from experiments.gpu_visit.contenders import CONTENDERS, TRIALS, available, trial_settings
 from experiments.gpu_visit.equation import Residuals, equation_batches, equation_loss, train_equation
-from experiments.gpu_visit.jobs import plan
+from experiments.gpu_visit.jobs import Job, is_ready, plan, settings_of
 from experiments.gpu_visit.report import PARTS, figure
 from experiments.gpu_visit.scales import CORE_TASKS, tasks_at
 from experiments.gpu_visit.tasks import TASKS, lr_factor
@@ -39,6 +39,19 @@ def test_whole_tasks_come_one_after_the_other() -> None:
     changes = sum(one != two for one, two in pairwise(order))
     assert changes == len(CORE_TASKS) - 1
     assert list(dict.fromkeys(order)) == list(CORE_TASKS)
+
+
+def test_a_contender_tuned_as_another_waits_for_its_trials_and_takes_its_settings() -> None:
+    task, seed = CORE_TASKS["vgg11"], Job("vgg11", "gradient-as-ones", "seed", 2)
+    jobs = plan(CORE_TASKS, ("trial", "seed"))
+    assert seed in jobs
+    assert Job("vgg11", "gradient-as-ones", "trial", 0) not in jobs
+    trials = [Job("vgg11", "sgd-ph", "trial", number) for number in range(TRIALS)]
+    assert is_ready(seed, trials)
+    assert not is_ready(seed, trials[1:])
+    rows = [{**row("sgd-ph", "trial", number, 50.0 + number), "loss": 1.0} for number in range(TRIALS)]
+    rows.append(row("gradient", "trial", 0, 99.0))
+    assert settings_of(seed, task, rows) == {"lr": 0.1 + TRIALS - 1}
 
 
 def test_a_task_may_have_ranges_of_its_own_for_those_that_do_not_take_sgds() -> None:

@@ -45,6 +45,9 @@ def test_every_contender_has_the_same_number_of_trials_in_its_ranges() -> None:
     for task in (*TASKS.values(), *CORE_TASKS.values()):
         for key in available(task):
             ranges, points = CONTENDERS[key].ranges(task), trial_settings(task, CONTENDERS[key])
+            if CONTENDERS[key].tuned_as:
+                assert points == []
+                continue
             assert len(points) == TRIALS
             for point in points:
                 assert all(
