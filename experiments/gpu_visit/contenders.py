@@ -50,6 +50,7 @@ class Contender:
         options: Fixed options of the method.
         extra: Ranges to search beside SGD's.
         own: Ranges to search in place of SGD's.
+        faster: Factor on the range of the channel-wise parameters' rate.
         tuned_as: The contender whose best settings it takes, without trials of its own.
     """
 
@@ -59,11 +60,14 @@ class Contender:
     extra: Mapping[str, Range] = field(default_factory=dict)
     own: Mapping[str, Range] | None = None
     tuned_as: str = ""
+    faster: float = 1.0
 
     def ranges(self, task: Task) -> dict[str, Range]:
         """Give the searched settings, the most important first."""
         if self.own is not None:
-            return {name: task.searched.get(name, bounds) for name, bounds in self.own.items()}
+            found = {name: task.searched.get(name, bounds) for name, bounds in self.own.items()}
+            low, high = found.get("channelwise_lr", (0.0, 0.0))
+            return {**found, "channelwise_lr": (low * self.faster, high * self.faster)} if high else found
         sgd = SGD[task.ranges]
         return {"lr": sgd["lr"], **self.extra, "weight_decay": sgd["weight_decay"]}
 
@@ -108,6 +112,13 @@ CONTENDERS: Mapping[str, Contender] = {
     "muon-gradient": _mixed("Muon, by gradient, one at a time", probe="gradient"),
     "muon-gradient-all": _mixed("Muon, by gradient, all at once", probe="gradient", refresh="all"),
     "muon-gauss-newton": _mixed("Muon, Gauss-Newton, all, every 5th step", **EVERY_FIFTH),
+}
+CONTENDERS = {
+    **CONTENDERS,
+    **{
+        f"{key}-fast": replace(CONTENDERS[key], label=f"{CONTENDERS[key].label}, higher rates", faster=20.0)
+        for key in ("muon-gradient-all", "muon-gauss-newton", "muon-ph", "muon-gradient")
+    },
 }
 """By key. *One at a time*, *all*: which parameters' Hessian, or what stands in for it, is refreshed at a step."""
 

@@ -41,6 +41,18 @@ QUESTIONS: Mapping[str, tuple[str, str]] = {
     "The same, one at a time": ("muon-gradient", "muon-adamw"),
     "Muon and SGD-PH against Muon by gradient": ("muon-ph", "muon-gradient"),
     "Muon and Gauss-Newton against Muon by gradient": ("muon-gauss-newton", "muon-gradient-all"),
+    "Muon and ones against Muon by gradient, higher rates": ("muon-ph-fast", "muon-gradient-fast"),
+    "Muon and Gauss-Newton against Muon by gradient, higher rates": (
+        "muon-gauss-newton-fast",
+        "muon-gradient-all-fast",
+    ),
+    "Higher rates: does Muon by gradient win against Muon and AdamW?": (
+        "muon-gradient-all-fast",
+        "muon-adamw",
+    ),
+    "Ones against no Hessian, both with the settings of ones": ("sgd-ph", "gradient-as-ones"),
+    "Gauss-Newton against no Hessian with the settings of ones": ("gauss-newton", "gradient-as-ones"),
+    "Rademacher against no Hessian with the settings of ones": ("sgd-ph-rademacher", "gradient-as-ones"),
     "Decoupling alone, under Muon": ("muon-adamw-wn", "muon-adamw"),
     "Muon and AdamW against SOAP": ("muon-adamw", "soap"),
     "Muon and AdamW against AdamW": ("muon-adamw", "adamw"),

@@ -25,6 +25,7 @@ MIXED = ("muon-gradient", "muon-ph", "muon-gradient-all", "muon-gauss-newton")
 
 # On the GPU's tasks the best rate of the channel-wise parameters beside Muon was the highest of its range.
 SHORT_RUNS = {"channelwise_lr": (1e-4, 2e-3)}
+FAST = ("muon-gradient-all-fast", "muon-gauss-newton-fast", "muon-ph-fast", "muon-gradient-fast")
 
 CORE_TASKS: Mapping[str, Task] = {
     task.name: task
@@ -59,7 +60,7 @@ CORE_TASKS: Mapping[str, Task] = {
             16,
             150,
             600,
-            (*RACERS, "muon-adamw-wn"),
+            (*RACERS, "muon-adamw-wn", *FAST),
             "text",
             depth=1,
             context=64,

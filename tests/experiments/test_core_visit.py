@@ -61,8 +61,10 @@ def test_a_task_may_have_ranges_of_its_own_for_those_that_do_not_take_sgds() -> 
         for point in trial_settings(equation, contender):
             decay = point["weight_decay"]
             assert 1e-4 < decay < 2e-3 if contender.own is not None else 1e-7 < decay < 2e-6
-            if contender.method == "muon-ph":
+            if contender.method == "muon-ph" and contender.faster == 1:
                 assert 1e-4 < point["channelwise_lr"] < 2e-3
+    fast = trial_settings(CORE_TASKS["language"], CONTENDERS["muon-ph-fast"])
+    assert all(2e-3 < point["channelwise_lr"] < 4e-2 for point in fast)
     assert all(p["channelwise_lr"] < 4e-4 for p in trial_settings(gpu, CONTENDERS["muon-ph"]))
 
 
