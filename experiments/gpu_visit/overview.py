@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from experiments.gpu_visit.contenders import CONTENDERS
 from experiments.gpu_visit.units import digits_of, shown_interval, unit_of
@@ -26,19 +27,29 @@ CURVATURE_PAIRS = {
 }
 """Rule 3: curvature → the contender that has it, and the one with |g| in its place."""
 
+ADDED_LATER = {
+    "Ones, settings of ones for both": ("sgd-ph", "gradient-as-ones"),
+    "Rademacher, likewise": ("sgd-ph-rademacher", "gradient-as-ones"),
+    "Gauss-Newton, likewise": ("gauss-newton", "gradient-as-ones"),
+    "Muon and ones, higher rates": ("muon-ph-fast", "muon-gradient-fast"),
+    "Muon and Gauss-Newton, all, higher rates": ("muon-gauss-newton-fast", "muon-gradient-all-fast"),
+}
+"""Pairs that were added when the first results were known, to see what they rest on."""
+
 # Half widths of 95% intervals times this are those of intervals at 1 − 0.05 / 20, for five seeds.
 FOR_TWENTY = 2.434
 HEIGHT_OF_A_LINE = 0.3
 
 
 def curvature_table(log: VisitLog) -> str:
-    """Write the difference of each pair of rule 3 on each task, and what the rule says of each curvature."""
+    """Write the difference of each pair on each task, and what rule 3 says of each curvature."""
     tasks = [task for task in log.tasks if log.contenders(task)]
     lines = []
-    for name, pair in CURVATURE_PAIRS.items():
+    for name, pair in {**CURVATURE_PAIRS, **ADDED_LATER}.items():
         found = [log.difference(task, *pair) for task in tasks]
         cells = [_cell(each, digits_of(log.tasks[task])) for each, task in zip(found, tasks, strict=True)]
-        lines.append([name, *cells, _rule_3([each for each in found if each is not None])])
+        rule = _rule_3([each for each in found if each is not None])
+        lines.append([name, *cells, rule if name in CURVATURE_PAIRS else "added later"])
     heads = [f"{log.tasks[task].label}, {unit_of(log.tasks[task])}" for task in tasks]
     return markdown(["in place of the gradient", *heads, "brings something"], lines) if tasks else ""
 
@@ -59,10 +70,11 @@ def _rule_3(found: Sequence[Difference]) -> str:
 
 
 def overview(log: VisitLog) -> Figure:
-    """Draw the pairs of rule 3 above, and everyone against the reference below, a column for each task."""
+    """Draw the pairs above, and everyone against the reference below, a column for each task."""
     tasks = [task for task in log.tasks if log.contenders(task)]
     everyone = [key for key in CONTENDERS if any(key in log.contenders(task) for task in tasks)]
-    heights = (len(CURVATURE_PAIRS) + 2, len(everyone) + 2)
+    compared = {**CURVATURE_PAIRS, **ADDED_LATER}
+    heights = (len(compared) + 2, len(everyone) + 2)
     drawn = Figure(
         figsize=(1.8 + 3.1 * max(1, len(tasks)), HEIGHT_OF_A_LINE * sum(heights)), layout="constrained"
     )
@@ -71,7 +83,7 @@ def overview(log: VisitLog) -> Figure:
     )
     for column, task in enumerate(tasks):
         reference = log.tasks[task].reference
-        pairs = {name: log.difference(task, *pair) for name, pair in CURVATURE_PAIRS.items()}
+        pairs = {name: log.difference(task, *pair) for name, pair in compared.items()}
         others = {
             CONTENDERS[key].label: None if key == reference else log.difference(task, key, reference)
             for key in everyone
@@ -94,6 +106,7 @@ def _forest(axis: Axes, differences: dict[str, Difference | None], label: str) -
         axis.errorbar(found.mean, place, xerr=half, fmt="o", color=colour, capsize=3, markersize=4)
     axis.set_yticks(range(len(names)), names)
     axis.set_ylim(len(names) - 0.5, -0.5)
+    axis.xaxis.set_major_locator(MaxNLocator(5))
     axis.axvline(0, color="grey", linewidth=0.8)
     axis.grid(axis="x", alpha=0.3)
     axis.set_xlabel(label, fontsize="small")

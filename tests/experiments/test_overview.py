@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments.gpu_visit.overview import CURVATURE_PAIRS, curvature_table, overview
+from experiments.gpu_visit.overview import ADDED_LATER, CURVATURE_PAIRS, curvature_table, overview
 from experiments.gpu_visit.visit_log import VisitLog
 from tests.experiments.test_gpu_report import cells, row
 
@@ -56,6 +56,7 @@ def test_rule_3_wants_a_task_that_is_better_and_none_that_is_worse(log: VisitLog
     ]
     assert lines["Gauss-Newton, all"] == ["+0.80 (-0.18 to +1.78)", "–", "not told apart"]
     assert lines["Muon and ones"] == ["–", "–", "not told apart"]
+    assert {lines[name][-1] for name in ADDED_LATER} == {"added later"}
 
 
 def test_the_heads_say_what_is_more(log: VisitLog) -> None:
@@ -67,7 +68,7 @@ def test_the_heads_say_what_is_more(log: VisitLog) -> None:
 def test_the_picture_has_pairs_above_and_everyone_below(log: VisitLog) -> None:
     axes = overview(log).axes
     assert [axis.get_title() for axis in axes[:2]] == [log.tasks[task].label for task in ("vgg11", "burgers")]
-    assert [text.get_text() for text in axes[0].get_yticklabels()] == list(CURVATURE_PAIRS)
+    assert [text.get_text() for text in axes[0].get_yticklabels()] == [*CURVATURE_PAIRS, *ADDED_LATER]
     names = [text.get_text() for text in axes[2].get_yticklabels()]
     assert names[:2] == ["SGDM", "SGD-PH, ones"]
     (interval,) = axes[0].containers[0].lines[2]
