@@ -1,8 +1,8 @@
 """``python -m experiments.page``: rewrite the tables of docs/results.md from logs of runs.
 
 It replaces what stands between ``<!-- NAME: PART -->`` and ``<!-- end -->``, and leaves the rest of the page alone.
-NAME is a recipe, or ``gpu-visit``, whose log is docs/results/NAME.jsonl. PART is one of :data:`PARTS`, or one of the
-recipe's comparisons; for ``gpu-visit`` it is a part of :mod:`experiments.gpu_visit.report`.
+NAME is a recipe or a visit (``gpu-visit``, ``core-visit``), whose log is docs/results/NAME.jsonl. PART is one of
+:data:`PARTS`, or one of the recipe's comparisons; for a visit it is a part of :mod:`experiments.gpu_visit.report`.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import click
 from matplotlib.figure import Figure
 
 from experiments.gpu_visit import report as gpu_report
+from experiments.gpu_visit.overview import overview
 from experiments.gpu_visit.visit_log import VisitLog
 from experiments.reports import tables
 from experiments.reports.plots import experiment_figure
@@ -24,7 +25,7 @@ from sgdph_fx.report.files import replacing, write_text
 
 __all__ = ["PARTS", "main", "render"]
 
-VISIT = "gpu-visit"
+VISITS = {name: scale for scale, name in gpu_report.NAMES.items()}
 DOCS = Path(__file__).parents[1] / "docs"
 
 
@@ -55,8 +56,8 @@ def render(page: str, logs: Path) -> str:
 
     def block(found: re.Match[str]) -> str:
         file = logs / f"{found['name']}.jsonl"
-        if found["name"] == VISIT:
-            content = gpu_report.part(found["part"], VisitLog(file))
+        if found["name"] in VISITS:
+            content = gpu_report.part(found["part"], VisitLog(file, VISITS[found["name"]]))
         else:
             experiment = read_recipe(found["name"])
             content = _part(found["part"], experiment, collect_results(experiment, file))
@@ -72,14 +73,15 @@ def _part(part: str, experiment: Experiment, results: Sequence[CellResult]) -> s
 
 
 def _figure(recipe: str, log: Path) -> Figure:
-    if recipe == VISIT:
-        return gpu_report.figure(VisitLog(log))
+    if recipe in VISITS:
+        draw = gpu_report.figure if VISITS[recipe] == "full" else overview
+        return draw(VisitLog(log, VISITS[recipe]))
     experiment = read_recipe(recipe)
     return experiment_figure(experiment, collect_results(experiment, log), ["train_accuracy"])
 
 
 @click.command(help="Rewrite the tables and plots of docs/results.md from the logs in docs/results.")
-@click.option("--recipe", type=click.Choice([*recipe_names(), VISIT]), default="cpu", show_default=True)
+@click.option("--recipe", type=click.Choice([*recipe_names(), *VISITS]), default="cpu", show_default=True)
 @click.option(
     "--log",
     type=click.Path(path_type=Path, exists=True),

@@ -15,21 +15,20 @@ import torch
 
 from experiments.files import append_line
 from experiments.gpu_visit.jobs import Job, plan, read_rows
-from experiments.gpu_visit.tasks import tasks_at
+from experiments.gpu_visit.scales import tasks_at
 from experiments.gpu_visit.workers import Visit, run_visit
 
-__all__ = ["LOG", "main"]
+__all__ = ["log_name", "main"]
 
-LOG = "gpu-visit.jsonl"
 TRAINING = ("trial", "seed", "alignment")
-SCALES = {"full": TRAINING, "smoke": ("trial",), "tiny": TRAINING}
+SCALES = {"full": TRAINING, "core": ("trial", "seed"), "smoke": ("trial",), "tiny": TRAINING}
 """Scale → which phases it runs. ``smoke`` takes the first trial of each contender."""
 
 
 @click.command(
     help="Tune and train every contender of every task, several at once on one device, the most important first. "
-    "Each finished run is a line in gpu-visit.jsonl. The same command goes on with what is not in there; what was "
-    "running when the time was over is begun again."
+    "Each finished run is a line in gpu-visit.jsonl, at --scale core in core-visit.jsonl. The same command "
+    "goes on with what is not in there; what was running when the time was over is begun again."
 )
 @click.option("--minutes", type=float, default=5.0, show_default=True, help="Stop after so long.")
 @click.option("--data", type=click.Path(path_type=Path), default=Path("data"), show_default=True)
@@ -59,10 +58,10 @@ def main(
     if scale == "smoke":
         jobs = [job for job in jobs if job.number == 0]
     out.mkdir(parents=True, exist_ok=True)
-    machine = _machine(chosen)
+    log, machine = out / log_name(scale), _machine(chosen)
 
     def record(row: Mapping[str, Any]) -> None:
-        append_line(out / LOG, json.dumps({**row, **machine, "scale": scale}))
+        append_line(log, json.dumps({**row, **machine, "scale": scale}))
         number = row.get("score", row.get("milliseconds"))
         shown = row.get("error") or ("diverged" if number is None else f"{number:.3f}")
         passed = time.monotonic() - started
@@ -70,11 +69,16 @@ def main(
             f"{passed:6.1f} s  {row['task']} {row['contender']} {row['phase']} {row['number']}: {shown}"
         )
 
-    before = [row for row in read_rows(out / LOG) if "error" not in row and row["scale"] == scale]
+    before = [row for row in read_rows(log) if "error" not in row and row["scale"] == scale]
     visit = Visit(jobs, tasks, list(before), started + 60 * minutes, record)
     run_visit(visit, data, chosen, 1 if timing and workers else workers)
     done = {Job.of(row) for row in visit.rows if "error" not in row}
     click.echo(f"{len(done & set(jobs))} of {len(jobs)} jobs are done, {len(visit.rows) - len(before)} now.")
+
+
+def log_name(scale: str) -> str:
+    """Give the name of the log that a scale writes to."""
+    return "core-visit.jsonl" if scale == "core" else "gpu-visit.jsonl"
 
 
 def _fits(job: Job, patterns: tuple[str, ...]) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from experiments.gpu_visit.tasks import Task
@@ -25,6 +25,7 @@ SGD: Mapping[str, dict[str, Range]] = {
     "large batch": {"lr": (0.04, 1.2), "weight_decay": (3e-4, 6e-3)},
     "speedrun": {"lr": (0.05, 1.5), "weight_decay": (3e-4, 6e-3)},
     "text": {"lr": (0.01, 0.3), "weight_decay": (1e-6, 2e-5)},
+    "equation": {"lr": (0.01, 0.3), "weight_decay": (1e-7, 2e-6)},
 }
 """By :attr:`Task.ranges`: learning rates span a factor of about 30, decays one of 20."""
 
@@ -47,7 +48,10 @@ class Contender:
         label: What tables call it.
         method: A key of :data:`experiments.training.methods.METHODS`.
         options: Fixed options of the method.
-        ranges: Ranges to search beside, or in place of, SGD's; None takes SGD's alone.
+        extra: Ranges to search beside SGD's.
+        own: Ranges to search in place of SGD's.
+        faster: Factor on the range of the channel-wise parameters' rate.
+        tuned_as: The contender whose best settings it takes, without trials of its own.
     """
 
     label: str
@@ -55,11 +59,15 @@ class Contender:
     options: Mapping[str, Any] = field(default_factory=dict)
     extra: Mapping[str, Range] = field(default_factory=dict)
     own: Mapping[str, Range] | None = None
+    tuned_as: str = ""
+    faster: float = 1.0
 
     def ranges(self, task: Task) -> dict[str, Range]:
         """Give the searched settings, the most important first."""
         if self.own is not None:
-            return dict(self.own)
+            found = {name: task.searched.get(name, bounds) for name, bounds in self.own.items()}
+            low, high = found.get("channelwise_lr", (0.0, 0.0))
+            return {**found, "channelwise_lr": (low * self.faster, high * self.faster)} if high else found
         sgd = SGD[task.ranges]
         return {"lr": sgd["lr"], **self.extra, "weight_decay": sgd["weight_decay"]}
 
@@ -82,6 +90,9 @@ CONTENDERS: Mapping[str, Contender] = {
     "sgd-ph": _sgd_ph("SGD-PH, ones", probe="ones"),
     "sgd-ph-rademacher": _sgd_ph("SGD-PH, rademacher", probe="rademacher"),
     "gradient": _sgd_ph("By gradient, one at a time", probe="gradient"),
+    "gradient-as-ones": replace(
+        _sgd_ph("By gradient, with the settings of ones", probe="gradient"), tuned_as="sgd-ph"
+    ),
     "gradient-all": _sgd_ph("By gradient, all at once", probe="gradient", refresh="all"),
     "gauss-newton": _sgd_ph("Gauss-Newton, one at a time", curvature="gauss-newton"),
     "gauss-newton-all": _sgd_ph("Gauss-Newton, all, every 5th step", **EVERY_FIFTH),
@@ -102,6 +113,13 @@ CONTENDERS: Mapping[str, Contender] = {
     "muon-gradient-all": _mixed("Muon, by gradient, all at once", probe="gradient", refresh="all"),
     "muon-gauss-newton": _mixed("Muon, Gauss-Newton, all, every 5th step", **EVERY_FIFTH),
 }
+CONTENDERS = {
+    **CONTENDERS,
+    **{
+        f"{key}-fast": replace(CONTENDERS[key], label=f"{CONTENDERS[key].label}, higher rates", faster=20.0)
+        for key in ("muon-gradient-all", "muon-gauss-newton", "muon-ph", "muon-gradient")
+    },
+}
 """By key. *One at a time*, *all*: which parameters' Hessian, or what stands in for it, is refreshed at a step."""
 
 
@@ -114,8 +132,11 @@ def available(task: Task) -> list[str]:
 def trial_settings(task: Task, contender: Contender) -> list[dict[str, float]]:
     """Give the settings of each trial: six values of each setting, logarithmic in its range, in a fixed design.
 
-    Every contender has the same design. One with two settings takes its first two columns.
+    Every contender has the same design. One with two settings takes its first two columns. One that takes the settings
+    of another has no trials.
     """
+    if contender.tuned_as:
+        return []
     ranges = contender.ranges(task)
     found = [
         {name: _value(*bounds, level) for (name, bounds), level in zip(ranges.items(), levels, strict=False)}

@@ -58,7 +58,12 @@ def plan(tasks: Mapping[str, Task], phases: Sequence[str]) -> list[Job]:
     everyone = [(task, contender) for task in tasks.values() for contender in available(task)]
     for tier in sorted({_tier(*pair) for pair in everyone}):
         pairs = [(task.name, contender) for task, contender in everyone if _tier(task, contender) == tier]
-        trials = [Job(*pair, "trial", number) for pair in pairs for number in range(TRIALS)]
+        trials = [
+            Job(*pair, "trial", number)
+            for pair in pairs
+            for number in range(TRIALS)
+            if not CONTENDERS[pair[1]].tuned_as
+        ]
         seeds = [[Job(*pair, "seed", number) for pair in pairs] for number in range(SEEDS)]
         alignment = [Job(name, "sgd-ph", "alignment") for name in ALIGNED if name in tasks and tier == 1]
         jobs += [*trials, *chain(*seeds[:FIRST_SEEDS]), *alignment, *chain(*seeds[FIRST_SEEDS:])]
@@ -89,12 +94,17 @@ def is_ready(job: Job, done: Iterable[Job]) -> bool:
     if job.phase in ("trial", "alignment"):
         return True
     finished = set(done)
-    return all(Job(job.task, job.contender, "trial", number) in finished for number in range(TRIALS))
+    return all(Job(job.task, _tuned(job), "trial", number) in finished for number in range(TRIALS))
+
+
+def _tuned(job: Job) -> str:
+    """Give the contender whose trials decide the job's settings."""
+    return CONTENDERS[job.contender].tuned_as or job.contender
 
 
 def best_trial(job: Job, rows: Iterable[Row]) -> Row | None:
     """Give the trial with the best score on held-out data; None if none came to its end."""
-    trials = [row for row in rows if Job.of(row) == Job(job.task, job.contender, "trial", row["number"])]
+    trials = [row for row in rows if Job.of(row) == Job(job.task, _tuned(job), "trial", row["number"])]
     sound = [row for row in trials if "error" not in row and row["loss"] is not None]
     return max(sound, key=lambda row: (row["score"], -row["loss"]), default=None)
 

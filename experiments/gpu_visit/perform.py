@@ -11,16 +11,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from experiments.alignment import Alignment, measure
 from experiments.datasets.batches import plain_batches
+from experiments.datasets.burgers import BurgersSource
 from experiments.datasets.load import Dataset, load, split
 from experiments.datasets.packed import read_text
 from experiments.datasets.sources import Batch
-from experiments.gpu_visit.captured import make_step
-from experiments.gpu_visit.contenders import CONTENDERS
+from experiments.gpu_visit.captured import Step, make_step
+from experiments.gpu_visit.contenders import CONTENDERS, Contender
+from experiments.gpu_visit.equation import equation_batches, equation_step, train_equation
 from experiments.gpu_visit.images import ImageData, epoch_batches, network, train_images
 from experiments.gpu_visit.jobs import Job
 from experiments.gpu_visit.tasks import Task
@@ -82,6 +83,10 @@ class Laboratory:
             self._texts[held_out] = TextData(*read_text(self._folder), held_out, self._device)
         return self._texts[held_out]
 
+    def equation(self, task: Task, held_out: bool) -> BurgersSource:
+        """Give the points of an equation on the device; an epoch of them is one batch."""
+        return BurgersSource(task.batch_size, None, held_out, self._device)
+
     def _train(self, job: Job, task: Task, settings: dict[str, float]) -> dict[str, Any]:
         contender, trial = CONTENDERS[job.contender], job.phase == "trial"
         seed = TRIAL_SEED if trial else job.number
@@ -89,6 +94,10 @@ class Laboratory:
         options = dict(contender.options)
         if task.is_text:
             return train_text(task, contender.method, settings, options, self.text(trial), seed, length)
+        if task.is_equation:
+            return train_equation(
+                task, contender.method, settings, options, self.equation(task, trial), seed, length
+            )
         return train_images(task, contender.method, settings, options, self.images(task, trial), seed, length)
 
     def _alignment(self, job: Job, task: Task, settings: dict[str, float]) -> dict[str, Any]:
@@ -108,10 +117,7 @@ class Laboratory:
 
     def _timing(self, job: Job, task: Task, settings: dict[str, float]) -> dict[str, Any]:
         """Measure a step once all graphs are recorded. Batches are made beforehand."""
-        contender = CONTENDERS[job.contender]
-        batches, net, example, loss_fn, autocast = self._timed(task)
-        setup = METHODS[contender.method](net, example, **settings, **contender.options)
-        step = make_step(setup, loss_fn, autocast)
+        batches, setup, step = self._timed(CONTENDERS[job.contender], task, settings)
         due = sum(len(g["params"]) for g in setup.optimizer.param_groups if g.get("order") == 2)
         for number in range(2 * due + 6):
             step(*batches[number % len(batches)])
@@ -121,19 +127,28 @@ class Laboratory:
         return {"milliseconds": 1000 * (self._now() - started) / TIMED_STEPS}
 
     def _timed(
-        self, task: Task
-    ) -> tuple[list[Batch], nn.Module, Tensor, Callable[[Any, Any], Tensor], torch.dtype | None]:
-        """Give batches, the network, example inputs, the loss and the precision."""
+        self, contender: Contender, task: Task, settings: dict[str, float]
+    ) -> tuple[list[Batch], Setup, Step]:
+        """Give batches, the network with its optimizer, and the step."""
+        make, options = METHODS[contender.method], dict(contender.options)
+        if task.is_equation:
+            points = self.equation(task, held_out=False)
+            setup, step = equation_step(task, contender.method, settings, options, points, 0)
+            return equation_batches(points, 0, TIMED_BATCHES), setup, step
         if task.is_text:
             text = self.text(held_out=False)
-            some = list(text_batches(task, text, 0, TIMED_BATCHES))
-            return some, language_model(task, text, 0), some[0][0], next_byte, text.autocast
+            batches = list(text_batches(task, text, 0, TIMED_BATCHES))
+            setup = make(language_model(task, text, 0), batches[0][0], **settings, **options)
+            return batches, setup, make_step(setup, next_byte, text.autocast)
         images = self.images(task, held_out=False)
-        batches = list(islice(epoch_batches(task, images, 0, 1), TIMED_BATCHES))
         example = images.standardizer(images.train.pixels[:8])
-        return batches, network(task, images, 0), example, cross_entropy, images.autocast
+        setup = make(network(task, images, 0), example, **settings, **options)
+        batches = list(islice(epoch_batches(task, images, 0, 1), TIMED_BATCHES))
+        return batches, setup, make_step(setup, cross_entropy, images.autocast)
 
     def _now(self) -> float:
-        if self._device.type == "cuda":
-            torch.cuda.synchronize(self._device)
+        """Give the time: on a processor its own, which leaves out other programs."""
+        if self._device.type != "cuda":
+            return time.process_time()
+        torch.cuda.synchronize(self._device)
         return time.perf_counter()

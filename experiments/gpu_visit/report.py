@@ -11,14 +11,17 @@ from matplotlib.figure import Figure
 from experiments.alignment import Alignment, medians
 from experiments.gpu_visit.contenders import CONTENDERS
 from experiments.gpu_visit.jobs import ALIGNED, Job, Row, best_trial
-from experiments.gpu_visit.tasks import TASKS
-from experiments.gpu_visit.visit_log import REFERENCES, VisitLog, everyone
+from experiments.gpu_visit.overview import curvature_table
+from experiments.gpu_visit.units import digits_of, shown_interval, unit_of
+from experiments.gpu_visit.visit_log import VisitLog
 from experiments.reports.intervals import Difference
 from experiments.reports.plots import COLOURS
 from experiments.reports.tables import markdown
 
-__all__ = ["PARTS", "QUESTIONS", "figure", "part"]
+__all__ = ["NAMES", "PARTS", "QUESTIONS", "figure", "part"]
 
+NAMES = {"full": "gpu-visit", "core": "core-visit"}
+"""Scale → what the page calls the visit."""
 NOTHING_YET = "No run of these is logged yet."
 
 QUESTIONS: Mapping[str, tuple[str, str]] = {
@@ -38,6 +41,18 @@ QUESTIONS: Mapping[str, tuple[str, str]] = {
     "The same, one at a time": ("muon-gradient", "muon-adamw"),
     "Muon and SGD-PH against Muon by gradient": ("muon-ph", "muon-gradient"),
     "Muon and Gauss-Newton against Muon by gradient": ("muon-gauss-newton", "muon-gradient-all"),
+    "Muon and ones against Muon by gradient, higher rates": ("muon-ph-fast", "muon-gradient-fast"),
+    "Muon and Gauss-Newton against Muon by gradient, higher rates": (
+        "muon-gauss-newton-fast",
+        "muon-gradient-all-fast",
+    ),
+    "Higher rates: does Muon by gradient win against Muon and AdamW?": (
+        "muon-gradient-all-fast",
+        "muon-adamw",
+    ),
+    "Ones against no Hessian, both with the settings of ones": ("sgd-ph", "gradient-as-ones"),
+    "Gauss-Newton against no Hessian with the settings of ones": ("gauss-newton", "gradient-as-ones"),
+    "Rademacher against no Hessian with the settings of ones": ("sgd-ph-rademacher", "gradient-as-ones"),
     "Decoupling alone, under Muon": ("muon-adamw-wn", "muon-adamw"),
     "Muon and AdamW against SOAP": ("muon-adamw", "soap"),
     "Muon and AdamW against AdamW": ("muon-adamw", "adamw"),
@@ -45,29 +60,24 @@ QUESTIONS: Mapping[str, tuple[str, str]] = {
 """Question → first and second contender; a positive difference is in favour of the first."""
 
 
-def _sign(task: str) -> tuple[str, int]:
-    """Give the unit of a task's score, and the digits to show."""
-    return ("bits per byte, negative", 4) if TASKS[task].is_text else ("%", 2)
-
-
 def scores(log: VisitLog) -> str:
     """Write every contender of every task: settings, score, difference from the reference, time of a step."""
     lines = []
-    for task in TASKS:
+    for task in log.tasks:
         for key in log.contenders(task):
             values = [*log.scores(task, key).values()]
-            _, digits = _sign(task)
+            digits = digits_of(log.tasks[task])
             best = best_trial(Job(task, key, "seed"), log.rows)
             settings = "" if best is None else ", ".join(f"{n} {v:.3g}" for n, v in best["settings"].items())
             spread = f" ± {stdev(values):.{digits}f}" if len(values) > 1 else ""
             own = log.milliseconds(task, key)
             lines.append(
                 [
-                    TASKS[task].label,
+                    log.tasks[task].label,
                     CONTENDERS[key].label,
                     f"{fmean(values):.{digits}f}{spread} ({len(values)})",
-                    _interval(log.difference(task, key, REFERENCES[task]), digits)
-                    if key != REFERENCES[task]
+                    shown_interval(log.difference(task, key, log.tasks[task].reference), digits)
+                    if key != log.tasks[task].reference
                     else "",
                     "–" if own is None else f"{own:.2f}",
                     settings.replace("_", " "),
@@ -82,24 +92,27 @@ def answers(log: VisitLog) -> str:
     """Write the answer to each question, with its interval, for each task that has both contenders."""
     lines = []
     for question, (first, second) in QUESTIONS.items():
-        for task in TASKS:
+        for task in log.tasks:
             difference = log.difference(task, first, second)
             if difference is not None:
-                _, digits = _sign(task)
+                digits = digits_of(log.tasks[task])
                 verdict = _verdict(difference)
-                lines.append([question, TASKS[task].label, _interval(difference, digits), verdict])
+                lines.append([question, log.tasks[task].label, shown_interval(difference, digits), verdict])
     return markdown(["question", "task", "difference (95% interval)", "answer"], lines)
 
 
 def grid(log: VisitLog) -> str:
     """Write all trials, so that you can see that the effort was equal."""
     lines = []
-    for task in TASKS:
-        for key in everyone(task):
+    for task in log.tasks:
+        for key in log.everyone(task):
             trials = [row for row in log.rows if Job.of(row) == Job(task, key, "trial", row["number"])]
-            cells = [_trial(row, task) for row in sorted(trials, key=lambda row: row["number"])]
+            cells = [
+                _trial(row, digits_of(log.tasks[task]))
+                for row in sorted(trials, key=lambda row: row["number"])
+            ]
             if cells:
-                lines.append([TASKS[task].label, CONTENDERS[key].label, *cells])
+                lines.append([log.tasks[task].label, CONTENDERS[key].label, *cells])
     most = max((len(line) for line in lines), default=2) - 2
     return markdown(["", "", *(f"trial {number + 1}" for number in range(most))], lines)
 
@@ -111,7 +124,7 @@ def alignment(log: VisitLog) -> str:
         rows = [row for row in log.rows if Job.of(row) == Job(task, "sgd-ph", "alignment")]
         for row in rows:
             parts += [
-                f"{TASKS[task].label.split(',')[0]}, width 64:",
+                f"{log.tasks[task].label.split(',')[0]}, width 64:",
                 medians([Alignment(**each) for each in row["alignment"]]),
             ]
     return "\n\n".join(parts)
@@ -119,9 +132,10 @@ def alignment(log: VisitLog) -> str:
 
 def picture(log: VisitLog) -> str:
     """Show the figure that :func:`figure` draws."""
-    if not any(log.contenders(task) for task in TASKS):
+    if not any(log.contenders(task) for task in log.tasks):
         return ""
-    return "![Differences from the reference, with 95% intervals](images/results-gpu-visit.png)"
+    name = NAMES[log.scale]
+    return f"![Differences from the reference, with 95% intervals](images/results-{name}.png)"
 
 
 def conditions(log: VisitLog) -> str:
@@ -140,6 +154,7 @@ PARTS: Mapping[str, Callable[[VisitLog], str]] = {
     "picture": picture,
     "scores": scores,
     "answers": answers,
+    "curvature": curvature_table,
     "grid": grid,
     "alignment": alignment,
 }
@@ -157,29 +172,19 @@ def part(name: str, log: VisitLog) -> str:
     return content if content and content.count("\n") != 1 else NOTHING_YET
 
 
-def _interval(difference: Difference | None, digits: int) -> str:
-    if difference is None:
-        return "–"
-    if difference.seeds == 1:
-        return f"{difference.mean:+.{digits}f} (one seed)"
-    low, high = difference.mean - difference.half_width, difference.mean + difference.half_width
-    return f"{difference.mean:+.{digits}f} ({low:+.{digits}f} to {high:+.{digits}f})"
-
-
 def _verdict(difference: Difference) -> str:
     if difference.seeds == 1 or difference.includes_zero:
         return "not told apart"
     return "better" if difference.mean > 0 else "worse"
 
 
-def _trial(row: Row, task: str) -> str:
-    _, digits = _sign(task)
+def _trial(row: Row, digits: int) -> str:
     return "diverged" if row["score"] is None or row["loss"] is None else f"{row['score']:.{digits}f}"
 
 
 def figure(log: VisitLog) -> Figure:
     """Draw each task's contenders by their difference from the reference, with 95% intervals."""
-    tasks = [task for task in TASKS if log.contenders(task)]
+    tasks = [task for task in log.tasks if log.contenders(task)]
     drawn = Figure(
         figsize=(7.5, 1.2 + 0.32 * sum(len(log.contenders(t)) + 2 for t in tasks)), layout="constrained"
     )
@@ -192,7 +197,7 @@ def figure(log: VisitLog) -> Figure:
 
 
 def _forest(axis: Axes, log: VisitLog, task: str) -> None:
-    reference = REFERENCES[task]
+    reference = log.tasks[task].reference
     for place, key in enumerate(reversed(log.contenders(task))):
         difference = log.difference(task, key, reference)
         if difference is None:
@@ -210,7 +215,7 @@ def _forest(axis: Axes, log: VisitLog, task: str) -> None:
         range(len(log.contenders(task))), [CONTENDERS[key].label for key in reversed(log.contenders(task))]
     )
     axis.axvline(0, color="grey", linewidth=0.8)
-    unit = "bits per byte less" if TASKS[task].is_text else "points of test accuracy more"
+    unit = unit_of(log.tasks[task])
     axis.set_xlabel(f"{unit} than {CONTENDERS[reference].label}")
-    axis.set_title(TASKS[task].label, loc="left")
+    axis.set_title(log.tasks[task].label, loc="left")
     axis.grid(axis="x", alpha=0.3)

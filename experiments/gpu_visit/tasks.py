@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 
-__all__ = ["TASKS", "Task", "lr_factor", "tasks_at"]
+__all__ = ["CONTROLS", "CURVATURES", "RACERS", "TASKS", "Task", "lr_factor"]
 
 WARM_UP = 0.15
-SMOKE_STEPS = 90
 
 
 def lr_factor(progress: float) -> float:
@@ -27,10 +26,10 @@ class Task:
     Args:
         name: Its key in :data:`TASKS`.
         label: What tables call it.
-        network: A key of :data:`experiments.networks.NETWORKS`, ``"speedrun"`` or ``"language"``.
+        network: A key of :data:`experiments.networks.NETWORKS`, ``"speedrun"``, ``"language"`` or ``"mlp-tanh"``.
         width: Channels of its first layer, or of each position.
-        batch_size: Images, or sequences.
-        trial_length: Length of a trial, in epochs for images and in steps for text.
+        batch_size: Images, sequences, or points of an equation.
+        trial_length: Length of a trial, in epochs for images and in steps for text and equations.
         length: Length of a run that counts, likewise.
         contenders: Keys of :data:`experiments.gpu_visit.contenders.CONTENDERS`, the most important first.
         ranges: Which learning rates and decays SGD searches; see :mod:`experiments.gpu_visit.contenders`.
@@ -42,6 +41,8 @@ class Task:
         context: Bytes of a sequence.
         tier: 1 is run first.
         later: More contenders, which are run with the tasks of the next tier.
+        searched: Setting → its range, in place of the one of the contenders that have ranges of their own.
+        reference: The contender that the page compares all others with.
     """
 
     name: str
@@ -61,11 +62,18 @@ class Task:
     context: int = 256
     tier: int = 1
     later: tuple[str, ...] = ()
+    searched: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    reference: str = "sgdm"
 
     @property
     def is_text(self) -> bool:
         """Whether it is about text, and scored by the loss."""
         return self.network == "language"
+
+    @property
+    def is_equation(self) -> bool:
+        """Whether it is about an equation, and scored by correct digits."""
+        return self.network == "mlp-tanh"
 
 
 CONTROLS = (
@@ -115,8 +123,20 @@ TASKS: Mapping[str, Task] = {
             augmentation="translate",
             label_smoothing=0.2,
             mirrored=True,
+            reference="muon-adamw",
         ),
-        Task("language", "Language model", "language", 192, 32, 200, 800, (*RACERS, "muon-adamw-wn"), "text"),
+        Task(
+            "language",
+            "Language model",
+            "language",
+            192,
+            32,
+            200,
+            800,
+            (*RACERS, "muon-adamw-wn"),
+            "text",
+            reference="muon-adamw",
+        ),
         Task(
             "resnet18",
             "ResNet-18, width 32",
@@ -146,27 +166,3 @@ TASKS: Mapping[str, Task] = {
     )
 }
 """By name."""
-
-
-def tasks_at(scale: str) -> dict[str, Task]:
-    """Give the tasks at a scale.
-
-    Args:
-        scale: ``"full"``, as they are. ``"smoke"``, with as many steps as it takes to record all graphs.
-            ``"tiny"``, so small that a processor runs all of them.
-    """
-    change = {"full": lambda task: task, "smoke": _smoke, "tiny": _tiny}[scale]
-    return {name: change(task) for name, task in TASKS.items()}
-
-
-def _smoke(task: Task) -> Task:
-    if task.is_text:
-        return replace(task, trial_length=SMOKE_STEPS)
-    return replace(task, trial_length=1, train_size=min(40_000, SMOKE_STEPS * task.batch_size))
-
-
-def _tiny(task: Task) -> Task:
-    if task.is_text:
-        return replace(task, width=8, depth=1, context=16, batch_size=2, trial_length=2, length=3)
-    width = {"speedrun": 2, "vgg11": 4, "resnet18": 2}[task.network]
-    return replace(task, width=width, batch_size=8, trial_length=1, length=1, train_size=16)

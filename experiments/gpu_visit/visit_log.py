@@ -6,13 +6,10 @@ from pathlib import Path
 from statistics import fmean
 
 from experiments.gpu_visit.jobs import Job, Row, read_rows
-from experiments.gpu_visit.tasks import TASKS
+from experiments.gpu_visit.scales import tasks_at
 from experiments.reports.intervals import Difference, paired
 
-__all__ = ["REFERENCES", "VisitLog", "everyone"]
-
-REFERENCES = {task: "muon-adamw" if task in ("speedrun", "language") else "sgdm" for task in TASKS}
-"""Task → the contender that all others are compared with."""
+__all__ = ["VisitLog"]
 
 
 class VisitLog:
@@ -20,11 +17,13 @@ class VisitLog:
 
     Args:
         file: The log.
+        scale: The scale whose rows are taken: ``"full"`` or ``"core"``.
     """
 
-    def __init__(self, file: Path) -> None:
+    def __init__(self, file: Path, scale: str = "full") -> None:
+        self.scale, self.tasks = scale, tasks_at(scale)
         self.rows: list[Row] = [
-            row for row in read_rows(file) if "error" not in row and row["scale"] == "full"
+            row for row in read_rows(file) if "error" not in row and row["scale"] == scale
         ]
 
     def scores(self, task: str, contender: str) -> dict[int, float]:
@@ -50,9 +49,9 @@ class VisitLog:
 
     def contenders(self, task: str) -> list[str]:
         """List the contenders with at least one run that counts, the best mean first."""
-        found = [key for key in everyone(task) if self.scores(task, key)]
+        found = [key for key in self.everyone(task) if self.scores(task, key)]
         return sorted(found, key=lambda key: -fmean(self.scores(task, key).values()))
 
-
-def everyone(task: str) -> tuple[str, ...]:
-    return (*TASKS[task].contenders, *TASKS[task].later)
+    def everyone(self, task: str) -> tuple[str, ...]:
+        """List all contenders of a task, those of the next tier last."""
+        return (*self.tasks[task].contenders, *self.tasks[task].later)

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import click
 import torch
+from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from experiments.datasets.batches import Standardizer, augmented_batches
@@ -30,7 +31,7 @@ __all__ = [
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-SEED = 0
+SEED, NEW_SEED = 0, 1
 MOMENTUM, WEIGHT_DECAY = 0.9, 5e-4
 
 
@@ -44,6 +45,7 @@ class TrainingSettings:
 
 SETTINGS = {
     "resnet18": TrainingSettings(8, 0.05),
+    "resnet18-no-norm": TrainingSettings(8, 0.02),
     "vgg11": TrainingSettings(16, 0.02),
     "vgg19": TrainingSettings(16, 0.02),
     "convnext": TrainingSettings(16, 0.05),
@@ -100,6 +102,7 @@ class ShortTraining:
             torch.manual_seed(SEED)
             net = build(network, width=width or settings.width, seed=SEED)
             self.prepared: Prepared = prepare(net, self.standardizer(images[:2].pixels))
+        self.loss_fn = cross_entropy
         self._optimizer = torch.optim.SGD(
             self.prepared.param_groups, lr=settings.lr, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY
         )
@@ -117,6 +120,10 @@ class ShortTraining:
             torch.autograd.backward(loss)
             self._optimizer.step()
             yield loss.item()
+
+    def new_batches(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Give batches of ``size`` augmented training images, drawn by another seed than the training's."""
+        return augmented_batches(self.images, size, self.standardizer, NEW_SEED, 0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,132 @@
+"""The tasks at each scale: for a GPU, for one core of a processor, and small enough for tests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+from experiments.gpu_visit.tasks import RACERS, TASKS, Task
+
+__all__ = ["CORE_TASKS", "tasks_at"]
+
+SMOKE_STEPS = 90
+
+BASELINES = ("sgdm", "adamw", "muon-adamw")
+STEPS_OF_SGDPH = (
+    "sgd-ph",
+    "gradient",
+    "gauss-newton-all",
+    "gradient-all",
+    "sgd-ph-rademacher",
+    "gauss-newton",
+)
+SIGNED = ("signed", "clamped")
+MIXED = ("muon-gradient", "muon-ph", "muon-gradient-all", "muon-gauss-newton")
+
+# On the GPU's tasks the best rate of the channel-wise parameters beside Muon was the highest of its range.
+SHORT_RUNS = {"channelwise_lr": (1e-4, 2e-3)}
+FAST = ("muon-gradient-all-fast", "muon-gauss-newton-fast", "muon-ph-fast", "muon-gradient-fast")
+
+CORE_TASKS: Mapping[str, Task] = {
+    task.name: task
+    for task in (
+        Task(
+            "vgg11",
+            "VGG-11 without norm, width 8",
+            "vgg11",
+            8,
+            32,
+            3,
+            8,
+            (
+                *BASELINES,
+                *STEPS_OF_SGDPH,
+                "gradient-as-ones",
+                "sgdm-wn",
+                *SIGNED,
+                "adam-channelwise",
+                "soap",
+                *MIXED,
+            ),
+            "plain",
+            train_size=3_000,
+            searched=SHORT_RUNS,
+        ),
+        Task(
+            "language",
+            "Language model, 1 block of 64",
+            "language",
+            64,
+            16,
+            150,
+            600,
+            (*RACERS, "muon-adamw-wn", *FAST),
+            "text",
+            depth=1,
+            context=64,
+            tier=2,
+            searched=SHORT_RUNS,
+            reference="muon-adamw",
+        ),
+        Task(
+            "burgers",
+            "Burgers' equation, 4 layers of 20",
+            "mlp-tanh",
+            20,
+            100,
+            1125,
+            3000,
+            (*BASELINES, *STEPS_OF_SGDPH, *SIGNED, "adam-channelwise", "soap", *MIXED),
+            "equation",
+            tier=3,
+            searched={**SHORT_RUNS, "weight_decay": (1e-4, 2e-3)},
+        ),
+        Task(
+            "vgg11-bn",
+            "VGG-11 with batch norm, width 8",
+            "vgg11-bn",
+            8,
+            32,
+            3,
+            8,
+            (*BASELINES, *STEPS_OF_SGDPH, "adam-channelwise"),
+            "normalized",
+            train_size=3_000,
+            tier=4,
+        ),
+    )
+}
+"""By name: what one core of a processor tunes and trains in about an hour."""
+
+
+def tasks_at(scale: str) -> dict[str, Task]:
+    """Give the tasks at a scale.
+
+    Args:
+        scale: ``"full"``, for a GPU. ``"core"``, for one core of a processor. ``"smoke"``, the GPU's with as many steps
+            as it takes to record all graphs. ``"tiny"``, all of them, so small that tests run them.
+    """
+    if scale == "core":
+        return dict(CORE_TASKS)
+    change: Callable[[Task], Task] = {"full": _unchanged, "smoke": _smoke, "tiny": _tiny}[scale]
+    tasks = {**CORE_TASKS, **TASKS} if scale == "tiny" else TASKS
+    return {name: change(task) for name, task in tasks.items()}
+
+
+def _unchanged(task: Task) -> Task:
+    return task
+
+
+def _smoke(task: Task) -> Task:
+    if task.is_text:
+        return replace(task, trial_length=SMOKE_STEPS)
+    return replace(task, trial_length=1, train_size=min(40_000, SMOKE_STEPS * task.batch_size))
+
+
+def _tiny(task: Task) -> Task:
+    if task.is_text:
+        return replace(task, width=8, depth=1, context=16, batch_size=2, trial_length=2, length=3)
+    if task.is_equation:
+        return replace(task, width=4, batch_size=8, trial_length=2, length=3)
+    width = {"speedrun": 2, "resnet18": 2}.get(task.network, 4)
+    return replace(task, width=width, batch_size=8, trial_length=1, length=1, train_size=16)

@@ -1,0 +1,85 @@
+"""Rule 3 as a table, and the picture of a visit, from logs whose numbers are made here."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from experiments.gpu_visit.overview import ADDED_LATER, CURVATURE_PAIRS, curvature_table, overview
+from experiments.gpu_visit.visit_log import VisitLog
+from tests.experiments.test_gpu_report import cells, row
+
+STEADY = (0.0, 0.0, 0.0, 0.0, 0.0)
+# Deviation sqrt(2.5 / 4), so the half width of five seeds is 2.776 · sqrt(0.625) / sqrt(5) = 0.9815.
+SPREAD = (-1.0, -0.5, 0.0, 0.5, 1.0)
+
+
+def _visit(folder: Path, scores: dict[tuple[str, str], tuple[float, ...]]) -> VisitLog:
+    rows = [
+        {**row(contender, "seed", seed, score), "task": task, "scale": "core"}
+        for (task, contender), own in scores.items()
+        for seed, score in enumerate(own)
+    ]
+    (folder / "log.jsonl").write_text("".join(json.dumps(each) + "\n" for each in rows))
+    return VisitLog(folder / "log.jsonl", "core")
+
+
+def _moved(by: float, values: tuple[float, ...] = SPREAD) -> tuple[float, ...]:
+    return tuple(value + by for value in values)
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> VisitLog:
+    scores = {
+        **{(task, key): STEADY for task in ("vgg11", "burgers") for key in ("gradient", "gradient-all")},
+        ("vgg11", "sgdm"): STEADY,
+        ("burgers", "sgdm"): STEADY,
+        ("vgg11", "sgd-ph"): _moved(3.0),
+        ("burgers", "sgd-ph"): _moved(0.5),
+        ("vgg11", "gauss-newton"): _moved(1.0),
+        ("burgers", "gauss-newton"): _moved(-1.0),
+        ("vgg11", "gauss-newton-all"): _moved(0.8),
+    }
+    return _visit(tmp_path, scores)
+
+
+def test_rule_3_wants_a_task_that_is_better_and_none_that_is_worse(log: VisitLog) -> None:
+    lines = {line[0]: line[1:] for line in cells(curvature_table(log))}
+    assert lines["Ones"] == ["**+3.00 (+2.02 to +3.98)**", "+0.500 (-0.481 to +1.481)", "yes"]
+    # 1 is more than 0.9815, but less than 2.434 times that.
+    assert lines["Gauss-Newton"] == [
+        "**+1.00 (+0.02 to +1.98)** †",
+        "**-1.000 (-1.981 to -0.019)** †",
+        "no",
+    ]
+    assert lines["Gauss-Newton, all"] == ["+0.80 (-0.18 to +1.78)", "–", "not told apart"]
+    assert lines["Muon and ones"] == ["–", "–", "not told apart"]
+    assert {lines[name][-1] for name in ADDED_LATER} == {"added later"}
+
+
+def test_the_heads_say_what_is_more(log: VisitLog) -> None:
+    head = curvature_table(log).splitlines()[0]
+    assert "VGG-11 without norm, width 8, points of test accuracy more" in head
+    assert "Burgers' equation, 4 layers of 20, correct digits more" in head
+
+
+def test_the_picture_has_pairs_above_and_everyone_below(log: VisitLog) -> None:
+    axes = overview(log).axes
+    assert [axis.get_title() for axis in axes[:2]] == [log.tasks[task].label for task in ("vgg11", "burgers")]
+    assert [text.get_text() for text in axes[0].get_yticklabels()] == [*CURVATURE_PAIRS, *ADDED_LATER]
+    names = [text.get_text() for text in axes[2].get_yticklabels()]
+    assert names[:2] == ["SGDM", "SGD-PH, ones"]
+    (interval,) = axes[0].containers[0].lines[2]
+    (low, _), (high, _) = interval.get_segments()[0]
+    assert (low, high) == pytest.approx((3 - 0.9815, 3 + 0.9815), abs=1e-3)
+    # The reference has no interval of its own, and what was not run has none either.
+    assert len(axes[2].containers) == 5
+    assert len(axes[0].containers) == 3
+
+
+def test_a_visit_without_runs_has_neither(tmp_path: Path) -> None:
+    log = VisitLog(tmp_path / "none.jsonl", "core")
+    assert curvature_table(log) == ""
+    assert len(overview(log).axes) == 2
