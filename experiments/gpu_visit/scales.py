@@ -19,6 +19,7 @@ STEPS_OF_SGDPH = (
     "gradient-all",
     "sgd-ph-rademacher",
     "gauss-newton",
+    "gauss-newton-affine",
 )
 SIGNED = ("signed", "clamped")
 MIXED = ("muon-gradient", "muon-ph", "muon-gradient-all", "muon-gauss-newton")
