@@ -93,6 +93,10 @@ CONTENDERS: Mapping[str, Contender] = {
     "gradient-as-ones": replace(
         _sgd_ph("By gradient, with the settings of ones", probe="gradient"), tuned_as="sgd-ph"
     ),
+    "gradient-as-rademacher": replace(
+        _sgd_ph("By gradient, with the settings of rademacher", probe="gradient"),
+        tuned_as="sgd-ph-rademacher",
+    ),
     "gradient-all": _sgd_ph("By gradient, all at once", probe="gradient", refresh="all"),
     "gauss-newton": _sgd_ph("Gauss-Newton, one at a time", curvature="gauss-newton"),
     "gauss-newton-all": _sgd_ph("Gauss-Newton, all, every 5th step", **EVERY_FIFTH),

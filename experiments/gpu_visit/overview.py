@@ -30,6 +30,7 @@ CURVATURE_PAIRS = {
 ADDED_LATER = {
     "Ones, settings of ones for both": ("sgd-ph", "gradient-as-ones"),
     "Rademacher, likewise": ("sgd-ph-rademacher", "gradient-as-ones"),
+    "Rademacher, its settings for both": ("sgd-ph-rademacher", "gradient-as-rademacher"),
     "Gauss-Newton, likewise": ("gauss-newton", "gradient-as-ones"),
     "Muon and ones, higher rates": ("muon-ph-fast", "muon-gradient-fast"),
     "Muon and Gauss-Newton, all, higher rates": ("muon-gauss-newton-fast", "muon-gradient-all-fast"),

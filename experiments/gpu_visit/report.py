@@ -53,6 +53,10 @@ QUESTIONS: Mapping[str, tuple[str, str]] = {
     "Ones against no Hessian, both with the settings of ones": ("sgd-ph", "gradient-as-ones"),
     "Gauss-Newton against no Hessian with the settings of ones": ("gauss-newton", "gradient-as-ones"),
     "Rademacher against no Hessian with the settings of ones": ("sgd-ph-rademacher", "gradient-as-ones"),
+    "Rademacher against no Hessian, both with the settings of rademacher": (
+        "sgd-ph-rademacher",
+        "gradient-as-rademacher",
+    ),
     "Decoupling alone, under Muon": ("muon-adamw-wn", "muon-adamw"),
     "Muon and AdamW against SOAP": ("muon-adamw", "soap"),
     "Muon and AdamW against AdamW": ("muon-adamw", "adamw"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 from torch import nn
 
@@ -25,14 +25,13 @@ def one_at_a_time(model: nn.Module) -> Iterator[None]:
 
     Meanwhile Python may nest calls deeply enough for the modules of ``model``.
     """
-    with _ONE:
+    with ExitStack() as stack:
+        stack.enter_context(_ONE)
         before = sys.getrecursionlimit()
+        stack.callback(sys.setrecursionlimit, before)
         # For all threads, but to be allowed more harms none.
         sys.setrecursionlimit(before + _FRAMES * nesting(model) + _SPARE)
-        try:
-            yield
-        finally:
-            sys.setrecursionlimit(before)
+        yield
 
 
 def nesting(model: nn.Module) -> int:
