@@ -97,6 +97,10 @@ CONTENDERS: Mapping[str, Contender] = {
         _sgd_ph("By gradient, with the settings of rademacher", probe="gradient"),
         tuned_as="sgd-ph-rademacher",
     ),
+    "ones-as-rademacher": replace(
+        _sgd_ph("SGD-PH, ones, with the settings of rademacher", probe="ones"),
+        tuned_as="sgd-ph-rademacher",
+    ),
     "gradient-all": _sgd_ph("By gradient, all at once", probe="gradient", refresh="all"),
     "gauss-newton": _sgd_ph("Gauss-Newton, one at a time", curvature="gauss-newton"),
     "gauss-newton-all": _sgd_ph("Gauss-Newton, all, every 5th step", **EVERY_FIFTH),

@@ -57,6 +57,11 @@ QUESTIONS: Mapping[str, tuple[str, str]] = {
         "sgd-ph-rademacher",
         "gradient-as-rademacher",
     ),
+    "Rademacher against ones": ("sgd-ph-rademacher", "sgd-ph"),
+    "Rademacher against ones, both with the settings of rademacher": (
+        "sgd-ph-rademacher",
+        "ones-as-rademacher",
+    ),
     "Decoupling alone, under Muon": ("muon-adamw-wn", "muon-adamw"),
     "Muon and AdamW against SOAP": ("muon-adamw", "soap"),
     "Muon and AdamW against AdamW": ("muon-adamw", "adamw"),

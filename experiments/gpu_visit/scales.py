@@ -90,7 +90,7 @@ CORE_TASKS: Mapping[str, Task] = {
             32,
             3,
             8,
-            (*BASELINES, *STEPS_OF_SGDPH, "gradient-as-rademacher", "adam-channelwise"),
+            (*BASELINES, *STEPS_OF_SGDPH, "gradient-as-rademacher", "ones-as-rademacher", "adam-channelwise"),
             "normalized",
             train_size=3_000,
             tier=4,
