@@ -65,14 +65,16 @@ class _Injector:
 
 @functools.cache
 def _lines_of(file: str) -> tuple[frozenset[int], frozenset[int]]:
-    """The lines at which a `with` begins, and those inside of a `finally`."""
+    """The lines at which a `with` begins, and those inside of a `finally`, or with nothing but `try`."""
     headers: set[int] = set()
     undoing: set[int] = set()
     for node in ast.walk(ast.parse(Path(file).read_text(encoding="utf-8"))):
         if isinstance(node, ast.With):
             headers.update(range(node.lineno, node.body[0].lineno))
-        elif isinstance(node, ast.Try) and node.finalbody:
-            undoing.update(range(node.finalbody[0].lineno, (node.finalbody[-1].end_lineno or 0) + 1))
+        elif isinstance(node, ast.Try):
+            undoing.add(node.lineno)  # the word itself does nothing that could fail
+            if node.finalbody:
+                undoing.update(range(node.finalbody[0].lineno, (node.finalbody[-1].end_lineno or 0) + 1))
     return frozenset(headers), frozenset(undoing)
 
 
