@@ -95,23 +95,21 @@ def locked(file: Path) -> Iterator[int]:
     Raises:
         BusyError: if a living process holds it.
     """
-    handle = _make(file)
-    try:
+    with contextlib.ExitStack() as held:
+        handle = _make(file, held)
         yield os.fstat(handle).st_mode & 0o777
-    finally:
-        os.close(handle)
 
 
-def _make(file: Path) -> int:
+def _make(file: Path, held: contextlib.ExitStack) -> int:
     while True:
         try:
-            handle = os.open(file, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+            held.callback(os.close, handle := os.open(file, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666))
         except FileExistsError:
             _remove_dead(file)
             continue
         if _lock(handle) and _is_at(handle, file):
             return handle
-        os.close(handle)  # another process took it for a dead one's, in the moment before it was locked
+        held.close()  # another process took it for a dead one's, in the moment before it was locked
 
 
 def _remove_dead(file: Path) -> None:
