@@ -60,7 +60,7 @@ class _Attention:
 
     Args:
         node: The operation's node.
-        part: Which batches.
+        part: Which batches; None for all.
         n: How many they are.
         h: Heads of Q.
         q: [Q̇ Q].
@@ -71,7 +71,7 @@ class _Attention:
     """
 
     node: Node
-    part: slice
+    part: slice | None
     n: int
     h: int
     q: Pair
@@ -81,9 +81,9 @@ class _Attention:
     scale: float
 
     @classmethod
-    def of(cls, node: Node, tangents: Tensors, part: slice) -> _Attention:
-        query, key, value = (saved(node, name)[part] for name in ("query", "key", "value"))
-        dq, dk, dv = (None if t is None else t[part] for t in tangents[:3])
+    def of(cls, node: Node, tangents: Tensors, part: slice | None) -> _Attention:
+        query, key, value = (_taken(saved(node, name), part) for name in ("query", "key", "value"))
+        dq, dk, dv = (None if t is None else _taken(t, part) for t in tangents[:3])
         n, h = query.shape[:2]
         given = saved(node, "scale")
         scale = 1 / math.sqrt(query.shape[-1]) if given is None else given
@@ -97,7 +97,7 @@ class _Attention:
         name = _MASKS[type(self.node).__name__]
         mask = None if name is None else saved(self.node, name)
         if mask is not None and mask.dim() == 4 and mask.shape[0] > 1:
-            mask = mask[self.part]
+            mask = _taken(mask, self.part)
         queries, keys = (saved(self.node, side).shape[2] for side in ("query", "key"))
         causal = bool(saved(self.node, "is_causal"))
         return Scores(s, self._ds(s), mask, self.h, queries, keys, causal)
@@ -132,7 +132,7 @@ def _jvp(fwd: ForwardNode) -> Tensors:
     return [None if not present else present[0] if len(parts) == 1 else torch.cat(present)]
 
 
-def _jvp_of_part(fwd: ForwardNode, part: slice, *, keeps_scores: bool) -> Tensor | None:
+def _jvp_of_part(fwd: ForwardNode, part: slice | None, *, keeps_scores: bool) -> Tensor | None:
     one = _Attention.of(fwd.node, fwd.tangents, part)
     scores, (v, dv) = one.scores(), (one.v.first, one.v.second)
     p, dp = scores.forward(saved(fwd.node, "value").dtype, want_p=dv is not None)
@@ -154,15 +154,19 @@ def _joined(found: Sequence[Tensor | None]) -> Tensor | None:
     return torch.cat(present) if present else None
 
 
-def _parts(fwd: ForwardNode) -> list[slice]:
+def _parts(fwd: ForwardNode) -> Sequence[slice | None]:
     """Batches to take at once: at the peak of the backward pass, scores of all could be a fifth of the memory."""
     query, key = saved(fwd.node, "query"), saved(fwd.node, "key")
     n, scores = query.shape[0], math.prod(query.shape[1:3]) * key.shape[2] * precise(query.dtype).itemsize
     if fwd.active[3:] == (True,) or n * scores <= _bytes_at_once(query):
-        return [slice(n)]
+        return [None]
     at_most = max(1, _bytes_at_once(query) // scores)
     size = -(-n // -(-n // at_most))  # all as large as the last one, or nearly
     return [slice(first, first + size) for first in range(0, n, size)]
+
+
+def _taken(t: Tensor, part: slice | None) -> Tensor:
+    return t if part is None else t[part]
 
 
 def _bytes_at_once(query: Tensor) -> int:
@@ -170,16 +174,16 @@ def _bytes_at_once(query: Tensor) -> int:
     return 1 << 26 if query.is_cuda else 1 << 21
 
 
-def _vjp_tangent_of_part(bwd: BackwardNode, part: slice) -> Tensors:
+def _vjp_tangent_of_part(bwd: BackwardNode, part: slice | None) -> Tensors:
     one = _Attention.of(bwd.node, bwd.tangents, part)
     q, k, v, dtype = one.q, one.k, one.v, saved(bwd.node, "value").dtype
-    dg, plain = (None if t is None else t[part] for t in (bwd.dg[0], bwd.g[0]))
+    dg, plain = (None if t is None else _taken(t, part) for t in (bwd.dg[0], bwd.g[0]))
     g = Pair.of(dg, plain, one.h)
     scores: Scores = bwd.fwd.memo or one.scores()
     found = scores.backward(
         scores_of(g.second, v.first),
         tangent_of_scores(g, v),
-        lambda: row_dots(g.second, Pair.of(saved(bwd.node, "output")[part], None, one.h).first),
+        lambda: row_dots(g.second, Pair.of(_taken(saved(bwd.node, "output"), part), None, one.h).first),
         dtype,
         want_p=bwd.active[2],
     )

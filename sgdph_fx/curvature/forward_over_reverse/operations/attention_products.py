@@ -51,12 +51,16 @@ def _copied(tensors: Sequence[Tensor], heads: int, scale: float) -> Tensor:
         return tensors[0].reshape(-1, length, width)
     out = tensors[0].new_empty((n, heads, padded, width * len(tensors)))
     for number, t in enumerate(tensors):
-        place = out[:, :, :length, number * width : (number + 1) * width]
-        by_group = place.view(n, t.shape[1], heads // t.shape[1], length, width)
+        place = out if padded == length else out[:, :, :length]
+        if len(tensors) > 1:
+            place = place.narrow(3, number * width, width)
+        if t.shape[1] != heads:
+            place = place.view(n, t.shape[1], heads // t.shape[1], length, width)
+            t = t.unsqueeze(2)
         if scale == 1:
-            by_group.copy_(t.unsqueeze(2))
+            place.copy_(t)
         else:
-            torch.mul(t.unsqueeze(2), scale, out=by_group)
+            torch.mul(t, scale, out=place)
     if padded > length:
         out[:, :, length:].zero_()
     return out.view(-1, *out.shape[2:])
