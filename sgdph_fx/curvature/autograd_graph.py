@@ -25,9 +25,14 @@ def nodes(*outputs: Tensor) -> Iterator[Node]:
     return nodes_below(*(output.grad_fn for output in outputs))
 
 
-def nodes_below(*starts: Node | None) -> Iterator[Node]:
-    """The operations ``starts`` and every one that their inputs were made by; as lazy as :func:`nodes`."""
-    seen: set[Node] = set()
+def nodes_below(*starts: Node | None, ends: Iterable[Node | None] = ()) -> Iterator[Node]:
+    """The operations ``starts`` and every one that their inputs were made by; as lazy as :func:`nodes`.
+
+    Args:
+        starts: Operations; None is left out.
+        ends: Operations at which to stop, left out themselves.
+    """
+    seen: set[Node | None] = {None, *ends}
     stack = list(starts)
     while stack:
         node = stack.pop()

@@ -20,6 +20,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import Node
 
+from sgdph_fx.curvature.autograd_graph import nodes_below
+
 __all__ = ["has_constant_slope", "is_cut", "is_linear_in_gradient"]
 
 Tensors = Sequence["Tensor | None"]
@@ -38,7 +40,7 @@ def is_linear_in_gradient(by_inputs: Tensors, g: Tensors) -> bool:
     """Whether autograd's derivative by g, applied to g, gives the results back: ⟨w, ∂B/∂g · g⟩ = ⟨w, B⟩ for one w."""
     outputs, given = _followed(by_inputs), _followed(g)
     starts = [t.grad_fn for t in outputs]
-    if not outputs or not given or any(type(inner).__name__ == "Error" for inner in _between(starts, set())):
+    if not outputs or not given or any(type(inner).__name__ == "Error" for inner in nodes_below(*starts)):
         return True  # torch says itself what it refuses
     along = [_mixed_signs(t) for t in outputs]
     found = torch.autograd.grad(outputs, given, along, retain_graph=True, allow_unused=True)
@@ -57,23 +59,11 @@ def has_constant_slope(node: Node, by_inputs: Tensors, g: Tensors) -> bool:
     shapes = {tuple(m.shape) for m in declared}
     ends = {t.grad_fn for t in g if t is not None}
     slope = False
-    for inner in _between([t.grad_fn for t in by_inputs if t is not None], ends):
+    for inner in nodes_below(*(t.grad_fn for t in by_inputs if t is not None), ends=ends):
         if inner in sources or type(inner).__name__ == "Error":
             return False
         slope = slope or any(tuple(t.shape) in shapes and _varies(t) for t in _constants(inner))
     return slope
-
-
-def _between(starts: Sequence[Node | None], ends: set[Node | None]) -> Iterator[Node]:
-    seen: set[Node | None] = {None, *ends}
-    stack = list(starts)
-    while stack:
-        node = stack.pop()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
-        yield node
-        stack.extend(child for child, _ in node.next_functions)
 
 
 def _constants(node: Any) -> Iterator[Tensor]:

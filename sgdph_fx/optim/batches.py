@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from sgdph_fx.optim.group_step import Group, State, lacks_curvature
+from sgdph_fx.optim.group_step import Group, State, takes_newton_steps
 from sgdph_fx.optim.schedule import Schedule
 
 __all__ = ["Batch", "Present", "batches", "gather", "sharing"]
@@ -147,16 +147,13 @@ def _by_step(
     if rows.group["order"] != 2:
         yield None, list(rows.params), list(rows.grads)
         return
-    first_order_if_lacking = rows.group["without_curvature"] == "first-order"
     sorted_out: dict[int | None, tuple[list[Tensor], list[Tensor]]] = {}
     for place, (parameter, gradient) in enumerate(zip(rows.params, rows.grads, strict=True)):
         if id(parameter) in paired:
             continue
-        missed: int | None = rows.missed[place] if rows.missed else 0
-        if parameter is schedule.first_order or (
-            first_order_if_lacking and lacks_curvature(parameter, state)
-        ):
-            missed = None
+        missed: int | None = None
+        if takes_newton_steps(parameter, rows.group, state, schedule):
+            missed = rows.missed[place] if rows.missed else 0
         params, grads = sorted_out.setdefault(missed, ([], []))
         params.append(parameter)
         grads.append(gradient)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils._foreach_utils import _group_tensors_by_device_and_dtype
 
+from sgdph_fx.optim.stack import Stack
 from sgdph_fx.optim.update import Coefficients, Number
 
 __all__ = ["descend_where", "sgd_where"]
@@ -145,10 +146,10 @@ def _descend(allowed: Tensor, rows: _Rows, c: Coefficients) -> None:
             m.copy_(torch.where(allowed, momentum, m))
         return
     # Channel-wise parameters: short, and many, so as one.
-    flat = [_flat(column) for column in (rows.params, rows.grads, rows.momenta, rows.averages)]
-    moved, momentum = _moved(flat[0], flat[1], flat[2], flat[3], c)
-    _write(rows.params, torch.where(allowed, moved, flat[0]))
-    _write(rows.momenta, torch.where(allowed, momentum, flat[2]))
+    params, grads, momenta, averages = map(Stack, (rows.params, rows.grads, rows.momenta, rows.averages))
+    moved, momentum = _moved(params.flat, grads.flat, momenta.flat, averages.flat, c)
+    params.write(moved, allowed)
+    momenta.write(momentum, allowed)
 
 
 def _moved(
@@ -191,8 +192,11 @@ def sgd_where(
     for rows in fused:
         held = rows[2] if momenta else []
         _fused(bad, rows[0], rows[1], held, lr=lr, momentum=momentum, weight_decay=decay)
+    if not others[0]:
+        return
+    allowed = bad == 0
     for p, g, *rest in zip(*others, strict=True):
-        _sgd_one(bad == 0, p, g, rest[0] if rest else None, group, lr)
+        _sgd_one(allowed, p, g, rest[0] if rest else None, group, lr)
 
 
 def _sgd_one(
@@ -225,12 +229,3 @@ def _is_fusible(p: Tensor, g: Tensor, *others: Tensor) -> bool:
 def _like(number: Number, tensor: Tensor) -> Number:
     """A number on the device in the precision of what it multiplies."""
     return number.to(tensor.dtype) if isinstance(number, Tensor) else number
-
-
-def _flat(tensors: Sequence[Tensor]) -> Tensor:
-    return torch.cat([t.reshape(-1) for t in tensors])
-
-
-def _write(tensors: Sequence[Tensor], flat: Tensor) -> None:
-    parts = torch.split(flat, [t.numel() for t in tensors])
-    torch._foreach_copy_(list(tensors), [part.view(t.shape) for part, t in zip(parts, tensors, strict=True)])

@@ -120,6 +120,17 @@ def poisoned(batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
     return batch[0] * float("nan"), batch[1]
 
 
+def take_spoiled_step(net: Any, optimizer: SGDPH, batch: tuple[Tensor, Tensor], where: str) -> None:
+    """Take a step whose loss, or one gradient of it, is not finite; nothing is told of it yet."""
+    optimizer.zero_grad()
+    optimizer.backward(net.loss(poisoned(batch) if where == "loss" else batch))
+    if where == "gradient":
+        net.linear.weight.grad[0, 0] = float("inf")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        optimizer.step()
+
+
 @pytest.mark.parametrize("where", ["loss", "gradient"])
 @pytest.mark.parametrize("double", [True, False])
 def test_a_step_that_is_skipped_writes_nothing_and_uses_its_turn_up(
@@ -132,13 +143,7 @@ def test_a_step_that_is_skipped_writes_nothing_and_uses_its_turn_up(
     train(net, optimizer, data[:3])
     due = optimizer.due_name
     before = copy.deepcopy((net.state_dict(), optimizer.state_dict()["state"]))
-    optimizer.zero_grad()
-    optimizer.backward(net.loss(poisoned(data[3]) if where == "loss" else data[3]))
-    if where == "gradient":
-        net.linear.weight.grad[0, 0] = float("inf")
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        optimizer.step()
+    take_spoiled_step(net, optimizer, data[3], where)
     for key, value in net.state_dict().items():
         assert torch.equal(value, before[0][key]), key
     with pytest.warns(RuntimeWarning, match="this step has been skipped"):

@@ -6,7 +6,6 @@ The CPU stands in for the device, or ``FakeTensorMode``, which computes no numbe
 from __future__ import annotations
 
 import copy
-import warnings
 from collections import Counter
 from typing import Any
 
@@ -18,7 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from sgdph_fx.optim import SGDPH, stepping
 from sgdph_fx.optim.hessian.estimate import HessianEstimate
-from tests.optim.test_capturable import OPTIONS, poisoned, train
+from tests.optim.test_capturable import OPTIONS, poisoned, take_spoiled_step, train
 
 CPU = torch.device("cpu")
 
@@ -115,13 +114,7 @@ def test_a_step_that_is_skipped_writes_nothing_and_is_told_without_being_asked(
     optimizer = SGDPH(make_groups(net), 0.05, weight_decay=0.1)
     train(net, optimizer, data[:3])
     before = copy.deepcopy((net.state_dict(), optimizer.state_dict()["state"]))
-    optimizer.zero_grad()
-    optimizer.backward(net.loss(poisoned(data[3]) if where == "loss" else data[3]))
-    if where == "gradient":
-        net.linear.weight.grad[0, 0] = float("inf")
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        optimizer.step()
+    take_spoiled_step(net, optimizer, data[3], where)
     torch.testing.assert_close(dict(net.state_dict()), dict(before[0]), rtol=0, atol=0)
     optimizer_state = {p: dict(own) for p, own in optimizer.state.items()}
     kept = dict(zip(optimizer_state, before[1].values(), strict=True))

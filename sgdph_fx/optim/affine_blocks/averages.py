@@ -19,6 +19,7 @@ from sgdph_fx.optim.affine_blocks.matrix import function_of
 from sgdph_fx.optim.group_step import Group, State, average_of, local_estimate, takes_newton_steps
 from sgdph_fx.optim.hessian.estimate import HessianEstimate
 from sgdph_fx.optim.hessian.estimators import averages_raw
+from sgdph_fx.optim.nonfinite import is_finite
 from sgdph_fx.optim.processes.shards import local, piece
 from sgdph_fx.optim.schedule import Pair, Schedule
 from sgdph_fx.optim.update import refresh
@@ -90,7 +91,7 @@ def _refresh(
     if not averages_raw(groups[0]):
         block = function_of(block, lambda values: variant.rectify(values, eps))
     block = BlockEntries(*(entry.to(averages[0].dtype) for entry in block))
-    finite = torch.stack([torch.isfinite(entry).all() for entry in block]).all()
+    finite = is_finite(torch.stack([*block]))
     taken = finite if allowed is None else finite & allowed
     rows = [(coupling_of(pair, state), block.c)]
     for average, entry, used in zip(averages, (block.a, block.d), given, strict=True):

@@ -26,6 +26,7 @@ from sgdph_fx.optim.group_step import Group, State, average_of, takes_newton_ste
 from sgdph_fx.optim.hessian.estimators import averages_raw, is_never_negative
 from sgdph_fx.optim.processes.shards import local
 from sgdph_fx.optim.schedule import Pair, Schedule
+from sgdph_fx.optim.stack import Stack
 from sgdph_fx.optim.update import Coefficients, Rates
 from sgdph_fx.optim.variants import VARIANTS
 
@@ -100,10 +101,10 @@ class BlockStep:
     ) -> None:
         columns = list(zip(*(pair.both for pair in pairs), strict=True))
         params, grads, momenta, diagonals = (
-            [_Stack(list(map(get, column))) for column in columns]
+            [Stack(list(map(get, column))) for column in columns]
             for get in (local, _gradient, self._momentum, lambda p: average_of(p, groups[0], self.state))
         )
-        couplings = _Stack([coupling_of(pair, self.state) for pair in pairs])
+        couplings = Stack([coupling_of(pair, self.state) for pair in pairs])
         block = BlockEntries(diagonals[0].flat, couplings.flat, diagonals[1].flat)
         inverse = function_of(block, lambda values: _inverse(values, groups, coefficients))
         moved = [
@@ -150,23 +151,3 @@ def _inverse(values: Tensor, groups: Sequence[Group], coefficients: Sequence[Coe
 def _gradient(parameter: Tensor) -> Tensor:
     assert parameter.grad is not None, "only pairs with both gradients are active"
     return local(parameter.grad)
-
-
-class _Stack:
-    """Short tensors one after another, so that many of them take one operation.
-
-    Args:
-        tensors: They stay where they are.
-    """
-
-    def __init__(self, tensors: list[Tensor]) -> None:
-        self._tensors = tensors
-        self.flat = torch.cat([t.reshape(-1) for t in tensors])
-
-    def write(self, numbers: Tensor, allowed: Tensor | None) -> None:
-        """Put other numbers in their places, if allowed."""
-        chosen = numbers if allowed is None else torch.where(allowed, numbers, self.flat)
-        parts = torch.split(chosen, [t.numel() for t in self._tensors])
-        torch._foreach_copy_(
-            self._tensors, [part.view(t.shape) for part, t in zip(parts, self._tensors, strict=True)]
-        )
