@@ -11,7 +11,7 @@ what becomes of that later.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
@@ -22,8 +22,8 @@ from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity, cross_entropy
 
 from experiments.datasets.batches import plain_batches
+from experiments.hessian.moments import measured_along
 from experiments.hessian.short_training import ShortTraining, load_images, training_options
-from experiments.progress import run_with_progress
 from experiments.reports.tables import markdown
 from sgdph_fx import Prepared
 from sgdph_fx.report.files import write_text
@@ -84,17 +84,9 @@ def main(
     torch.set_num_threads(threads)
     training = ShortTraining(network, width, load_images(data))
     inputs, labels = next(plain_batches(training.images, batch, training.standardizer))
-    found: list[Alignment] = []
-
-    def run(report: Callable[[int, int], None]) -> None:
-        losses = training.steps(steps)
-        for step in range(steps + 1):
-            if step in moments:
-                found.extend(measure(training.prepared, inputs, labels, step))
-            next(losses, None)
-            report(step, steps)
-
-    run_with_progress("steps", run)
+    found = measured_along(
+        training.steps(steps), steps, moments, lambda step: measure(training.prepared, inputs, labels, step)
+    )
     out.mkdir(parents=True, exist_ok=True)
     write_text(out / f"{network}.json", json.dumps([asdict(each) for each in found], indent=1) + "\n")
     click.echo(summary(found), nl=False)

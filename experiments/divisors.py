@@ -24,9 +24,9 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import cosine_similarity
 
+from experiments.hessian.moments import measured_along
 from experiments.hessian.short_text_training import ShortTextTraining
 from experiments.hessian.short_training import SETTINGS, ShortTraining, load_images
-from experiments.progress import run_with_progress
 from experiments.reports.tables import markdown
 from sgdph_fx import Prepared
 from sgdph_fx.curvature import gauss_newton_diagonal, sign_key
@@ -105,17 +105,13 @@ def main(
     else:
         training = ShortTraining(network, width, load_images(data))
     drawn = list(islice(training.new_batches(batch), batches))
-    found: list[Comparison] = []
-
-    def run(report: Callable[[int, int], None]) -> None:
-        losses = training.steps(max(moments))
-        for step in range(max(moments) + 1):
-            if step in moments:
-                found.extend(compare(training.prepared, training.loss_fn, drawn, step))
-            next(losses, None)
-            report(step, max(moments))
-
-    run_with_progress("steps", run)
+    last = max(moments)
+    found = measured_along(
+        training.steps(last),
+        last,
+        moments,
+        lambda step: compare(training.prepared, training.loss_fn, drawn, step),
+    )
     out.mkdir(parents=True, exist_ok=True)
     write_text(out / f"{network}.json", json.dumps([asdict(each) for each in found], indent=1) + "\n")
     click.echo(summary(found), nl=False)
