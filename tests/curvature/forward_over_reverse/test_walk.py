@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from collections import Counter
 
 import pytest
@@ -12,6 +11,7 @@ from torch import Tensor
 from experiments.networks import build
 from sgdph_fx.curvature.autograd_graph import leaves, leaves_among, nodes, producers_first
 from sgdph_fx.curvature.forward_over_reverse import backward_with_product, coverage
+from tests.curvature.forward_over_reverse.living_tensors import living
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -44,10 +44,6 @@ def test_every_operation_comes_once_and_after_what_it_reads(name: str) -> None:
         assert Counter(map(id, leaves_among(order))) == Counter(map(id, leaves(loss)))
 
 
-def _alive() -> int:
-    return sum(type(o) is Tensor and o.numel() == LENGTH for o in gc.get_objects())
-
-
 def test_a_tangent_is_freed_once_its_operation_is_done() -> None:
     """Eight operations keep a tangent each. When the gradient reaches p, one is left at most."""
     p = torch.linspace(-1, 1, LENGTH, requires_grad=True)
@@ -56,10 +52,10 @@ def test_a_tangent_is_freed_once_its_operation_is_done() -> None:
     for number in range(8):
         x = x.tanh()
         if number in (0, 7):
-            x.register_hook(lambda g, number=number: seen.update({number: _alive()}))
+            x.register_hook(lambda g, number=number: seen.update({number: living((LENGTH,))}))
     loss = x.sum()
     del x
-    before = _alive()
+    before = living((LENGTH,))
     backward_with_product(loss, p, torch.ones_like(p))
     assert seen[7] - before >= 8, "all tangents are there as the backward pass begins"
     assert seen[7] - seen[0] >= 6
