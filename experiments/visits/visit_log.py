@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from statistics import fmean
 
-from experiments.gpu_visit.jobs import Job, Row, read_rows
-from experiments.gpu_visit.scales import tasks_at
 from experiments.reports.intervals import Difference, paired
+from experiments.visits.jobs import Job, Row, read_rows
+from experiments.visits.scales import tasks_at
 
 __all__ = ["VisitLog"]
 
