@@ -30,7 +30,7 @@ QUESTIONS: Mapping[str, tuple[str, str]] = {
     "Gauss-Newton against no Hessian, one at a time": ("gauss-newton", "gradient"),
     "2×2 blocks against the diagonal": ("gauss-newton-affine", "gauss-newton-all"),
     "Signed average against absolute values": ("signed", "sgd-ph"),
-    "The same, with the settings of ones": ("signed-as-ones", "sgd-ph"),
+    "Signed average against absolute values, both with the settings of ones": ("signed-as-ones", "sgd-ph"),
     "Negative as none against absolute values": ("clamped", "sgd-ph"),
     "Is it the normalized step? No Hessian against SGDM": ("gradient", "sgdm"),
     "The same, both decoupled": ("gradient", "sgdm-wn"),
