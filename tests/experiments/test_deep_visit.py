@@ -86,11 +86,15 @@ def test_tables_show_means_of_trials_and_both_controls(tmp_path: Path) -> None:
         rows += [
             {**row(key, "seed", n, score), "task": "vit", "scale": "deep"} for n, score in enumerate(scores)
         ]
+    rows.append({**row("gradient", "seed", 2, 10.0, loss=None), "task": "vit", "scale": "deep"})
     file = tmp_path / log_name("deep")
     file.write_text("".join(json.dumps(each) + "\n" for each in rows))
     log = VisitLog(file, "deep")
     (line,) = cells(PARTS["grid"](log))
     assert line[2:] == ["33.00", "34.00", "35.00", "36.00", "37.00", "38.00"]
+    shown = {line[1]: line[2] for line in cells(PARTS["scores"](log))}
+    # Of 1 and 3 the mean is 2 and the deviation √2.
+    assert shown["By gradient, one at a time"] == "2.00 ± 1.41 (2, and 1 diverged)"
     lines = {line[0]: line[1:] for line in cells(curvature_table(log))}
     assert lines.keys() == WITH_EQUAL_SETTINGS.keys()
     assert lines["Ones"][0].startswith("+1.50 (")
