@@ -116,18 +116,23 @@ def _convnext(width: int, channels: int, classes: int) -> nn.Module:
     return timm.create_model("convnext_atto", in_chans=channels, num_classes=classes, **size)
 
 
-def _vit(width: int, channels: int, classes: int) -> nn.Module:
-    """Patches of 4×4, and six blocks of three heads with ``width`` channels each."""
+def _vit(patch: int, depth: int, width: int, channels: int, classes: int) -> nn.Module:
+    """Square patches of ``patch`` pixels a side, and ``depth`` blocks of three heads with ``width`` channels each."""
     import timm
 
     size: dict[str, Any] = {
         "img_size": 32,
-        "patch_size": 4,
+        "patch_size": patch,
         "embed_dim": 3 * width,
-        "depth": 6,
+        "depth": depth,
         "num_heads": 3,
     }
     return timm.create_model("vit_tiny_patch16_224", in_chans=channels, num_classes=classes, **size)
+
+
+def _halved(width: int, channels: int, classes: int) -> nn.Module:
+    """ResNet-18 without norm, on images of half the size."""
+    return nn.Sequential(nn.AvgPool2d(2), ResNet(PlainBlock, (2, 2, 2, 2), width, channels, classes))
 
 
 def _mlp(width: int, channels: int, classes: int) -> nn.Module:
@@ -145,13 +150,15 @@ def _mlp(width: int, channels: int, classes: int) -> nn.Module:
 NETWORKS: dict[str, Callable[[int, int, int], nn.Module]] = {
     "resnet18": partial(ResNet, BasicBlock, (2, 2, 2, 2)),
     "resnet18-no-norm": partial(ResNet, PlainBlock, (2, 2, 2, 2)),
+    "resnet18-no-norm-halved": _halved,
     "resnet50": partial(ResNet, Bottleneck, (3, 4, 6, 3)),
     "vgg11": partial(Vgg, 11, False),
     "vgg11-bn": partial(Vgg, 11, True),
     "vgg19": partial(Vgg, 19, False),
     "vgg19-bn": partial(Vgg, 19, True),
     "convnext": _convnext,
-    "vit": _vit,
+    "vit": partial(_vit, 4, 6),
+    "vit-patch8": partial(_vit, 8, 4),
 }
 """Networks for images of 32×32 pixels."""
 

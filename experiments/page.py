@@ -1,8 +1,9 @@
-"""``python -m experiments.page``: rewrite the tables of docs/results.md from logs of runs.
+"""``python -m experiments.page``: rewrite the tables of the pages docs/results*.md from logs of runs.
 
 It replaces what stands between ``<!-- NAME: PART -->`` and ``<!-- end -->``, and leaves the rest of the page alone.
-NAME is a recipe or a visit (``gpu-visit``, ``core-visit``), whose log is docs/results/NAME.jsonl. PART is one of
-:data:`PARTS`, or one of the recipe's comparisons; for a visit it is a part of :mod:`experiments.gpu_visit.report`.
+NAME is a recipe or a visit (``gpu-visit``, ``core-visit``, ``deep-visit``), whose log is docs/results/NAME.jsonl.
+PART is one of :data:`PARTS`, or one of the recipe's comparisons; for a visit it is a part of
+:mod:`experiments.visits.report`.
 """
 
 from __future__ import annotations
@@ -14,18 +15,19 @@ from pathlib import Path
 import click
 from matplotlib.figure import Figure
 
-from experiments.gpu_visit import report as gpu_report
-from experiments.gpu_visit.overview import overview
-from experiments.gpu_visit.visit_log import VisitLog
 from experiments.reports import tables
 from experiments.reports.plots import experiment_figure
 from experiments.running.recipe_files import Experiment, read_recipe, recipe_names
 from experiments.running.results import CellResult, collect_results
+from experiments.visits import report as visit_report
+from experiments.visits.overview import overview
+from experiments.visits.scales import NAMES
+from experiments.visits.visit_log import VisitLog
 from sgdph_fx.report.files import replacing, write_text
 
-__all__ = ["PARTS", "main", "render"]
+__all__ = ["PARTS", "main", "pages", "render"]
 
-VISITS = {name: scale for scale, name in gpu_report.NAMES.items()}
+VISITS = {name: scale for scale, name in NAMES.items()}
 DOCS = Path(__file__).parents[1] / "docs"
 
 
@@ -43,6 +45,11 @@ PARTS: dict[str, Callable[[Experiment, Sequence[CellResult]], str]] = {
 BLOCK = re.compile(r"<!-- (?P<name>[\w-]+): (?P<part>[^>]+?) -->\n(?:.*?\n)??<!-- end -->", re.DOTALL)
 
 
+def pages(docs: Path) -> list[Path]:
+    """List the pages whose tables come from logs."""
+    return sorted(docs.glob("results*.md"))
+
+
 def render(page: str, logs: Path) -> str:
     """Rewrite every marked block of a page.
 
@@ -57,7 +64,7 @@ def render(page: str, logs: Path) -> str:
     def block(found: re.Match[str]) -> str:
         file = logs / f"{found['name']}.jsonl"
         if found["name"] in VISITS:
-            content = gpu_report.part(found["part"], VisitLog(file, VISITS[found["name"]]))
+            content = visit_report.part(found["part"], VisitLog(file, VISITS[found["name"]]))
         else:
             experiment = read_recipe(found["name"])
             content = _part(found["part"], experiment, collect_results(experiment, file))
@@ -74,13 +81,13 @@ def _part(part: str, experiment: Experiment, results: Sequence[CellResult]) -> s
 
 def _figure(recipe: str, log: Path) -> Figure:
     if recipe in VISITS:
-        draw = gpu_report.figure if VISITS[recipe] == "full" else overview
+        draw = visit_report.figure if VISITS[recipe] == "full" else overview
         return draw(VisitLog(log, VISITS[recipe]))
     experiment = read_recipe(recipe)
     return experiment_figure(experiment, collect_results(experiment, log), ["train_accuracy"])
 
 
-@click.command(help="Rewrite the tables and plots of docs/results.md from the logs in docs/results.")
+@click.command(help="Rewrite the tables and plots of the pages of results from the logs in docs/results.")
 @click.option("--recipe", type=click.Choice([*recipe_names(), *VISITS]), default="cpu", show_default=True)
 @click.option(
     "--log",
@@ -89,17 +96,18 @@ def _figure(recipe: str, log: Path) -> Figure:
 )
 @click.option("--docs", type=click.Path(path_type=Path, exists=True), default=DOCS, hidden=True)
 def main(recipe: str, log: Path | None, docs: Path) -> None:
-    """Rewrite the page in place."""
-    page, logs, images = docs / "results.md", docs / "results", docs / "images"
+    """Rewrite the pages in place."""
+    logs, images = docs / "results", docs / "images"
     if log is not None:
         logs.mkdir(exist_ok=True)
         write_text(logs / f"{recipe}.jsonl", log.read_text(encoding="utf-8"))
-    write_text(page, render(page.read_text(encoding="utf-8"), logs))
+    for page in pages(docs):
+        write_text(page, render(page.read_text(encoding="utf-8"), logs))
     figure = _figure(recipe, logs / f"{recipe}.jsonl")
     images.mkdir(exist_ok=True)
     with replacing(images / f"results-{recipe}.png") as part:
         figure.savefig(part, dpi=100)
-    click.echo(f"Wrote {page} and images/results-{recipe}.png.")
+    click.echo(f"Wrote the {len(pages(docs))} pages of results in {docs}, and images/results-{recipe}.png.")
 
 
 if __name__ == "__main__":

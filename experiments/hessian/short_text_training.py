@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from experiments.datasets.packed import read_text
-from experiments.gpu_visit.scales import CORE_TASKS
-from experiments.gpu_visit.text import TextData, language_model, next_byte, text_batches
 from experiments.training.muon_channelwise import prepare_linears
+from experiments.visits.scales import CORE_TASKS
+from experiments.visits.text import TextData, language_model, next_byte, text_batches
 from sgdph_fx import Prepared
 
 __all__ = ["ShortTextTraining"]

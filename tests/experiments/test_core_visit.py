@@ -12,16 +12,16 @@ import torch
 
 from experiments import page
 from experiments.datasets.burgers import BurgersObjective, BurgersSource
-from experiments.gpu_visit.__main__ import log_name
-from experiments.gpu_visit.contenders import CONTENDERS, TRIALS, available, trial_settings
-from experiments.gpu_visit.equation import Residuals, equation_batches, equation_loss, train_equation
-from experiments.gpu_visit.jobs import Job, is_ready, plan, settings_of
-from experiments.gpu_visit.report import PARTS, figure
-from experiments.gpu_visit.scales import CORE_TASKS, tasks_at
-from experiments.gpu_visit.tasks import TASKS, lr_factor
-from experiments.gpu_visit.visit_log import VisitLog
 from experiments.networks import build
-from tests.experiments.test_gpu_report import row
+from experiments.visits.__main__ import log_name
+from experiments.visits.contenders import CONTENDERS, TRIALS, available, trial_settings
+from experiments.visits.equation import Residuals, equation_batches, equation_loss, train_equation
+from experiments.visits.jobs import Job, is_ready, plan, settings_of
+from experiments.visits.report import PARTS, figure
+from experiments.visits.scales import CORE_TASKS, tasks_at
+from experiments.visits.tasks import TASKS, lr_factor
+from experiments.visits.visit_log import VisitLog
+from tests.experiments.test_visit_report import row
 
 CPU = torch.device("cpu")
 BURGERS = tasks_at("tiny")["burgers"]
@@ -47,8 +47,8 @@ def test_a_contender_tuned_as_another_waits_for_its_trials_and_takes_its_setting
     assert seed in jobs
     assert Job("vgg11", "gradient-as-ones", "trial", 0) not in jobs
     trials = [Job("vgg11", "sgd-ph", "trial", number) for number in range(TRIALS)]
-    assert is_ready(seed, trials)
-    assert not is_ready(seed, trials[1:])
+    assert is_ready(seed, task, trials)
+    assert not is_ready(seed, task, trials[1:])
     rows = [{**row("sgd-ph", "trial", number, 50.0 + number), "loss": 1.0} for number in range(TRIALS)]
     rows.append(row("gradient", "trial", 0, 99.0))
     assert settings_of(seed, task, rows) == {"lr": 0.1 + TRIALS - 1}

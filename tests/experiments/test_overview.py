@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from experiments.gpu_visit.overview import ADDED_LATER, CURVATURE_PAIRS, curvature_table, overview
-from experiments.gpu_visit.visit_log import VisitLog
-from tests.experiments.test_gpu_report import cells, row
+from experiments.visits.overview import ADDED_LATER, CURVATURE_PAIRS, curvature_table, overview
+from experiments.visits.visit_log import VisitLog
+from tests.experiments.test_visit_report import cells, row
 
 STEADY = (0.0, 0.0, 0.0, 0.0, 0.0)
 # Deviation sqrt(2.5 / 4), so the half width of five seeds is 2.776 · sqrt(0.625) / sqrt(5) = 0.9815.

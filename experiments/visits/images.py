@@ -12,11 +12,11 @@ from torch.nn import functional as F
 
 from experiments.datasets.batches import Standardizer, crop_and_flip, translate_and_alternate
 from experiments.datasets.formats import Images
-from experiments.gpu_visit.captured import make_step
-from experiments.gpu_visit.tasks import Task, lr_factor
 from experiments.networks import build
 from experiments.speedrun_network import SpeedrunNetwork
 from experiments.training.methods import METHODS, Setup
+from experiments.visits.captured import make_step
+from experiments.visits.tasks import Task, lr_factor
 
 __all__ = ["ImageData", "epoch_batches", "evaluate", "network", "train_images"]
 

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from experiments.gpu_visit.captured import make_step
-from experiments.gpu_visit.tasks import Task, lr_factor
 from experiments.language_model import LanguageModel
 from experiments.training.methods import METHODS
+from experiments.visits.captured import make_step
+from experiments.visits.tasks import Task, lr_factor
 
 __all__ = ["TextData", "evaluate_text", "language_model", "next_byte", "text_batches", "train_text"]
 
@@ -72,7 +72,7 @@ def train_text(
     seed: int,
     steps: int,
 ) -> dict[str, object]:
-    """Train, and evaluate the plain model at the end; see :func:`experiments.gpu_visit.images.train_images`.
+    """Train, and evaluate the plain model at the end; see :func:`experiments.visits.images.train_images`.
 
     Returns:
         ``score`` (minus the bits for each byte of the test text), ``loss`` in nats, the mean ``train_losses`` of each

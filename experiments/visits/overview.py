@@ -8,12 +8,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from experiments.gpu_visit.contenders import CONTENDERS
-from experiments.gpu_visit.units import digits_of, shown_interval, unit_of
-from experiments.gpu_visit.visit_log import VisitLog
 from experiments.reports.intervals import Difference
 from experiments.reports.plots import COLOURS
 from experiments.reports.tables import markdown
+from experiments.visits.contenders import CONTENDERS
+from experiments.visits.units import digits_of, shown_interval, unit_of
+from experiments.visits.visit_log import VisitLog
 
 __all__ = ["CURVATURE_PAIRS", "curvature_table", "overview"]
 
@@ -37,6 +37,16 @@ ADDED_LATER = {
 }
 """Pairs that were added when the first results were known, to see what they rest on."""
 
+WITH_EQUAL_SETTINGS = {
+    "Ones": ("sgd-ph", "gradient"),
+    "Ones, both with its settings": ("sgd-ph", "gradient-as-ones"),
+    "Rademacher": ("sgd-ph-rademacher", "gradient"),
+    "Rademacher, both with its settings": ("sgd-ph-rademacher", "gradient-as-rademacher"),
+    "Gauss-Newton": ("gauss-newton", "gradient"),
+    "Gauss-Newton, both with its settings": ("gauss-newton", "gradient-as-gauss-newton"),
+}
+"""The same for the visit to deep networks, where the control has both settings from the start."""
+
 # Half widths of 95% intervals times this are those of intervals at 1 − 0.05 / 20, for five seeds.
 FOR_TWENTY = 2.434
 HEIGHT_OF_A_LINE = 0.3
@@ -46,13 +56,17 @@ def curvature_table(log: VisitLog) -> str:
     """Write the difference of each pair on each task, and what rule 3 says of each curvature."""
     tasks = [task for task in log.tasks if log.contenders(task)]
     lines = []
-    for name, pair in {**CURVATURE_PAIRS, **ADDED_LATER}.items():
+    for name, pair in _pairs(log).items():
         found = [log.difference(task, *pair) for task in tasks]
         cells = [_cell(each, digits_of(log.tasks[task])) for each, task in zip(found, tasks, strict=True)]
         rule = _rule_3([each for each in found if each is not None])
-        lines.append([name, *cells, rule if name in CURVATURE_PAIRS else "added later"])
+        lines.append([name, *cells, "added later" if name in ADDED_LATER else rule])
     heads = [f"{log.tasks[task].label}, {unit_of(log.tasks[task])}" for task in tasks]
     return markdown(["in place of the gradient", *heads, "brings something"], lines) if tasks else ""
+
+
+def _pairs(log: VisitLog) -> dict[str, tuple[str, str]]:
+    return WITH_EQUAL_SETTINGS if log.scale == "deep" else {**CURVATURE_PAIRS, **ADDED_LATER}
 
 
 def _cell(difference: Difference | None, digits: int) -> str:
@@ -74,7 +88,7 @@ def overview(log: VisitLog) -> Figure:
     """Draw the pairs above, and everyone against the reference below, a column for each task."""
     tasks = [task for task in log.tasks if log.contenders(task)]
     everyone = [key for key in CONTENDERS if any(key in log.contenders(task) for task in tasks)]
-    compared = {**CURVATURE_PAIRS, **ADDED_LATER}
+    compared = _pairs(log)
     heights = (len(compared) + 2, len(everyone) + 2)
     drawn = Figure(
         figsize=(1.8 + 3.1 * max(1, len(tasks)), HEIGHT_OF_A_LINE * sum(heights)), layout="constrained"

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from experiments import page
-from experiments.gpu_visit.report import NOTHING_YET, PARTS, QUESTIONS, figure, part
-from experiments.gpu_visit.tasks import TASKS
-from experiments.gpu_visit.visit_log import VisitLog
+from experiments.visits.report import NOTHING_YET, PARTS, QUESTIONS, figure, part
+from experiments.visits.tasks import TASKS
+from experiments.visits.visit_log import VisitLog
 
 
 def row(contender: str, phase: str, number: int, score: float | None, **more: Any) -> dict[str, Any]:

@@ -13,14 +13,14 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from experiments.gpu_visit import perform as perform_module
-from experiments.gpu_visit.__main__ import log_name, main
-from experiments.gpu_visit.contenders import CONTENDERS, TRIALS, available, trial_settings
-from experiments.gpu_visit.jobs import SEEDS, Job, best_trial, is_ready, plan, read_rows, settings_of
-from experiments.gpu_visit.perform import Laboratory
-from experiments.gpu_visit.scales import CORE_TASKS, tasks_at
-from experiments.gpu_visit.tasks import TASKS, lr_factor
-from experiments.gpu_visit.workers import Visit, run_visit
+from experiments.visits import perform as perform_module
+from experiments.visits.__main__ import log_name, main
+from experiments.visits.contenders import CONTENDERS, TRIALS, available, trial_settings
+from experiments.visits.jobs import SEEDS, Job, best_trial, is_ready, plan, read_rows, settings_of
+from experiments.visits.perform import Laboratory
+from experiments.visits.scales import CORE_TASKS, tasks_at
+from experiments.visits.tasks import TASKS, lr_factor
+from experiments.visits.workers import Visit, run_visit
 from tests.experiments.dataset_files import write_cifar10_binary
 from tests.experiments.text_files import write_text_files
 
@@ -58,7 +58,7 @@ def test_every_contender_has_the_same_number_of_trials_in_its_ranges() -> None:
 
 
 def test_contenders_whose_options_this_version_lacks_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("experiments.gpu_visit.contenders.SGDPH", torch.optim.SGD)
+    monkeypatch.setattr("experiments.visits.contenders.SGDPH", torch.optim.SGD)
     assert available(TASKS["vgg11"]) == ["sgdm-wn", "sgdm", "adamw", "adam-channelwise", "muon-adamw"]
 
 
@@ -102,8 +102,8 @@ def test_seeds_get_the_settings_of_the_trial_that_did_best_on_held_out_data() ->
         "lr": 3.0
     }
     assert best_trial(seed, rows[-2:]) is None
-    assert is_ready(seed, trials)
-    assert not is_ready(seed, trials[1:])
+    assert is_ready(seed, TASKS["vgg11"], trials)
+    assert not is_ready(seed, TASKS["vgg11"], trials[1:])
     assert settings_of(seed, TASKS["vgg11"], rows[-2:]) is None
 
 
@@ -173,7 +173,7 @@ def test_a_visit_goes_on_with_what_its_log_does_not_hold(data: Path, tmp_path: P
 def test_a_smoke_test_takes_one_trial_of_everyone(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("experiments.gpu_visit.scales.SMOKE_STEPS", 1)
+    monkeypatch.setattr("experiments.visits.scales.SMOKE_STEPS", 1)
     rows = run(data, tmp_path, "--workers", "0", "--scale", "smoke", "--only", "language/*w")
     assert [Job.of(found) for found in rows] == [
         Job("language", contender, "trial", 0) for contender in ("adamw", "muon-adamw")

@@ -9,19 +9,18 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from experiments.alignment import Alignment, medians
-from experiments.gpu_visit.contenders import CONTENDERS
-from experiments.gpu_visit.jobs import ALIGNED, Job, Row, best_trial
-from experiments.gpu_visit.overview import curvature_table
-from experiments.gpu_visit.units import digits_of, shown_interval, unit_of
-from experiments.gpu_visit.visit_log import VisitLog
 from experiments.reports.intervals import Difference
 from experiments.reports.plots import COLOURS
 from experiments.reports.tables import markdown
+from experiments.visits.contenders import CONTENDERS, TRIALS
+from experiments.visits.jobs import ALIGNED, Job, Row, best_trial
+from experiments.visits.overview import curvature_table
+from experiments.visits.scales import NAMES
+from experiments.visits.units import digits_of, shown_interval, unit_of
+from experiments.visits.visit_log import VisitLog
 
-__all__ = ["NAMES", "PARTS", "QUESTIONS", "figure", "part"]
+__all__ = ["PARTS", "QUESTIONS", "figure", "part"]
 
-NAMES = {"full": "gpu-visit", "core": "core-visit"}
-"""Scale → what the page calls the visit."""
 NOTHING_YET = "No run of these is logged yet."
 
 QUESTIONS: Mapping[str, tuple[str, str]] = {
@@ -31,11 +30,13 @@ QUESTIONS: Mapping[str, tuple[str, str]] = {
     "Gauss-Newton against no Hessian, one at a time": ("gauss-newton", "gradient"),
     "2×2 blocks against the diagonal": ("gauss-newton-affine", "gauss-newton-all"),
     "Signed average against absolute values": ("signed", "sgd-ph"),
+    "Signed average against absolute values, both with the settings of ones": ("signed-as-ones", "sgd-ph"),
     "Negative as none against absolute values": ("clamped", "sgd-ph"),
     "Is it the normalized step? No Hessian against SGDM": ("gradient", "sgdm"),
     "The same, both decoupled": ("gradient", "sgdm-wn"),
     "All at once against one at a time": ("gradient-all", "gradient"),
     "No Hessian against Adam's step": ("gradient", "adam-channelwise"),
+    "SGD-PH against SGDM at equal time": ("sgd-ph", "sgdm-longer"),
     "SGD-PH against AdamW": ("sgd-ph", "adamw"),
     "Does the recipe win? Muon by gradient against Muon and AdamW": ("muon-gradient-all", "muon-adamw"),
     "The same, one at a time": ("muon-gradient", "muon-adamw"),
@@ -57,11 +58,17 @@ QUESTIONS: Mapping[str, tuple[str, str]] = {
         "sgd-ph-rademacher",
         "gradient-as-rademacher",
     ),
+    "Gauss-Newton against no Hessian, both with the settings of Gauss-Newton": (
+        "gauss-newton",
+        "gradient-as-gauss-newton",
+    ),
     "Rademacher against ones": ("sgd-ph-rademacher", "sgd-ph"),
     "Rademacher against ones, both with the settings of rademacher": (
         "sgd-ph-rademacher",
         "ones-as-rademacher",
     ),
+    "Rademacher against ones, both with the settings of ones": ("rademacher-as-ones", "sgd-ph"),
+    "The mean of four draws against one": ("sgd-ph-rademacher-4", "sgd-ph-rademacher"),
     "Decoupling alone, under Muon": ("muon-adamw-wn", "muon-adamw"),
     "Muon and AdamW against SOAP": ("muon-adamw", "soap"),
     "Muon and AdamW against AdamW": ("muon-adamw", "adamw"),
@@ -77,14 +84,14 @@ def scores(log: VisitLog) -> str:
             values = [*log.scores(task, key).values()]
             digits = digits_of(log.tasks[task])
             best = best_trial(Job(task, key, "seed"), log.rows)
-            settings = "" if best is None else ", ".join(f"{n} {v:.3g}" for n, v in best["settings"].items())
+            settings = ", ".join(f"{name} {value:.3g}" for name, value in (best or {}).items())
             spread = f" ± {stdev(values):.{digits}f}" if len(values) > 1 else ""
             own = log.milliseconds(task, key)
             lines.append(
                 [
                     log.tasks[task].label,
                     CONTENDERS[key].label,
-                    f"{fmean(values):.{digits}f}{spread} ({len(values)})",
+                    f"{fmean(values):.{digits}f}{spread} ({_seeds(log, task, key)})",
                     shown_interval(log.difference(task, key, log.tasks[task].reference), digits)
                     if key != log.tasks[task].reference
                     else "",
@@ -111,14 +118,15 @@ def answers(log: VisitLog) -> str:
 
 
 def grid(log: VisitLog) -> str:
-    """Write all trials, so that you can see that the effort was equal."""
+    """Write all trials, as means over their seeds, so that you can see that the effort was equal."""
     lines = []
     for task in log.tasks:
         for key in log.everyone(task):
             trials = [row for row in log.rows if Job.of(row) == Job(task, key, "trial", row["number"])]
+            points = sorted({row["number"] % TRIALS for row in trials})
             cells = [
-                _trial(row, digits_of(log.tasks[task]))
-                for row in sorted(trials, key=lambda row: row["number"])
+                _trial([row for row in trials if row["number"] % TRIALS == point], digits_of(log.tasks[task]))
+                for point in points
             ]
             if cells:
                 lines.append([log.tasks[task].label, CONTENDERS[key].label, *cells])
@@ -181,14 +189,21 @@ def part(name: str, log: VisitLog) -> str:
     return content if content and content.count("\n") != 1 else NOTHING_YET
 
 
+def _seeds(log: VisitLog, task: str, key: str) -> str:
+    failed = log.failures(task, key)
+    return f"{len(log.scores(task, key))}" + (f", and {failed} diverged" if failed else "")
+
+
 def _verdict(difference: Difference) -> str:
     if difference.seeds == 1 or difference.includes_zero:
         return "not told apart"
     return "better" if difference.mean > 0 else "worse"
 
 
-def _trial(row: Row, digits: int) -> str:
-    return "diverged" if row["score"] is None or row["loss"] is None else f"{row['score']:.{digits}f}"
+def _trial(rows: Sequence[Row], digits: int) -> str:
+    if any(row["score"] is None or row["loss"] is None for row in rows):
+        return "diverged"
+    return f"{fmean(row['score'] for row in rows):.{digits}f}"
 
 
 def figure(log: VisitLog) -> Figure:

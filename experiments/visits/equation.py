@@ -9,11 +9,11 @@ from torch import Tensor, nn
 
 from experiments.datasets.burgers import BurgersSource, residual
 from experiments.datasets.sources import Batch
-from experiments.gpu_visit.captured import Step, make_step
-from experiments.gpu_visit.tasks import Task, lr_factor
 from experiments.networks import build
 from experiments.training.loop import evaluate
 from experiments.training.methods import METHODS, Setup
+from experiments.visits.captured import Step, make_step
+from experiments.visits.tasks import Task, lr_factor
 
 __all__ = ["Residuals", "equation_batches", "equation_loss", "equation_step", "train_equation"]
 
@@ -80,7 +80,7 @@ def train_equation(
     seed: int,
     steps: int,
 ) -> dict[str, object]:
-    """Train, and evaluate the plain network at the end; see :func:`experiments.gpu_visit.images.train_images`.
+    """Train, and evaluate the plain network at the end; see :func:`experiments.visits.images.train_images`.
 
     Returns:
         ``score`` (correct digits: −log10 of the relative L2 error), ``loss`` (that error), the mean ``train_losses``

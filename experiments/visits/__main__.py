@@ -1,4 +1,4 @@
-"""``python -m experiments.gpu_visit --minutes 5 --data DIR --out DIR``: as much as fits into a few minutes of a GPU."""
+"""``python -m experiments.visits --minutes 5 --data DIR --out DIR``: as much as fits into a few minutes of a GPU."""
 
 from __future__ import annotations
 
@@ -14,20 +14,21 @@ import click
 import torch
 
 from experiments.files import append_line
-from experiments.gpu_visit.jobs import Job, plan, read_rows
-from experiments.gpu_visit.scales import tasks_at
-from experiments.gpu_visit.workers import Visit, run_visit
+from experiments.visits.jobs import Job, plan, read_rows
+from experiments.visits.scales import log_name, tasks_at
+from experiments.visits.workers import Visit, run_visit
 
-__all__ = ["log_name", "main"]
+__all__ = ["main"]
 
 TRAINING = ("trial", "seed", "alignment")
-SCALES = {"full": TRAINING, "core": ("trial", "seed"), "smoke": ("trial",), "tiny": TRAINING}
+RACE = ("trial", "seed")
+SCALES = {"full": TRAINING, "core": RACE, "deep": RACE, "smoke": ("trial",), "tiny": TRAINING}
 """Scale → which phases it runs. ``smoke`` takes the first trial of each contender."""
 
 
 @click.command(
     help="Tune and train every contender of every task, several at once on one device, the most important first. "
-    "Each finished run is a line in gpu-visit.jsonl, at --scale core in core-visit.jsonl. The same command "
+    "Each finished run is a line in gpu-visit.jsonl; core and deep have logs of their own. The same command "
     "goes on with what is not in there; what was running when the time was over is begun again."
 )
 @click.option("--minutes", type=float, default=5.0, show_default=True, help="Stop after so long.")
@@ -74,11 +75,6 @@ def main(
     run_visit(visit, data, chosen, 1 if timing and workers else workers)
     done = {Job.of(row) for row in visit.rows if "error" not in row}
     click.echo(f"{len(done & set(jobs))} of {len(jobs)} jobs are done, {len(visit.rows) - len(before)} now.")
-
-
-def log_name(scale: str) -> str:
-    """Give the name of the log that a scale writes to."""
-    return "core-visit.jsonl" if scale == "core" else "gpu-visit.jsonl"
 
 
 def _fits(job: Job, patterns: tuple[str, ...]) -> bool:

@@ -31,8 +31,8 @@ class Task:
         batch_size: Images, sequences, or points of an equation.
         trial_length: Length of a trial, in epochs for images and in steps for text and equations.
         length: Length of a run that counts, likewise.
-        contenders: Keys of :data:`experiments.gpu_visit.contenders.CONTENDERS`, the most important first.
-        ranges: Which learning rates and decays SGD searches; see :mod:`experiments.gpu_visit.contenders`.
+        contenders: Keys of :data:`experiments.visits.contenders.CONTENDERS`, the most important first.
+        ranges: Which learning rates and decays SGD searches; see :mod:`experiments.visits.contenders`.
         train_size: Training images of a run; None is all.
         augmentation: ``"crop"``, as usual for CIFAR, or ``"translate"``, as in the speedrun.
         label_smoothing: Of the training loss.
@@ -43,6 +43,9 @@ class Task:
         later: More contenders, which are run with the tasks of the next tier.
         searched: Setting → its range, in place of the one of the contenders that have ranges of their own.
         reference: The contender that the page compares all others with.
+        trial_seeds: Seeds of each trial. The settings with the best mean are chosen.
+        time_ratio: How much longer a contender trains that is to take as much time as SGD-PH: the time of a step of
+            SGD-PH divided by SGDM's, measured beforehand.
     """
 
     name: str
@@ -64,6 +67,8 @@ class Task:
     later: tuple[str, ...] = ()
     searched: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     reference: str = "sgdm"
+    trial_seeds: int = 1
+    time_ratio: float = 1.0
 
     @property
     def is_text(self) -> bool:

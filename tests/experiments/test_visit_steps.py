@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.optim.lr_scheduler import LambdaLR
 
-from experiments.gpu_visit import captured
-from experiments.gpu_visit.captured import DeviceSchedule, GraphStep, make_step
 from experiments.training.methods import METHODS
 from experiments.training.muon_channelwise import MuonChannelwise
+from experiments.visits import captured
+from experiments.visits.captured import DeviceSchedule, GraphStep, make_step
 from sgdph_fx.optim.capture import captured_step
 from tests.optim.captured_loops import OnTape
 from tests.optim.recording import FakeRecorder

@@ -14,9 +14,9 @@ from typing import Any
 
 import torch
 
-from experiments.gpu_visit.jobs import Job, Row, described, is_ready, settings_of
-from experiments.gpu_visit.perform import Laboratory
-from experiments.gpu_visit.tasks import Task
+from experiments.visits.jobs import Job, Row, described, is_ready, settings_of
+from experiments.visits.perform import Laboratory
+from experiments.visits.tasks import Task
 
 __all__ = ["Visit", "run_visit"]
 
@@ -47,7 +47,7 @@ class Visit:
         """Choose the most important job that can begin and is likely to end in time, and mark it as begun."""
         done = {Job.of(row) for row in self.rows}
         for job in self.jobs:
-            if job in self.started or job in done or not is_ready(job, done):
+            if job in self.started or job in done or not is_ready(job, self.tasks[job.task], done):
                 continue
             settings = settings_of(job, self.tasks[job.task], self.rows)
             if settings is None or time.monotonic() + self._guess(job) > self.deadline:

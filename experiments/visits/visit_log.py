@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from statistics import fmean
 
-from experiments.gpu_visit.jobs import Job, Row, read_rows
-from experiments.gpu_visit.scales import tasks_at
 from experiments.reports.intervals import Difference, paired
+from experiments.visits.jobs import Job, Row, read_rows
+from experiments.visits.scales import tasks_at
 
 __all__ = ["VisitLog"]
 
@@ -35,6 +35,12 @@ class VisitLog:
             and row["score"] is not None
             and row["loss"] is not None
         }
+
+    def failures(self, task: str, contender: str) -> int:
+        """Count the runs that diverged, which have no score."""
+        job = (task, contender, "seed")
+        rows = [row for row in self.rows if (row["task"], row["contender"], row["phase"]) == job]
+        return len(rows) - len(self.scores(task, contender))
 
     def difference(self, task: str, first: str, second: str) -> Difference | None:
         """Compare two contenders over the seeds that both have; None without any."""

@@ -8,10 +8,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import chain
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
-from experiments.gpu_visit.contenders import CONTENDERS, TRIALS, available, trial_settings
-from experiments.gpu_visit.tasks import Task
+from experiments.visits.contenders import CONTENDERS, TRIALS, available, trial_settings
+from experiments.visits.tasks import Task
 
 __all__ = ["SEEDS", "Job", "Row", "best_trial", "described", "is_ready", "plan", "read_rows", "settings_of"]
 
@@ -30,7 +31,7 @@ class Job:
         task: A key of the tasks.
         contender: A key of the contenders.
         phase: ``"trial"``, ``"seed"``, ``"alignment"`` or ``"timing"``.
-        number: Which trial, or which seed.
+        number: Which seed; for a trial which settings and which seed, all settings with the first seed first.
     """
 
     task: str
@@ -61,7 +62,7 @@ def plan(tasks: Mapping[str, Task], phases: Sequence[str]) -> list[Job]:
         trials = [
             Job(*pair, "trial", number)
             for pair in pairs
-            for number in range(TRIALS)
+            for number in range(TRIALS * tasks[pair[0]].trial_seeds)
             if not CONTENDERS[pair[1]].tuned_as
         ]
         seeds = [[Job(*pair, "seed", number) for pair in pairs] for number in range(SEEDS)]
@@ -89,12 +90,13 @@ def read_rows(file: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def is_ready(job: Job, done: Iterable[Job]) -> bool:
+def is_ready(job: Job, task: Task, done: Iterable[Job]) -> bool:
     """Tell whether all trials that decide the job's settings are over."""
     if job.phase in ("trial", "alignment"):
         return True
     finished = set(done)
-    return all(Job(job.task, _tuned(job), "trial", number) in finished for number in range(TRIALS))
+    numbers = range(TRIALS * task.trial_seeds)
+    return all(Job(job.task, _tuned(job), "trial", number) in finished for number in numbers)
 
 
 def _tuned(job: Job) -> str:
@@ -102,21 +104,33 @@ def _tuned(job: Job) -> str:
     return CONTENDERS[job.contender].tuned_as or job.contender
 
 
-def best_trial(job: Job, rows: Iterable[Row]) -> Row | None:
-    """Give the trial with the best score on held-out data; None if none came to its end."""
+def best_trial(job: Job, rows: Iterable[Row]) -> dict[str, float] | None:
+    """Give the settings with the best mean score on held-out data.
+
+    None if no settings came to the end with every seed.
+    """
     trials = [row for row in rows if Job.of(row) == Job(job.task, _tuned(job), "trial", row["number"])]
-    sound = [row for row in trials if "error" not in row and row["loss"] is not None]
-    return max(sound, key=lambda row: (row["score"], -row["loss"]), default=None)
+    by_settings = [[row for row in trials if row["number"] % TRIALS == point] for point in range(TRIALS)]
+    sound = [found for found in by_settings if found and all(map(_is_sound, found))]
+    best = max(sound, key=lambda found: (_mean(found, "score"), -_mean(found, "loss")), default=None)
+    return None if best is None else dict(best[0]["settings"])
+
+
+def _is_sound(row: Row) -> bool:
+    return "error" not in row and row["loss"] is not None
+
+
+def _mean(rows: Sequence[Row], name: str) -> float:
+    return fmean(row[name] for row in rows)
 
 
 def settings_of(job: Job, task: Task, rows: Iterable[Row]) -> dict[str, float] | None:
     """Give the settings to train the job with; None if all its trials failed."""
     if job.phase == "trial":
-        return trial_settings(task, CONTENDERS[job.contender])[job.number]
+        return trial_settings(task, CONTENDERS[job.contender])[job.number % TRIALS]
     if job.phase == "alignment":
         return {"lr": 0.01, "weight_decay": 5e-3 if task.network.startswith("resnet") else 1e-3}
-    best = best_trial(job, rows)
-    return None if best is None else dict(best["settings"])
+    return best_trial(job, rows)
 
 
 def described(job: Job, **values: Any) -> dict[str, Any]:

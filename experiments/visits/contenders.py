@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from experiments.gpu_visit.tasks import Task
+from experiments.visits.tasks import Task
 from sgdph_fx import SGDPH
 
 __all__ = ["CONTENDERS", "TRIALS", "Contender", "available", "trial_settings"]
@@ -52,6 +52,7 @@ class Contender:
         own: Ranges to search in place of SGD's.
         faster: Factor on the range of the channel-wise parameters' rate.
         tuned_as: The contender whose best settings it takes, without trials of its own.
+        equal_time: Whether it trains longer, by :attr:`Task.time_ratio`, with the schedule stretched.
     """
 
     label: str
@@ -61,6 +62,7 @@ class Contender:
     own: Mapping[str, Range] | None = None
     tuned_as: str = ""
     faster: float = 1.0
+    equal_time: bool = False
 
     def ranges(self, task: Task) -> dict[str, Range]:
         """Give the searched settings, the most important first."""
@@ -86,9 +88,17 @@ def _mixed(label: str, **options: Any) -> Contender:
 
 CONTENDERS: Mapping[str, Contender] = {
     "sgdm": Contender("SGDM", "sgdm"),
+    "sgdm-longer": Contender("SGDM, for SGD-PH's time", "sgdm", tuned_as="sgdm", equal_time=True),
     "sgdm-wn": Contender("SGDM, decoupled", "sgdm-wn"),
     "sgd-ph": _sgd_ph("SGD-PH, ones", probe="ones"),
     "sgd-ph-rademacher": _sgd_ph("SGD-PH, rademacher", probe="rademacher"),
+    "sgd-ph-rademacher-4": replace(
+        _sgd_ph("SGD-PH, mean of four rademacher, with the settings of one", probe="rademacher-4"),
+        tuned_as="sgd-ph-rademacher",
+    ),
+    "rademacher-as-ones": replace(
+        _sgd_ph("SGD-PH, rademacher, with the settings of ones", probe="rademacher"), tuned_as="sgd-ph"
+    ),
     "gradient": _sgd_ph("By gradient, one at a time", probe="gradient"),
     "gradient-as-ones": replace(
         _sgd_ph("By gradient, with the settings of ones", probe="gradient"), tuned_as="sgd-ph"
@@ -96,6 +106,9 @@ CONTENDERS: Mapping[str, Contender] = {
     "gradient-as-rademacher": replace(
         _sgd_ph("By gradient, with the settings of rademacher", probe="gradient"),
         tuned_as="sgd-ph-rademacher",
+    ),
+    "gradient-as-gauss-newton": replace(
+        _sgd_ph("By gradient, with the settings of Gauss-Newton", probe="gradient"), tuned_as="gauss-newton"
     ),
     "ones-as-rademacher": replace(
         _sgd_ph("SGD-PH, ones, with the settings of rademacher", probe="ones"),
@@ -109,6 +122,10 @@ CONTENDERS: Mapping[str, Contender] = {
     ),
     "signed": _sgd_ph("SGD-PH, ones, signed average", negative_curvature="average"),
     "clamped": _sgd_ph("SGD-PH, ones, negative is none", negative_curvature="zero", max_preconditioner=1.0),
+    "signed-as-ones": replace(
+        _sgd_ph("SGD-PH, signed average, with the settings of ones", negative_curvature="average"),
+        tuned_as="sgd-ph",
+    ),
     "adam-channelwise": Contender(
         "SGDM, Adam on channel-wise", "adam-channelwise", {}, {"channelwise_lr": (2e-4, 4e-3)}
     ),

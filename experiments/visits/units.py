@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from experiments.gpu_visit.tasks import Task
 from experiments.reports.intervals import Difference
+from experiments.visits.tasks import Task
 
 __all__ = ["digits_of", "shown_interval", "unit_of"]
 

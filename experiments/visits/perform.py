@@ -19,14 +19,14 @@ from experiments.datasets.burgers import BurgersSource
 from experiments.datasets.load import Dataset, load, split
 from experiments.datasets.packed import read_text
 from experiments.datasets.sources import Batch
-from experiments.gpu_visit.captured import Step, make_step
-from experiments.gpu_visit.contenders import CONTENDERS, Contender
-from experiments.gpu_visit.equation import equation_batches, equation_step, train_equation
-from experiments.gpu_visit.images import ImageData, epoch_batches, network, train_images
-from experiments.gpu_visit.jobs import Job
-from experiments.gpu_visit.tasks import Task
-from experiments.gpu_visit.text import TextData, language_model, next_byte, text_batches, train_text
 from experiments.training.methods import METHODS, Setup
+from experiments.visits.captured import Step, make_step
+from experiments.visits.contenders import CONTENDERS, TRIALS, Contender
+from experiments.visits.equation import equation_batches, equation_step, train_equation
+from experiments.visits.images import ImageData, epoch_batches, network, train_images
+from experiments.visits.jobs import Job
+from experiments.visits.tasks import Task
+from experiments.visits.text import TextData, language_model, next_byte, text_batches, train_text
 from sgdph_fx import Prepared
 
 __all__ = ["Laboratory"]
@@ -89,8 +89,10 @@ class Laboratory:
 
     def _train(self, job: Job, task: Task, settings: dict[str, float]) -> dict[str, Any]:
         contender, trial = CONTENDERS[job.contender], job.phase == "trial"
-        seed = TRIAL_SEED if trial else job.number
+        seed = TRIAL_SEED + job.number // TRIALS if trial else job.number
         length = task.trial_length if trial else task.length
+        if contender.equal_time:
+            length = round(length * task.time_ratio)
         options = dict(contender.options)
         if task.is_text:
             return train_text(task, contender.method, settings, options, self.text(trial), seed, length)

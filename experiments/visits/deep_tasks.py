@@ -1,0 +1,79 @@
+"""Two deep networks without norm and a ViT, each trial with two seeds: for one core, an hour or two."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from experiments.visits.tasks import Task
+
+__all__ = ["DEEP_TASKS"]
+
+CONTENDERS = (
+    "sgdm",
+    "gradient",
+    "sgd-ph",
+    "sgd-ph-rademacher",
+    "gauss-newton",
+    "gradient-as-ones",
+    "gradient-as-rademacher",
+    "gradient-as-gauss-newton",
+    "adam-channelwise",
+    "adamw",
+    "sgdm-longer",
+    "signed-as-ones",
+    # Added when the first results were known.
+    "ones-as-rademacher",
+    "rademacher-as-ones",
+    "sgd-ph-rademacher-4",
+)
+
+DEEP_TASKS: Mapping[str, Task] = {
+    task.name: task
+    for task in (
+        Task(
+            "resnet-no-norm",
+            "ResNet-18 without norm",
+            "resnet18-no-norm-halved",
+            8,
+            32,
+            3,
+            8,
+            CONTENDERS,
+            "normalized",
+            train_size=1_600,
+            trial_seeds=2,
+            time_ratio=1.875,
+        ),
+        Task(
+            "vit",
+            "ViT",
+            "vit-patch8",
+            16,
+            32,
+            3,
+            8,
+            CONTENDERS,
+            "normalized",
+            train_size=1_600,
+            tier=2,
+            trial_seeds=2,
+            time_ratio=2.0,
+        ),
+        Task(
+            "vgg19",
+            "VGG-19 without norm",
+            "vgg19",
+            8,
+            32,
+            2,
+            5,
+            CONTENDERS,
+            "plain",
+            train_size=3_200,
+            tier=3,
+            trial_seeds=2,
+            time_ratio=1.8,
+        ),
+    )
+}
+"""By name."""
