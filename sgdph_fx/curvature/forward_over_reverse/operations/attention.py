@@ -171,7 +171,7 @@ def _parts(fwd: ForwardNode) -> Sequence[slice | None]:
 def _bytes_of_scores(node: Node) -> int:
     """How large the scores of one batch are."""
     query, key = saved(node, "query"), saved(node, "key")
-    return math.prod(query.shape[1:3]) * int(key.shape[2]) * precise(query.dtype).itemsize
+    return int(math.prod(query.shape[1:3]) * key.shape[2] * precise(query.dtype).itemsize)
 
 
 def _taken(t: Tensor, part: slice | None) -> Tensor:
