@@ -14,7 +14,7 @@ Autograd differentiates B by what it has seen of it. It has not seen what was co
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -24,11 +24,12 @@ from torch.autograd.graph import GradientEdge, Node
 
 from sgdph_fx.curvature.autograd_graph import nodes_below
 
-__all__ = ["has_constant_slope", "is_cut", "is_linear_in_gradient", "is_symmetric"]
+__all__ = ["has_constant_slope", "is_cut", "is_linear_in_gradient", "is_symmetric", "is_symmetric_block"]
 
 Tensors = Sequence["Tensor | None"]
 
 _VALUES_OF_A_MASK = 2
+_ROUNDINGS = 4
 
 
 def is_cut(by_inputs: Tensors, g: Tensors) -> bool:
@@ -87,26 +88,42 @@ def is_symmetric(node: Node, by_inputs: Tensors, g: Tensors) -> bool:
     if not outputs or any(type(inner).__name__ == "Error" for inner in nodes_below(*starts)):
         return True
     edges = [edge for _, edge in rows]
-    first = [_mixed_signs(t) for t in outputs]
-    second = [t.square().cos() for t in first]
+
+    def products(along: list[Tensor]) -> Tensors:
+        return torch.autograd.grad(outputs, edges, along, retain_graph=True, allow_unused=True)
+
     with ExitStack() as stack:
         # Neither g nor one input counts as a function of another.
         for end in {*(edge.node for edge in edges), *(t.grad_fn for t in g if t is not None)} - {None, node}:
             stack.callback(end.register_prehook(_zeros).remove)
         try:
-            by_first, by_second = (
-                torch.autograd.grad(outputs, edges, along, retain_graph=True, allow_unused=True)
-                for along in (first, second)
-            )
+            return _is_symmetric(outputs, products)
         except RuntimeError:
             return True  # torch says itself what it refuses
-    with torch.no_grad():
-        one, size = _paired(by_first, second)
-        other, also = _paired(by_second, first)
-        whole = _product([t.abs() for t in outputs], [t.abs() for t in first])
-    tolerance = _tolerance(outputs)
-    # Where the derivative is zero, what there is of it is the rounding of the results.
-    return abs(one - other) <= tolerance * (size + also + math.sqrt(tolerance) * whole)
+
+
+def is_symmetric_block(gradient: Tensor, product: Callable[[Tensor], Tensor]) -> bool:
+    """Whether the derivative of a gradient is symmetric, as :func:`is_symmetric`."""
+    return _is_symmetric([gradient], lambda along: [product(along[0])])
+
+
+@torch.no_grad()
+def _is_symmetric(outputs: Sequence[Tensor], products: Callable[[list[Tensor]], Tensors]) -> bool:
+    """Whether ⟨v, Hu⟩ = ⟨u, Hv⟩ for one u and v.
+
+    Where H is nothing but rounding, as by a bias that a batch norm absorbs, H (u + v) tells how much of it is.
+    """
+    u = [_mixed_signs(t) for t in outputs]
+    v = [t.square().cos() for t in u]
+    by_u, by_v, by_both = products(u), products(v), products([a + b for a, b in zip(u, v, strict=True)])
+    one, size = _paired(by_u, v)
+    other, also = _paired(by_v, u)
+    off = [
+        None if a is None or b is None or c is None else c - a - b
+        for a, b, c in zip(by_u, by_v, by_both, strict=True)
+    ]
+    _, rounding = _paired(off, u)
+    return abs(one - other) <= _tolerance(outputs) * (size + also) + _ROUNDINGS * rounding
 
 
 def _zeros(gradients: tuple[Tensor | None, ...]) -> tuple[Tensor | None, ...]:
