@@ -94,8 +94,9 @@ def is_symmetric(node: Node, by_inputs: Tensors, g: Tensors) -> bool:
 
     with ExitStack() as stack:
         # Neither g nor one input counts as a function of another.
-        for end in {*(edge.node for edge in edges), *(t.grad_fn for t in g if t is not None)} - {None, node}:
-            stack.callback(end.register_prehook(_zeros).remove)
+        for end in {*(edge.node for edge in edges), *(t.grad_fn for t in g if t is not None)} - {node}:
+            if end is not None:
+                stack.callback(end.register_prehook(_zeros).remove)
         try:
             return _is_symmetric(outputs, products)
         except RuntimeError:
