@@ -12,8 +12,10 @@ __all__ = ["page"]
 _PREFACE = """\
 # Coverage
 
-Which models does it work on? Every model below was built with random weights, then read, prepared and restored. These
-commands write the page:
+Which models does it work on? Every model below was built with random weights, then read, prepared and restored. [A row
+for each](#every-model) comes last; search it for your model's name. Where [verdict and oracle
+differ](#where-the-verdict-and-the-oracle-differ-or-the-oracle-cannot-tell) stands before it. These commands write the
+page:
 
     python -m benchmarks.coverage --zoo all --oracle 4 --out coverage.jsonl
     python -m benchmarks.coverage --render coverage.jsonl > docs/coverage.md

@@ -92,6 +92,13 @@ CONTENDERS: Mapping[str, Contender] = {
     "sgdm-wn": Contender("SGDM, decoupled", "sgdm-wn"),
     "sgd-ph": _sgd_ph("SGD-PH, ones", probe="ones"),
     "sgd-ph-rademacher": _sgd_ph("SGD-PH, rademacher", probe="rademacher"),
+    "sgd-ph-rademacher-4": replace(
+        _sgd_ph("SGD-PH, mean of four rademacher, with the settings of one", probe="rademacher-4"),
+        tuned_as="sgd-ph-rademacher",
+    ),
+    "rademacher-as-ones": replace(
+        _sgd_ph("SGD-PH, rademacher, with the settings of ones", probe="rademacher"), tuned_as="sgd-ph"
+    ),
     "gradient": _sgd_ph("By gradient, one at a time", probe="gradient"),
     "gradient-as-ones": replace(
         _sgd_ph("By gradient, with the settings of ones", probe="gradient"), tuned_as="sgd-ph"

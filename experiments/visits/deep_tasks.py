@@ -21,6 +21,10 @@ CONTENDERS = (
     "adamw",
     "sgdm-longer",
     "signed-as-ones",
+    # Added when the first results were known.
+    "ones-as-rademacher",
+    "rademacher-as-ones",
+    "sgd-ph-rademacher-4",
 )
 
 DEEP_TASKS: Mapping[str, Task] = {
@@ -28,7 +32,7 @@ DEEP_TASKS: Mapping[str, Task] = {
     for task in (
         Task(
             "resnet-no-norm",
-            "ResNet-18 without norm, width 8, images halved",
+            "ResNet-18 without norm",
             "resnet18-no-norm-halved",
             8,
             32,
@@ -42,7 +46,7 @@ DEEP_TASKS: Mapping[str, Task] = {
         ),
         Task(
             "vit",
-            "ViT, 4 blocks of 48, patches of 8",
+            "ViT",
             "vit-patch8",
             16,
             32,
@@ -57,7 +61,7 @@ DEEP_TASKS: Mapping[str, Task] = {
         ),
         Task(
             "vgg19",
-            "VGG-19 without norm, width 8",
+            "VGG-19 without norm",
             "vgg19",
             8,
             32,

@@ -39,11 +39,11 @@ ADDED_LATER = {
 
 WITH_EQUAL_SETTINGS = {
     "Ones": ("sgd-ph", "gradient"),
-    "Ones, its settings for both": ("sgd-ph", "gradient-as-ones"),
+    "Ones, both with its settings": ("sgd-ph", "gradient-as-ones"),
     "Rademacher": ("sgd-ph-rademacher", "gradient"),
-    "Rademacher, its settings for both": ("sgd-ph-rademacher", "gradient-as-rademacher"),
+    "Rademacher, both with its settings": ("sgd-ph-rademacher", "gradient-as-rademacher"),
     "Gauss-Newton": ("gauss-newton", "gradient"),
-    "Gauss-Newton, its settings for both": ("gauss-newton", "gradient-as-gauss-newton"),
+    "Gauss-Newton, both with its settings": ("gauss-newton", "gradient-as-gauss-newton"),
 }
 """The same for the visit to deep networks, where the control has both settings from the start."""
 

@@ -30,7 +30,7 @@ QUESTIONS: Mapping[str, tuple[str, str]] = {
     "Gauss-Newton against no Hessian, one at a time": ("gauss-newton", "gradient"),
     "2×2 blocks against the diagonal": ("gauss-newton-affine", "gauss-newton-all"),
     "Signed average against absolute values": ("signed", "sgd-ph"),
-    "The same, with the settings of ones": ("signed-as-ones", "sgd-ph"),
+    "Signed average against absolute values, both with the settings of ones": ("signed-as-ones", "sgd-ph"),
     "Negative as none against absolute values": ("clamped", "sgd-ph"),
     "Is it the normalized step? No Hessian against SGDM": ("gradient", "sgdm"),
     "The same, both decoupled": ("gradient", "sgdm-wn"),
@@ -67,6 +67,8 @@ QUESTIONS: Mapping[str, tuple[str, str]] = {
         "sgd-ph-rademacher",
         "ones-as-rademacher",
     ),
+    "Rademacher against ones, both with the settings of ones": ("rademacher-as-ones", "sgd-ph"),
+    "The mean of four draws against one": ("sgd-ph-rademacher-4", "sgd-ph-rademacher"),
     "Decoupling alone, under Muon": ("muon-adamw-wn", "muon-adamw"),
     "Muon and AdamW against SOAP": ("muon-adamw", "soap"),
     "Muon and AdamW against AdamW": ("muon-adamw", "adamw"),
@@ -89,7 +91,7 @@ def scores(log: VisitLog) -> str:
                 [
                     log.tasks[task].label,
                     CONTENDERS[key].label,
-                    f"{fmean(values):.{digits}f}{spread} ({len(values)})",
+                    f"{fmean(values):.{digits}f}{spread} ({_seeds(log, task, key)})",
                     shown_interval(log.difference(task, key, log.tasks[task].reference), digits)
                     if key != log.tasks[task].reference
                     else "",
@@ -185,6 +187,11 @@ def part(name: str, log: VisitLog) -> str:
     """
     content = PARTS[name](log)
     return content if content and content.count("\n") != 1 else NOTHING_YET
+
+
+def _seeds(log: VisitLog, task: str, key: str) -> str:
+    failed = log.failures(task, key)
+    return f"{len(log.scores(task, key))}" + (f", and {failed} diverged" if failed else "")
 
 
 def _verdict(difference: Difference) -> str:

@@ -36,6 +36,12 @@ class VisitLog:
             and row["loss"] is not None
         }
 
+    def failures(self, task: str, contender: str) -> int:
+        """Count the runs that diverged, which have no score."""
+        job = (task, contender, "seed")
+        rows = [row for row in self.rows if (row["task"], row["contender"], row["phase"]) == job]
+        return len(rows) - len(self.scores(task, contender))
+
     def difference(self, task: str, first: str, second: str) -> Difference | None:
         """Compare two contenders over the seeds that both have; None without any."""
         one, two = self.scores(task, first), self.scores(task, second)

@@ -49,7 +49,7 @@ def parameter_entries(
         if planned is not None and planned.decouple:
             entries.extend(_decoupled_entries(planned, kind))
             continue
-        found = _found_role(name, parameter, owner, uses.get(name, []), planned)
+        found = _real_only(parameter, kind, _found_role(name, parameter, owner, uses.get(name, []), planned))
         entries.append(
             ParameterEntry(name, tuple(parameter.shape), found.order, found.role, kind, found.reason)
         )
@@ -90,6 +90,15 @@ def _found_role(
     if is_scripted(owner):
         return FoundRole(1, "other", "first-order: inside TorchScript, where its use cannot be seen")
     return FoundRole(1, "other", f"first-order: {type(owner).__name__}.{leaf} is no channel-wise parameter")
+
+
+def _real_only(parameter: nn.Parameter, kind: str, found: FoundRole) -> FoundRole:
+    """``found``, made first-order where the parameter is complex: the absolute value of its Hessian is not defined."""
+    if found.order == 1 or not parameter.is_complex():
+        return found
+    return FoundRole(
+        1, found.role, f"first-order: this {found.role} of {kind} is complex, and Newton-type steps are real"
+    )
 
 
 def _own_gain(owner: Decoupled, leaf: str) -> FoundRole | None:

@@ -53,13 +53,15 @@ def _uses_of(flow: Flow, source: fx.Node) -> Iterator[FoundRole]:
 
 
 def _hands_on(node: fx.Node, user: fx.Node, parameter: nn.Parameter) -> bool:
-    """Whether an operation leaves each number what it is: a reshape, or joining one vector to others.
+    """Whether an operation keeps the numbers apart: a reshape, a constant added, or joining one vector to others.
 
     Swin V2 and BEiT join a bias of the queries and one of the values to the bias of one linear layer.
     """
     name = operation_name(user)
     if name in ("cat", "concat", "concatenate"):
         return parameter.dim() == 1 and node.op == "get_attr"
+    if name in ("add", "mul") and any(isinstance(operand, int | float) for operand in user.args):
+        return True  # `x * (1 + scale)`
     return name in _RESHAPES and user.args[:1] == (node,)
 
 
@@ -101,10 +103,15 @@ def _elementwise(flow: Flow, node: fx.Node, user: fx.Node, parameter: nn.Paramet
     others = [n for n in user.all_input_nodes if n is not node]
     one_per_channel = parameter.numel() > 1 and channel_wise(parameter.shape)
     on_channels = any(map(_is_data, others)) and not any(_is_product(other) for other in others)
-    if one_per_channel and on_channels and name == "mul":
+    place = user.args.index(node) if node in user.args else None
+    if one_per_channel and on_channels and name == "div" and place == 1:
+        reason = f"second-order: divides each of {parameter.numel()} channels by one number"
+        return FoundRole(2, "layer_scale", reason)
+    if one_per_channel and on_channels and (name == "mul" or (name == "addcmul" and place in (1, 2))):
         reason = f"second-order: multiplies each of {parameter.numel()} channels by one number"
         return FoundRole(2, "layer_scale", reason)
-    if one_per_channel and name == "add" and (on_channels or any(_is_layer(flow, other) for other in others)):
+    shifts = name in ("add", "sub") or (name == "addcmul" and place == 0)
+    if one_per_channel and shifts and (on_channels or any(_is_layer(flow, other) for other in others)):
         return FoundRole(2, "bias", f"second-order: adds one number to each of {parameter.numel()} channels")
     return FoundRole(1, "other", f"first-order: used by {name_of(user)}, not as one number for each channel")
 

@@ -71,9 +71,10 @@ class SGDPH(Stepping):
             by them. It is never negative, and takes :meth:`backward` and a loss of a known form, such as cross-entropy.
         probe: How the diagonal is read. ``"ones"``, the Hessian's default: (3), the block's row sums.
             ``"rademacher"``, Gauss-Newton's default: z∘(Hz), z random signs, at the same price; M^H then averages it
-            with its sign, and (4) is taken of the average. ``"exact"``: a product for each number of the parameter,
-            of Gauss-Newton for each output. ``"gradient"``: none, \|g\| in place of \|Hv\|, at SGD's price; it is a
-            normalized step, not curvature. Gauss-Newton takes the two in the middle.
+            with its sign, and (4) is taken of the average. ``"rademacher-4"``: the mean of four draws.
+            ``"exact"``: a product for each number of the parameter, of Gauss-Newton for each output. ``"gradient"``:
+            none, \|g\| in place of \|Hv\|, at SGD's price; it is a normalized step, not curvature. Gauss-Newton takes
+            ``"rademacher"`` and ``"exact"``.
         negative_curvature: What a negative Hessian means. ``"absolute"``: (4), its absolute value. ``"average"``:
             estimates are averaged with their sign before (4), as ``"rademacher"`` always does. ``"zero"``: likewise,
             and a negative average counts as zero, so set ``max_preconditioner`` as well.

@@ -103,6 +103,9 @@ _ALIASES = {
     "true_divide": "div",
 }
 
+# Libraries whose operators bear the names of the table.
+_OPERATORS_OF = ("aten", "torchvision")
+
 # Python functions that are not looked into, by qualified name, so that their packages need no import.
 WRAPPED = {
     "torchvision.ops.stochastic_depth.stochastic_depth": "stochastic_depth",
@@ -179,4 +182,8 @@ def _of_torch(target: Any) -> bool:
     ):
         return True
     module = getattr(target, "__module__", None) or ""
+    if module.startswith(
+        "torch._ops."
+    ):  # an operator of any library, whose name says nothing about what it does
+        return module.removeprefix("torch._ops.") in _OPERATORS_OF
     return module in ("_operator", "operator", "math", "builtins") or module.split(".")[0] == "torch"

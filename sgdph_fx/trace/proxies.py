@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor, fx, nn
 
 from sgdph_fx.trace.graph import add_node
+from sgdph_fx.trace.hooks import forward_hook, forward_pre_hook, may_change
 from sgdph_fx.trace.interception import module_calls
 from sgdph_fx.trace.opaque_functions import functions_as_nodes
 from sgdph_fx.trace.scripted import is_scripted
@@ -97,8 +98,13 @@ class ProxyTracer(fx.Tracer):
         if is_scripted(module):
             raise TypeError(f"{path or type(module).__name__} is TorchScript, which only a run can look into")
         if module in self._leaves:
+            around = may_change(module)
+            if around.inputs_changed:
+                args, kwargs = (self.create_proxy("call_function", forward_pre_hook, args, kwargs),), {}
             result = self.create_proxy("call_module", path, args, kwargs)
             result.node.meta["frozen"] = not module.__dict__["training"]
+            if around.result_changed:
+                return self.create_proxy("call_function", forward_hook, (result,), {})
             return result
         outside, self._inside = self._inside, path
         try:

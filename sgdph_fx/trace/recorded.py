@@ -16,6 +16,7 @@ from torch.overrides import TorchFunctionMode, _get_current_function_mode
 
 from sgdph_fx.errors import TraceError
 from sgdph_fx.trace.graph import Trace, add_node
+from sgdph_fx.trace.hooks import Around, forward_hook, forward_pre_hook, has_hooks, watched
 from sgdph_fx.trace.inputs import Run
 from sgdph_fx.trace.interception import module_calls
 from sgdph_fx.trace.leaves import leaves_of
@@ -110,9 +111,20 @@ class _Recorder(TorchFunctionMode):
         self._inside_leaf = True
         try:
             nodes = self._operands(args, kwargs)
-            result = run(*args, **kwargs)
-            node = self._write("call_module", path, *nodes, result)
+            if has_hooks(module) and not is_scripted(module):
+                with watched(module, args, kwargs) as around:
+                    result = run(*args, **kwargs)
+            else:
+                result = run(*args, **kwargs)
+                around = Around()
+            if around.inputs_changed:
+                nodes = (self._write("call_function", forward_pre_hook, *nodes, None),), {}
+            # Backward hooks give a result another object, and the same numbers.
+            own = around.result if around.result_changed else result
+            node = self._write("call_module", path, *nodes, own)
             node.meta["frozen"] = not module.training
+            if around.result_changed:
+                self._write("call_function", forward_hook, (node,), {}, result)
         finally:
             self._inside_leaf = False
             if on_top:

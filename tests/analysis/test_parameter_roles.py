@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models.convnext import CNBlock, LayerNorm2d
 
-from sgdph_fx import analyze
+from sgdph_fx import SGDPH, analyze, prepare
 
 
 class Uses(nn.Module):
@@ -65,6 +65,44 @@ EXPECTED = {
 def test_raw_parameters_by_use(inputs: Tensor | None) -> None:
     rows = analyze(Uses(), inputs).parameters
     assert {row.name: (row.order, row.role) for row in rows} == EXPECTED
+
+
+class OtherWays(nn.Module):
+    """Channel-wise scales and shifts that are not written as ``x * scale + shift``."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.from_zero, self.divisor, self.tensor = (nn.Parameter(torch.ones(6, 1, 1)) for _ in range(3))
+        self.subtracted, self.summand = (nn.Parameter(torch.zeros(6, 1, 1)) for _ in range(2))
+        self.dividend, self.head_divisor = (
+            nn.Parameter(torch.ones(6, 1, 1)),
+            nn.Parameter(torch.ones(3, 1, 1)),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.addcmul(self.summand, x * (1 + self.from_zero), self.tensor)
+        x = (x - self.subtracted) / self.divisor + self.dividend / (1 + x.square())
+        heads = x.flatten(2).transpose(1, 2).reshape(x.shape[0], -1, 3, 2).transpose(1, 2)
+        return (heads @ heads.transpose(-1, -2)) / self.head_divisor
+
+
+@pytest.mark.parametrize("inputs", [None, torch.rand(2, 6, 3, 3)], ids=["symbolic", "recorded"])
+def test_scales_and_shifts_in_other_ways(inputs: Tensor | None) -> None:
+    scale, shift, neither = (2, "layer_scale"), (2, "bias"), (1, "other")
+    assert {row.name: (row.order, row.role) for row in analyze(OtherWays(), inputs).parameters} == {
+        **dict.fromkeys(("from_zero", "divisor", "tensor"), scale),
+        **dict.fromkeys(("subtracted", "summand"), shift),
+        **dict.fromkeys(("dividend", "head_divisor"), neither),
+    }
+
+
+@pytest.mark.filterwarnings("ignore:No parameter of this SGDPH:RuntimeWarning")
+def test_a_complex_parameter_is_first_order_and_trains() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3, dtype=torch.complex64))
+    x = torch.randn(2, 3, 5, 5, dtype=torch.complex64)
+    prepared = prepare(model, x)
+    assert {row.name: row.order for row in prepared.report.plan.parameters} == {"0.weight": 1, "0.bias": 1}
+    SGDPH(prepared.param_groups, lr=0.1)
 
 
 OWNED = [

@@ -196,3 +196,20 @@ def test_reasons_are_the_same_from_run_to_run() -> None:
     plans = [analyze(nn.Sequential(conv(), nn.GELU())).to_json() for _ in range(2)]
     assert plans[0] == plans[1]
     assert " at 0x" not in plans[0]
+
+
+def test_an_operator_of_another_library_is_not_known_by_its_name() -> None:
+    library = torch.library.Library("sgdph_fx_test", "FRAGMENT")
+    library.define("relu(Tensor x) -> Tensor")
+    library.impl("relu", torch.sigmoid, "CompositeImplicitAutograd")
+
+    class Squashed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.norm = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.norm(torch.ops.sgdph_fx_test.relu(self.conv(x)))  # type: ignore[no-any-return]
+
+    for inputs in (None, torch.rand(2, 3, 5, 5)):
+        assert analyze(Squashed(), inputs).convolutions[0].verdict == "bare"

@@ -68,6 +68,7 @@ JOBS: Mapping[str, Job] = {
     "ddp, looking for unused": Job(lambda net: ddp(net, find_unused_parameters=True)),
     "ddp, static graph": Job(lambda net: ddp(net, static_graph=True)),
     "ddp, bucket views": Job(lambda net: ddp(net, gradient_as_bucket_view=True)),
+    "ddp, four signs": Job(ddp, {"probe": "rademacher-4"}),
     "ddp, signs": Job(ddp, {"probe": "rademacher", "variant": "paper"}),
     "ddp, exact": Job(ddp, {"probe": "exact"}),
     "ddp, exact, looking for unused": Job(

@@ -43,7 +43,8 @@ PAIRS_OF_ALL = {"curvature": "gauss-newton", "refresh": "all", "blocks": "affine
 
 
 @pytest.mark.parametrize(
-    "options", [*({"probe": probe} for probe in ("ones", "rademacher", "exact")), PAIRS, PAIRS_OF_ALL]
+    "options",
+    [*({"probe": probe} for probe in ("ones", "rademacher", "rademacher-4", "exact")), PAIRS, PAIRS_OF_ALL],
 )
 def test_training_is_that_of_the_cpu(device: torch.device, options: dict[str, Any]) -> None:
     found = []

@@ -41,6 +41,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "interval": {"hessian_interval": 3},
     "signs": {"probe": "rademacher", "seed": 5},
     "exact": {"probe": "exact"},
+    "rademacher-4": {"probe": "rademacher-4"},
     "gradient": {"probe": "gradient"},
     "gauss-newton": {"curvature": "gauss-newton", "seed": 5},
     "gauss-newton, exact": {"curvature": "gauss-newton", "probe": "exact"},

@@ -46,7 +46,7 @@ def test_the_steps_are_those_of_the_host(
 
 
 @pytest.mark.parametrize("interval", [1, 4, 100])
-@pytest.mark.parametrize("probe", ["ones", "rademacher", "exact", "gradient"])
+@pytest.mark.parametrize("probe", ["ones", "rademacher", "rademacher-4", "exact", "gradient"])
 @pytest.mark.usefixtures("by_device")
 def test_the_host_reads_nothing_at_a_refresh_or_between(
     small: Any, make_batches: Any, make_groups: Any, probe: Any, interval: int

@@ -6,13 +6,14 @@ import copy
 import io
 import itertools
 import math
+from statistics import fmean
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from sgdph_fx.curvature import PROBES, generator_at
+from sgdph_fx.curvature import PROBES, ProbeName, generator_at
 from sgdph_fx.errors import OptimizerError
 from sgdph_fx.optim import SGDPH
 from sgdph_fx.optim.variants import VariantName
@@ -62,6 +63,23 @@ def test_signs_are_signs_evenly_drawn_and_new_at_every_step_and_seed() -> None:
     assert torch.equal(again, draws[0])
 
 
+def test_the_mean_of_four_draws_is_exact_on_a_diagonal_and_has_a_quarter_of_the_squared_error() -> None:
+    diagonal = torch.tensor([3.0, -1.0, 0.0, 7.0])
+    four = PROBES["rademacher-4"]
+    assert torch.equal(four.estimate(lambda v: diagonal * v, diagonal, generator_at(0, 1)), diagonal)
+    h = matrix(6)
+    drawn = list(four.vectors(h[0], generator_at(3, 2)))
+    assert len({tuple(z.tolist()) for z in drawn}) > 1
+    mean = sum(z * (h @ z) for z in drawn) / 4
+    torch.testing.assert_close(four.estimate(lambda v: h @ v, h[0], generator_at(3, 2)), mean)
+    draws = 4000
+    estimates = torch.stack([four.estimate(lambda v: h @ v, h[0], generator_at(t, 1)) for t in range(draws)])
+    error = ((estimates - h.diagonal()) ** 2).mean(0)
+    expected = ((h**2).sum(1) - h.diagonal() ** 2) / 4
+    # The mean of squares of something near a normal number has a relative deviation of sqrt(2 / draws).
+    torch.testing.assert_close(error, expected, rtol=6 * math.sqrt(2 / draws), atol=0)
+
+
 @pytest.mark.parametrize("own_graph", [False, True])
 def test_exact_is_the_diagonal_of_the_hessian(
     small: Any, make_batches: Any, make_groups: Any, own_graph: bool
@@ -85,7 +103,8 @@ def test_exact_is_the_diagonal_of_the_hessian(
     )
 
 
-def test_random_signs_are_averaged_before_their_absolute_value_is_taken() -> None:
+@pytest.mark.parametrize("probe", ["rademacher", "rademacher-4"])
+def test_random_signs_are_averaged_before_their_absolute_value_is_taken(probe: ProbeName) -> None:
     """On L = p₀² - p₁² + 6 p₀ p₁ the estimates are 2 ± 6 and -2 ± 6: of both signs, where the ones give 8 and 4."""
     variants: tuple[tuple[VariantName, float, float], ...] = (("authors", 0.7, 0.3), ("paper", 0.3, 0.7))
     for variant, old, new in variants:
@@ -93,7 +112,7 @@ def test_random_signs_are_averaged_before_their_absolute_value_is_taken() -> Non
         rest = nn.Parameter(torch.zeros(1, dtype=torch.float64))
         groups = [{"params": [p], "order": 2}, {"params": [rest], "order": 2}]
         optimizer = SGDPH(
-            groups, 0.0, probe="rademacher", variant=variant, hessian_momentum=0.7, max_preconditioner=None
+            groups, 0.0, probe=probe, variant=variant, hessian_momentum=0.7, max_preconditioner=None
         )
         average = torch.zeros(2, dtype=torch.float64)
         for t in range(1, 41):
@@ -101,9 +120,8 @@ def test_random_signs_are_averaged_before_their_absolute_value_is_taken() -> Non
             optimizer.backward(p[0] ** 2 - p[1] ** 2 + 6 * p[0] * p[1] + rest.sum())
             optimizer.step()
             if t % 2:
-                z = next(PROBES["rademacher"].vectors(p, generator_at(0, t)))
-                cross = 6 * z.prod()
-                average = old * average + new * torch.stack([2 + cross, -2 + cross])
+                cross = 6 * fmean(z.prod().item() for z in PROBES[probe].vectors(p, generator_at(0, t)))
+                average = old * average + new * torch.tensor([2 + cross, -2 + cross], dtype=torch.float64)
         assert (average < 0).any()
         torch.testing.assert_close(optimizer.state[p]["hessian_average"], average, rtol=1e-12, atol=1e-12)
 
@@ -182,7 +200,10 @@ def test_the_preconditioner_is_bounded(variant: Any, foreach: bool) -> None:
 @pytest.mark.parametrize(
     ("how", "says"),
     [
-        ({"probe": "one"}, "probe='one' is not known; choose one of 'ones', 'rademacher', 'exact'"),
+        (
+            {"probe": "one"},
+            "probe='one' is not known; choose one of 'ones', 'rademacher', 'rademacher-4', 'exact'",
+        ),
         ({"hessian_interval": 0}, "hessian_interval=0 must be a whole number ≥ 1"),
         ({"hessian_interval": 2.0}, "hessian_interval=2.0 must be"),
         ({"seed": -1}, "seed=-1 must be a whole number ≥ 0"),

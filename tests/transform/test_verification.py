@@ -213,3 +213,9 @@ def test_inputs_that_are_drawn_anew_leave_nothing_to_compare() -> None:
     report = prepare(Packing(nn.Conv2d, lambda y: y), lambda model: model(next(batches))).report
     assert report.check is not None
     assert report.check.what.endswith("; the outputs differ from run to run, so they could not be compared")
+
+
+def test_a_model_without_numbers_is_prepared_and_runs_on_inputs_without_numbers() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3, device="meta"), nn.ReLU())
+    prepared = prepare(model, torch.randn(2, 3, 6, 6, device="meta")).model
+    assert prepared(torch.randn(5, 3, 8, 8, device="meta")).shape == (5, 4, 6, 6)

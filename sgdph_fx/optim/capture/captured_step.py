@@ -234,9 +234,9 @@ class CapturedStep:
             place = self._signs.setdefault(id(request.parameter), key.to(self._device))
             place.copy_(key, non_blocking=True)
             return replace(request, key=place)
-        drawn = next(request.probe.vectors(request.parameter, request.generator))
+        drawn = torch.stack(list(request.probe.vectors(request.parameter, request.generator)))
         place = self._signs.setdefault(id(request.parameter), drawn)
         place.copy_(drawn, non_blocking=True)
         return replace(
-            request, probe=replace(request.probe, vectors=lambda parameter, generator: iter((place,)))
+            request, probe=replace(request.probe, vectors=lambda parameter, generator: iter(place))
         )

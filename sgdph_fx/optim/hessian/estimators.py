@@ -32,7 +32,7 @@ CurvatureName: TypeAlias = Literal["hessian", "gauss-newton"]
 FallbackName: TypeAlias = Literal["first-order", "gradient", "raise"]
 RefreshName: TypeAlias = Literal["cycle", "all"]
 NegativeName: TypeAlias = Literal["absolute", "average", "zero"]
-ProbeName: TypeAlias = Literal["ones", "rademacher", "exact", "gradient"]
+ProbeName: TypeAlias = Literal["ones", "rademacher", "rademacher-4", "exact", "gradient"]
 
 GAUSS_NEWTON = "gauss-newton"
 """The curvature that drops the network's own second derivative, and is never negative."""

@@ -166,6 +166,6 @@ def refuse_repeated_draws(due: HessianRequest | None) -> None:
         return
     if torch.cuda.is_available() and torch.cuda.is_current_stream_capturing():
         raise CaptureError(
-            'probe="rademacher" draws its signs on the host, and each replay of this graph would use the same. '
+            "Random signs (`probe`) are drawn on the host, and each replay of this graph would use the same. "
             "`sgdph_fx.CapturedStep` draws them anew; or use a probe without random signs."
         )

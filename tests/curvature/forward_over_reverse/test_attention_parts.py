@@ -36,16 +36,18 @@ HOW: dict[str, Any] = {
 }
 
 
+@pytest.mark.parametrize("kept", [True, False])
 @pytest.mark.parametrize("batches", [1, 2])
 @pytest.mark.parametrize(
     ("name", "active"), [(name, active) for name, how in HOW.items() for active in activities(how)]
 )
 def test_the_parts_together_are_the_whole(
-    monkeypatch: pytest.MonkeyPatch, name: str, active: tuple[bool, ...], batches: int
+    monkeypatch: pytest.MonkeyPatch, name: str, active: tuple[bool, ...], batches: int, kept: bool
 ) -> None:
     how = HOW[name]
     of_one = how[1][0][1] * how[1][0][2] * how[1][1][2] * 8
     monkeypatch.setattr(attention, "_bytes_at_once", lambda query: batches * of_one)
+    monkeypatch.setattr(attention, "_scores_are_kept", lambda node: kept)
     torch.manual_seed(0)
     p, v = torch.randn(2, LENGTH, dtype=torch.float64).unbind()
     p = p.clone().requires_grad_()

@@ -87,6 +87,24 @@ def test_the_product_is_torchs_whoever_else_reads_a_tangent(name: str, over: str
     assert v.tolist() == [1.0, -2.0, 0.5]
 
 
+def test_a_layer_norm_that_has_a_bias_alone_leaves_the_biass_tangent_as_it_is() -> None:
+    """torch cannot differentiate it twice, but the same as two operations."""
+    p, v = torch.tensor([[1.5], [-0.5]], dtype=torch.float64), torch.tensor([[1.0], [2.0]]).double()
+
+    def loss(gain: Tensor, whole: bool) -> Tensor:
+        z = (X.flatten()[:10].view(2, 5) * gain).tanh()
+        bias = z.square().sum(0)
+        out = F.layer_norm(z, (5,), None, bias) if whole else F.layer_norm(z, (5,)) + bias
+        return out.exp().sum()
+
+    found, expected = (
+        backward_with_product(loss(leaf, whole), leaf, v)
+        for leaf, whole in ((p.clone().requires_grad_(), True), (p.clone().requires_grad_(), False))
+    )
+    assert found is not None
+    torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-13)
+
+
 class Tagged(Tensor):
     """A subclass."""
 

@@ -122,3 +122,13 @@ def test_a_power_of_zero_is_flat_where_torch_has_no_number() -> None:
     found = backward_with_product((0.0**p).sum(), p, torch.ones(2).double())
     assert found is not None
     assert found.tolist() == [0.0, 0.0]
+
+
+@pytest.mark.parametrize(("dtype", "far"), [(torch.float32, 2.0**80), (torch.float64, 2.0**600)])
+def test_gelu_is_straight_where_the_square_of_its_input_overflows(dtype: torch.dtype, far: float) -> None:
+    """There gelu(x) = x, so that the loss is p², whose Hessian is 2."""
+    p = torch.ones(8, dtype=dtype, requires_grad=True)
+    loss = (F.gelu(p * far) / far).square().sum()
+    found = backward_with_product(loss, p, torch.ones_like(p))
+    assert found is not None
+    assert found.tolist() == [2.0] * 8

@@ -116,48 +116,51 @@ class _Attention:
         return t.view(self.n, self.h, *t.shape[1:])
 
 
-def _scores_are_small(node: Node) -> bool:
-    """Whether P and Ṡ take no more memory than Q, K, V and O, which autograd keeps."""
+def _scores_are_kept(node: Node) -> bool:
+    """Whether P and Ṡ are few, and take no more memory than Q, K, V and O, which autograd keeps."""
     query, key = saved(node, "query"), saved(node, "key")
     lengths = 2 * query.shape[2] + 2 * key.shape[2]
     scores = 2 * query.shape[2] * key.shape[2] * precise(query.dtype).itemsize
-    return bool(scores <= lengths * query.shape[3] * query.element_size())
+    few = query.shape[0] * _bytes_of_scores(node) <= (1 << 26 if query.is_cuda else 1 << 21)
+    return few and bool(scores <= lengths * query.shape[3] * query.element_size())
 
 
 def _jvp(fwd: ForwardNode) -> Tensors:
     _refuse_dropout(fwd.node)
-    parts = _parts(fwd)
-    made = [_jvp_of_part(fwd, part, keeps_scores=len(parts) == 1) for part in parts]
-    present = [t for t in made if t is not None]
-    return [None if not present else present[0] if len(parts) == 1 else torch.cat(present)]
+    kept: list[Scores] | None = [] if _scores_are_kept(fwd.node) else None
+    made = [_jvp_of_part(fwd, part, kept) for part in _parts(fwd)]
+    fwd.memo = kept
+    return [_joined(made)]
 
 
-def _jvp_of_part(fwd: ForwardNode, part: slice | None, *, keeps_scores: bool) -> Tensor | None:
+def _jvp_of_part(fwd: ForwardNode, part: slice | None, kept: list[Scores] | None) -> Tensor | None:
     one = _Attention.of(fwd.node, fwd.tangents, part)
     scores, (v, dv) = one.scores(), (one.v.first, one.v.second)
     p, dp = scores.forward(saved(fwd.node, "value").dtype, want_p=dv is not None)
-    if keeps_scores and _scores_are_small(fwd.node):
-        fwd.memo = scores
+    if kept is not None:
+        kept.append(scores)
     out = sum_of_products((dp, v), (p, dv))
     return None if out is None else one.by_head(out)[:, :, : scores.queries]
 
 
 def _vjp_tangent(bwd: BackwardNode) -> Tensors:
-    by_part = [_vjp_tangent_of_part(bwd, part) for part in _parts(bwd.fwd)]
-    if len(by_part) == 1:
-        return by_part[0]
+    parts = _parts(bwd.fwd)
+    kept: Sequence[Scores | None] = bwd.fwd.memo or [None] * len(parts)
+    by_part = [_vjp_tangent_of_part(bwd, *each) for each in zip(parts, kept, strict=True)]
     return [_joined(found) for found in zip(*by_part, strict=True)]
 
 
 def _joined(found: Sequence[Tensor | None]) -> Tensor | None:
     present = [t for t in found if t is not None]
+    if len(present) == 1 == len(found):
+        return present[0]
     return torch.cat(present) if present else None
 
 
 def _parts(fwd: ForwardNode) -> Sequence[slice | None]:
     """Batches to take at once: at the peak of the backward pass, scores of all could be a fifth of the memory."""
-    query, key = saved(fwd.node, "query"), saved(fwd.node, "key")
-    n, scores = query.shape[0], math.prod(query.shape[1:3]) * key.shape[2] * precise(query.dtype).itemsize
+    query, scores = saved(fwd.node, "query"), _bytes_of_scores(fwd.node)
+    n = query.shape[0]
     if fwd.active[3:] == (True,) or n * scores <= _bytes_at_once(query):
         return [None]
     at_most = max(1, _bytes_at_once(query) // scores)
@@ -165,21 +168,27 @@ def _parts(fwd: ForwardNode) -> Sequence[slice | None]:
     return [slice(first, first + size) for first in range(0, n, size)]
 
 
+def _bytes_of_scores(node: Node) -> int:
+    """How large the scores of one batch are."""
+    query, key = saved(node, "query"), saved(node, "key")
+    return math.prod(query.shape[1:3]) * int(key.shape[2]) * precise(query.dtype).itemsize
+
+
 def _taken(t: Tensor, part: slice | None) -> Tensor:
     return t if part is None else t[part]
 
 
 def _bytes_at_once(query: Tensor) -> int:
-    """How large the scores of the batches that are taken at once may be: about a CPU's cache, or enough for a GPU."""
-    return 1 << 26 if query.is_cuda else 1 << 21
+    """How large the scores of the batches that are taken at once may be: what a core caches, or enough for a GPU."""
+    return 1 << 26 if query.is_cuda else 1 << 19
 
 
-def _vjp_tangent_of_part(bwd: BackwardNode, part: slice | None) -> Tensors:
+def _vjp_tangent_of_part(bwd: BackwardNode, part: slice | None, kept: Scores | None) -> Tensors:
     one = _Attention.of(bwd.node, bwd.tangents, part)
     q, k, v, dtype = one.q, one.k, one.v, saved(bwd.node, "value").dtype
     dg, plain = (None if t is None else _taken(t, part) for t in (bwd.dg[0], bwd.g[0]))
     g = Pair.of(dg, plain, one.h)
-    scores: Scores = bwd.fwd.memo or one.scores()
+    scores = kept or one.scores()
     found = scores.backward(
         scores_of(g.second, v.first),
         tangent_of_scores(g, v),

@@ -49,6 +49,7 @@ class Scores:
         queries: How many rows are queries.
         causal: Whether a query sees only the keys up to its own place.
         p: P, once it has been computed.
+        dp: Ṗ, once it has been computed; then Ṡ is let go.
     """
 
     s: Tensor
@@ -59,6 +60,7 @@ class Scores:
     keys: int
     causal: bool
     p: Tensor | None = None
+    dp: Tensor | None = None
 
     def forward(self, dtype: torch.dtype, *, want_p: bool) -> tuple[Tensor | None, Tensor | None]:
         """Compute P, if it is wanted, and Ṗ."""
@@ -66,8 +68,8 @@ class Scores:
             p, dp = (self._empty(dtype, wanted) for wanted in (want_p, self.ds is not None))
             if self._launch("attention_forward", self.s, self.ds, p, dp, WANT_P=want_p):
                 return p, dp
-        dp = None if self.ds is None else softmax_jacobian(self.probabilities(), self.ds)
-        return _cast(self.probabilities() if want_p else None, dtype), _cast(dp, dtype)
+        p, dp = self._turn_into_probabilities()
+        return _cast(p if want_p else None, dtype), _cast(dp, dtype)
 
     def backward(
         self,
@@ -110,18 +112,24 @@ class Scores:
         dtype: torch.dtype,
         want_p: bool,
     ) -> BackwardScores:
-        p, w, by_s, dby_s = self.probabilities(), self.ds, None, dgv
-        if w is not None:
-            w.sub_((p * w).sum(-1, keepdim=True))
+        p, dp = self._turn_into_probabilities()
+        # J(U) is P ∘ U - P Σ P ∘ U, and as P ∘ W is Ṗ, P ∘ U is P ∘ (Ġ Vᵀ + G V̇ᵀ) + Ṗ ∘ H.
+        by_s, inner = None, None if dgv is None else dgv.mul_(p)
         if gv is not None:
             h = gv.sub_(dots())
-            dby_s = dby_s if w is None else w * h if dby_s is None else dby_s.addcmul_(w, h)
+            if dp is not None:
+                inner = dp * h if inner is None else inner.addcmul_(dp, h)
             by_s = h.mul_(p)
-        dby_s = None if dby_s is None else softmax_jacobian(p, dby_s)
-        dp = w.mul_(p) if want_p and w is not None else None
-        return BackwardScores(
-            _cast(by_s, dtype), dby_s, _cast(p if want_p else None, dtype), _cast(dp, dtype)
-        )
+        dby_s = None if inner is None else inner.addcmul_(p, inner.sum(-1, keepdim=True), value=-1)
+        wanted = (p, dp) if want_p else (None, None)
+        return BackwardScores(_cast(by_s, dtype), dby_s, *(_cast(t, dtype) for t in wanted))
+
+    def _turn_into_probabilities(self) -> tuple[Tensor, Tensor | None]:
+        """Compute P and Ṗ in the precision of the scores, once, in place of S and Ṡ."""
+        p = self.probabilities()
+        if self.ds is not None:
+            self.dp, self.ds = softmax_jacobian(p, self.ds), None
+        return p, self.dp
 
     def probabilities(self) -> Tensor:
         """Compute P in the precision of the scores, once; the scores are overwritten."""

@@ -107,13 +107,14 @@ def _vjp_tangent(bwd: BackwardNode) -> Tensors:
         return frozen_norm.vjp_tangent(bwd)
     norm = _Norm.of(bwd.node)
     if [*bwd.active] == [True, False, False]:
-        in_one_pass = _fused(bwd, norm)
-        if in_one_pass is not None:
-            return [in_one_pass, None, None]
+        by_x = _fused(bwd, norm)
+        by_x = _by_x_alone(bwd, norm) if by_x is None else by_x
+        if by_x is not None:
+            return [by_x, None, None]
     sums = _Sums.of(bwd, norm)
-    by_x, by_gain, by_bias = bwd.active
+    has_x, by_gain, by_bias = bwd.active
     return [
-        _by_x(bwd, norm, sums) if by_x else None,
+        _by_x(bwd, norm, sums) if has_x else None,
         sums.dg_x + sums.kappa if by_gain else None,
         sums.dg if by_bias else None,
     ]
@@ -127,6 +128,35 @@ def _fused(bwd: BackwardNode, norm: _Norm) -> Tensor | None:
     channels = (norm.weight, norm.mean, norm.r, *_of_gradient(bwd, norm), *memo)
     free = bwd.writable[0] and dg is not None and (dg.dtype, dg.stride()) == (norm.x.dtype, norm.x.stride())
     return fused_vjp_tangent(norm.x, (g, dg, dx), channels, dg if free else None)
+
+
+def _by_x_alone(bwd: BackwardNode, norm: _Norm) -> Tensor | None:
+    """Compute the tangent by x of a norm that is not due; None if something is missing.
+
+    γ r P(g) is what autograd has just found. So γ r κ is its mean with ẋ, and all else is γ r P(u).
+    """
+    g, dg, dx, memo, by_x = bwd.g[0], bwd.dg[0], bwd.tangents[0], bwd.fwd.memo, bwd.by_inputs[0]
+    if g is None or dx is None or memo is None or by_x is None:
+        return None
+    r, share = norm.r * (1 / norm.count), 1 / norm.count
+    # Without the mean of ẋ, which would hide the rest where it is large.
+    _, along = channel_sums(by_x, dx, (memo[0] * share).to(r.dtype), r)
+    turned, bent = norm.over_channels(r * memo[1], r * _of_gradient(bwd, norm)[1])
+    if dg is None:
+        u = g * -turned
+    else:
+        u = torch.addcmul(dg, g, turned, value=-1, out=dg if _is_writable(bwd, norm) else None)
+    sum_u, u_x = channel_sums(u.addcmul_(dx, bent, value=-1), norm.x, norm.mean, r)
+    factor = norm.r if norm.weight is None else norm.weight * norm.r
+    by_value = torch.addcmul(along, factor, u_x).mul_(norm.r)
+    offset = (by_value * norm.mean).addcmul_(factor, sum_u, value=-share)
+    start, factor, by_value = norm.over_channels(offset, factor, by_value)
+    return torch.addcmul(start, u, factor, out=u).addcmul_(norm.x, by_value, value=-1)
+
+
+def _is_writable(bwd: BackwardNode, norm: _Norm) -> bool:
+    dg = bwd.dg[0]
+    return bwd.writable[0] and dg is not None and dg.dtype == norm.x.dtype
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,16 +206,13 @@ def _by_x(bwd: BackwardNode, norm: _Norm, sums: _Sums) -> Tensor:
     offset = (by_dg * sums.dg).addcmul_(by_g, sums.g).addcmul_(by_dx, sums.dx).mul_(-share)
     offset.addcmul_(by_x, norm.mean, value=-1)
     terms = [(bwd.dg[0], by_dg), (bwd.g[0], by_g), (bwd.tangents[0], by_dx), (norm.x, by_x)]
-    return _added_up(norm, offset, [(t, f) for t, f in terms if t is not None], bwd.writable[0])
+    return _added_up(norm, offset, [(t, f) for t, f in terms if t is not None], _is_writable(bwd, norm))
 
 
 def _added_up(norm: _Norm, offset: Tensor, terms: list[tuple[Tensor, Tensor]], writable: bool) -> Tensor:
     first, *others = (t for t, _ in terms)
     start, factor, *factors = norm.over_channels(offset, *(factor for _, factor in terms))
-    if writable and first.dtype == norm.x.dtype:
-        out = torch.addcmul(start, first, factor, out=first)
-    else:
-        out = torch.addcmul(start, first, factor)
+    out = torch.addcmul(start, first, factor, out=first if writable else None)
     for other, factor in zip(others, factors, strict=True):
         out.addcmul_(other, factor)
     return out

@@ -22,6 +22,8 @@ __all__ = ["RULES"]
 
 _BLOCK = 1024
 _PEAK = 1 / math.sqrt(2 * math.pi)
+_LEAST_EXPONENT = -746.0
+"""Its exponential is zero in every dtype, and so are those of all numbers below."""
 
 
 def _vjp_tangent(bwd: BackwardNode) -> Tensors:
@@ -38,11 +40,14 @@ def _vjp_tangent(bwd: BackwardNode) -> Tensors:
     if saved(bwd.node, "approximate") == "tanh":
         bent.mul_(_bend_of_tanh_form(x))
         return [bent if passed is None else passed.add_(bent)]
-    scratch = torch.mul(x, x).mul_(-0.5).exp_()  # φ, but for its factor
+    # With s = 1 - x² / 2, (2 - x²) φ(x) is 2 s exp(s - 1) / √(2 π). Where x² overflows, s must not: its exponential
+    # is zero.
+    scratch = torch.addcmul(x.new_ones(()), x, x, value=-0.5).clamp_(min=_LEAST_EXPONENT)
     bent.mul_(scratch)
-    torch.mul(bent, x, out=scratch)
-    out = bent.mul_(2 * _PEAK) if passed is None else passed.add_(bent, alpha=2 * _PEAK)
-    return [out.addcmul_(scratch, x, value=-_PEAK)]
+    scratch.exp_()
+    if passed is None:
+        return [bent.mul_(scratch).mul_(2 * _PEAK / math.e)]
+    return [passed.addcmul_(bent, scratch, value=2 * _PEAK / math.e)]
 
 
 def _fused(node: Node, g: Tensor, dg: Tensor | None, dx: Tensor) -> Tensor | None:

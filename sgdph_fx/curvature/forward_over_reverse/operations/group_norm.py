@@ -7,7 +7,12 @@ from collections.abc import Mapping
 from torch import Tensor
 from torch.autograd.graph import Node
 
-from sgdph_fx.curvature.forward_over_reverse.operations.standardization import Rows, channel_sum, per_channel
+from sgdph_fx.curvature.forward_over_reverse.operations.standardization import (
+    Rows,
+    channel_sum,
+    own,
+    per_channel,
+)
 from sgdph_fx.curvature.forward_over_reverse.rule import (
     NONLINEAR,
     BackwardNode,
@@ -59,7 +64,7 @@ def _by_x(bwd: BackwardNode, rows: Rows) -> Tensor | None:
     dh = total(_scaled(dg, weight), None if dgain is None else _scaled(g, dgain))
     if g is None or dx is None:
         return None if dh is None else rows.project(dh)
-    return rows.vjp_tangent(g if weight is None else g * per_channel(weight, g.dim()), dh, dx)
+    return rows.vjp_tangent(g if weight is None else g * per_channel(weight, g.dim()), own(dh, bwd), dx)
 
 
 def _scaled(t: Tensor | None, weight: Tensor | None) -> Tensor | None:

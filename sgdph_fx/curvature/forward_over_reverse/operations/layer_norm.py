@@ -10,7 +10,7 @@ from torch.autograd.graph import Node
 
 from sgdph_fx.curvature.forward_over_reverse.operations import fused_layer_norm
 from sgdph_fx.curvature.forward_over_reverse.operations.arithmetic import times
-from sgdph_fx.curvature.forward_over_reverse.operations.standardization import Rows
+from sgdph_fx.curvature.forward_over_reverse.operations.standardization import Rows, own
 from sgdph_fx.curvature.forward_over_reverse.rule import (
     NONLINEAR,
     BackwardNode,
@@ -68,14 +68,10 @@ def _by_x(bwd: BackwardNode, rows: Rows) -> Tensor | None:
         in_one_pass = fused_layer_norm.vjp_tangent(bwd.node, g, dg, dx)
         if in_one_pass is not None:
             return in_one_pass
-    dh = total(_scaled(dg, weight), times(g, dgain))
+    dh = total(dg if weight is None else times(dg, weight), times(g, dgain))
     if g is None or dx is None:
         return None if dh is None else rows.project(dh)
-    return rows.vjp_tangent(g if weight is None else g * weight, dh, dx)
-
-
-def _scaled(t: Tensor | None, weight: Tensor | None) -> Tensor | None:
-    return t if weight is None else times(t, weight)
+    return rows.vjp_tangent(g if weight is None else g * weight, own(dh, bwd), dx)
 
 
 RULES: Mapping[str, Rule] = dict.fromkeys(

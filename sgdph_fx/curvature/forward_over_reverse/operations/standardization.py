@@ -14,7 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["Rows", "channel_sum", "channel_sums", "per_channel"]
+from sgdph_fx.curvature.forward_over_reverse.rule import BackwardNode
+
+__all__ = ["Rows", "channel_sum", "channel_sums", "own", "per_channel"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +50,7 @@ class Rows:
     @property
     def normalized(self) -> Tensor:
         """x̂, ``(R, n)``."""
-        return self._centred() * self.r
+        return (self.x if self.mean is None else self.x - self.mean) * self.r
 
     def rows(self, t: Tensor) -> Tensor:
         """Reshape a tensor whose numbers are ordered as x's to x's shape and dtype."""
@@ -68,20 +70,20 @@ class Rows:
         return out
 
     def vjp_tangent(self, h: Tensor, dh: Tensor | None, dx: Tensor) -> Tensor:
-        """Compute the tangent of r P(h), ``(R, n)``; the numbers of h, ḣ and ẋ are ordered as x's."""
-        h, dx = self.rows(h), self.rows(dx)
-        (_, b), (m, c) = self._sums(h), self._sums(dx)
-        share = self.r / max(h.shape[1], 1)
-        turned = share * c
-        # Sums of ẋ without its mean: their difference would lose what a large mean hides.
-        along = self._sums(h, dx, None if self.mean is None else m / max(h.shape[1], 1))[1]
-        kappa = along.addcmul_(b, turned, value=-1).mul_(share).mul_(self.r)
-        inner = h * -turned if dh is None else torch.addcmul(self.rows(dh), h, turned, value=-1)
-        out = self.project(inner.addcmul_(dx, b.mul_(share), value=-1))
-        return out.addcmul_(self._centred(), kappa, value=-1)
+        """Compute the tangent of r P(h), ``(R, n)``; the numbers of h, ḣ and ẋ are ordered as x's.
 
-    def _centred(self) -> Tensor:
-        return self.x if self.mean is None else self.x - self.mean
+        ḣ may be overwritten.
+        """
+        h, dx, share = self.rows(h), self.rows(dx), 1 / max(self.x.shape[1], 1)
+        (_, b), (m, c) = self._sums(h), self._sums(dx)
+        turned = self.r * c
+        # Sums of ẋ without its mean: their difference would lose what a large mean hides.
+        along = self._sums(h, dx, None if self.mean is None else m * share)[1]
+        kappa = along.addcmul_(b, turned, value=-share).mul_(self.r).mul_(self.r)
+        inner = h * (turned * -share) if dh is None else self.rows(dh).addcmul_(h, turned, value=-share)
+        out = self.project(inner.addcmul_(dx, b.mul_(self.r), value=-share))
+        centred = self.x if self.mean is None else torch.sub(self.x, self.mean, out=inner)
+        return out.addcmul_(centred, kappa, value=-share)
 
     def _sums(
         self, u: Tensor, t: Tensor | None = None, middle: Tensor | None = None
@@ -91,6 +93,12 @@ class Rows:
         mean = torch.zeros_like(self.r) if mean is None else mean
         first, second = channel_sums(u[None], x[None], mean.view(-1), self.r.view(-1))
         return first.view(-1, 1), second.view(-1, 1)
+
+
+def own(dh: Tensor | None, bwd: BackwardNode) -> Tensor | None:
+    """Copy ḣ, so that it may be overwritten, if it is ġ itself and something else reads that."""
+    is_last = bwd.writable[0] and sum(bwd.active) == 1
+    return dh if dh is None or dh is not bwd.dg[0] or is_last else dh.clone()
 
 
 def channel_sums(u: Tensor, x: Tensor, mean: Tensor, r: Tensor) -> tuple[Tensor, Tensor]:

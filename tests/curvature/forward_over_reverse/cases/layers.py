@@ -22,6 +22,12 @@ def _conv(name: str, **how: Any) -> Callable[..., Tensor]:
     return lambda x, w, b: getattr(F, name)(x, w, b, **how)
 
 
+def _conv_channels_last(name: str, **how: Any) -> Callable[..., Tensor]:
+    """Images ``(N, H, W, C)`` to such images, so that tangents have their channels last as well."""
+    call = _conv(name, **how)
+    return lambda x, w, b: call(x.permute(0, 3, 1, 2), w, b).permute(0, 2, 3, 1)
+
+
 def _batch_norm(x: Tensor, w: Tensor | None = None, b: Tensor | None = None) -> Tensor:
     return F.batch_norm(x, None, None, w, b, training=True)
 
@@ -67,6 +73,16 @@ CONVOLUTIONS: dict[str, Operation] = {
     "conv2d of one image": (_conv("conv2d", padding=1), [IMAGE[1:], (3, 4, 3, 3), (3,)]),
     "conv2d of no image": (_conv("conv2d", padding=1), [(0, 4, 5, 6), (3, 4, 3, 3), (3,)]),
     "conv2d, same": (_conv("conv2d", padding="same"), [IMAGE, (3, 4, 2, 3), (3,)]),
+    "conv2d pointwise": (_conv("conv2d"), [IMAGE, (3, 4, 1, 1), (3,)]),
+    "conv2d pointwise, channels last": (_conv_channels_last("conv2d"), [(2, 5, 6, 4), (3, 4, 1, 1), (3,)]),
+    "conv2d pointwise, channels last, grouped": (
+        _conv_channels_last("conv2d", groups=2),
+        [(2, 5, 6, 4), (6, 2, 1, 1), (6,)],
+    ),
+    "conv2d pointwise of one pixel": (_conv("conv2d"), [(2, 4, 1, 1), (3, 4, 1, 1), (3,)]),
+    "conv2d pointwise of no image": (_conv("conv2d"), [(0, 4, 1, 1), (3, 4, 1, 1), (3,)]),
+    "conv1d pointwise of one pixel": (_conv("conv1d"), [(2, 4, 1), (3, 4, 1), (3,)]),
+    "transposed pointwise of one pixel": (_conv("conv_transpose2d"), [(2, 4, 1, 1), (4, 3, 1, 1), (3,)]),
     "conv2d pointwise, strided": (_conv("conv2d", stride=(2, 3)), [IMAGE, (3, 4, 1, 1), (3,)]),
     "conv2d pointwise, strided, grouped": (_conv("conv2d", stride=2, groups=2), [IMAGE, (6, 2, 1, 1), (6,)]),
     "conv2d pointwise, strided, padded": (_conv("conv2d", stride=2, padding=1), [IMAGE, (3, 4, 1, 1), (3,)]),
