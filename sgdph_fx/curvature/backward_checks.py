@@ -2,31 +2,34 @@
 
 The backward of any operation is linear in the gradient g that it gets: B(g) = J g, where J may depend on the inputs x.
 Autograd differentiates B by what it has seen of it. It has not seen what was computed in NumPy, in a kernel, under
-``no_grad``, or in the forward pass, and takes that for a constant. Three signs tell:
+``no_grad``, or in the forward pass, and takes that for a constant. Four signs tell:
 
 - a result without a graph, though g has one, that is not zero;
 - a derivative by g that does not give B back, ∂B/∂g · g ≠ B;
 - a slope that autograd takes for a constant: B multiplies g by numbers of the shape of an input or output, none of
-  which hang on x. A mask is a constant as well, so two different values are none of a slope's.
+  which hang on x. A mask is a constant as well, so two different values are none of a slope's;
+- a derivative by x that is not symmetric: it is the Hessian of ⟨g, f(x)⟩ if all that hangs on x is followed.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.graph import Node
+from torch.autograd.graph import GradientEdge, Node
 
 from sgdph_fx.curvature.autograd_graph import nodes_below
 
-__all__ = ["has_constant_slope", "is_cut", "is_linear_in_gradient"]
+__all__ = ["has_constant_slope", "is_cut", "is_linear_in_gradient", "is_symmetric", "is_symmetric_block"]
 
 Tensors = Sequence["Tensor | None"]
 
 _VALUES_OF_A_MASK = 2
+_ROUNDINGS = 4
 
 
 def is_cut(by_inputs: Tensors, g: Tensors) -> bool:
@@ -52,18 +55,87 @@ def is_linear_in_gradient(by_inputs: Tensors, g: Tensors) -> bool:
 
 
 def has_constant_slope(node: Node, by_inputs: Tensors, g: Tensors) -> bool:
-    """Whether the results of a Python function's backward hang on g and on constants alone, one of them a slope."""
+    """Whether the backward of a Python function multiplies by a slope that autograd takes for a constant.
+
+    Numbers of the shape of an input or output are one where no result hangs on an input, and where no data entered the
+    function that they could be: then only its forward pass can have made them.
+    """
     inputs = [(child, number) for child, number in node.next_functions if child is not None]
     sources = {node, *(child for child, _ in inputs)}
     declared = [*node._input_metadata, *(child._input_metadata[number] for child, number in inputs)]
     shapes = {tuple(m.shape) for m in declared}
+    starts = [t.grad_fn for t in by_inputs if t is not None]
     ends = {t.grad_fn for t in g if t is not None}
-    slope = False
-    for inner in nodes_below(*(t.grad_fn for t in by_inputs if t is not None), ends=ends):
-        if inner in sources or type(inner).__name__ == "Error":
+    slope, hangs = False, any(start in sources for start in starts)
+    for inner in nodes_below(*starts, ends=ends | sources):
+        if type(inner).__name__ == "Error":
             return False
         slope = slope or any(tuple(t.shape) in shapes and _varies(t) for t in _constants(inner))
-    return slope
+        hangs = hangs or any(child in sources for child, _ in inner.next_functions)
+    had_data = len(inputs) < len(node.next_functions)
+    return slope and not (hangs and had_data)
+
+
+def is_symmetric(node: Node, by_inputs: Tensors, g: Tensors) -> bool:
+    """Whether the derivative of the results by the inputs is symmetric, as the Hessian of ⟨g, f(x)⟩ is."""
+    rows = [
+        (t, GradientEdge(child, number))
+        for t, (child, number) in zip(by_inputs, node.next_functions, strict=False)
+        if t is not None and child is not None and _followed([t])
+    ]
+    outputs = [t for t, _ in rows]
+    starts = [t.grad_fn for t in outputs]
+    if not outputs or any(type(inner).__name__ == "Error" for inner in nodes_below(*starts)):
+        return True
+    edges = [edge for _, edge in rows]
+
+    def products(along: list[Tensor]) -> Tensors:
+        return torch.autograd.grad(outputs, edges, along, retain_graph=True, allow_unused=True)
+
+    with ExitStack() as stack:
+        # Neither g nor one input counts as a function of another.
+        for end in {*(edge.node for edge in edges), *(t.grad_fn for t in g if t is not None)} - {node}:
+            if end is not None:
+                stack.callback(end.register_prehook(_zeros).remove)
+        try:
+            return _is_symmetric(outputs, products)
+        except RuntimeError:
+            return True  # torch says itself what it refuses
+
+
+def is_symmetric_block(gradient: Tensor, product: Callable[[Tensor], Tensor]) -> bool:
+    """Whether the derivative of a gradient is symmetric, as :func:`is_symmetric`."""
+    return _is_symmetric([gradient], lambda along: [product(along[0])])
+
+
+@torch.no_grad()
+def _is_symmetric(outputs: Sequence[Tensor], products: Callable[[list[Tensor]], Tensors]) -> bool:
+    """Whether ⟨v, Hu⟩ = ⟨u, Hv⟩ for one u and v.
+
+    Where H is nothing but rounding, as by a bias that a batch norm absorbs, H (u + v) tells how much of it is.
+    """
+    u = [_mixed_signs(t) for t in outputs]
+    v = [t.square().cos() for t in u]
+    by_u, by_v, by_both = products(u), products(v), products([a + b for a, b in zip(u, v, strict=True)])
+    one, size = _paired(by_u, v)
+    other, also = _paired(by_v, u)
+    off = [
+        None if a is None or b is None or c is None else c - a - b
+        for a, b, c in zip(by_u, by_v, by_both, strict=True)
+    ]
+    _, rounding = _paired(off, u)
+    return abs(one - other) <= _tolerance(outputs) * (size + also) + _ROUNDINGS * rounding
+
+
+def _zeros(gradients: tuple[Tensor | None, ...]) -> tuple[Tensor | None, ...]:
+    return tuple(None if t is None else torch.zeros_like(t) for t in gradients)
+
+
+def _paired(found: Tensors, along: Sequence[Tensor]) -> tuple[float, float]:
+    """The product of the two, and of their absolute values."""
+    rows = [(f, t) for f, t in zip(found, along, strict=True) if f is not None]
+    first, second = [f for f, _ in rows], [t for _, t in rows]
+    return _product(first, second), _product([f.abs() for f in first], [t.abs() for t in second])
 
 
 def _constants(node: Any) -> Iterator[Tensor]:

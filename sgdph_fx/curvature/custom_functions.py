@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import Node
 
-from sgdph_fx.curvature.backward_checks import has_constant_slope, is_cut, is_linear_in_gradient
+from sgdph_fx.curvature.backward_checks import has_constant_slope, is_cut, is_linear_in_gradient, is_symmetric
 from sgdph_fx.errors import NoCurvatureError
 
 __all__ = ["CHECKPOINT", "full_name", "kind_name", "leaves_grads_alone", "watched"]
@@ -67,6 +67,8 @@ def _hook(node: Node, found: list[NoCurvatureError]) -> Any:
                 found.append(_cut(name))
             elif has_constant_slope(node, by_inputs, g):
                 found.append(_constant(name))
+            elif not is_symmetric(node, by_inputs, g):
+                found.append(_lopsided(name))
 
     return check
 
@@ -86,6 +88,15 @@ def _constant(name: str) -> NoCurvatureError:
         "can see: they were computed in its forward pass, outside of PyTorch, or under torch.no_grad. So it has no "
         "second derivative. Compute them in the backward, from saved inputs and with PyTorch operations, or put the "
         "parameters below it into a group with order=1."
+    )
+
+
+def _lopsided(name: str) -> NoCurvatureError:
+    return NoCurvatureError(
+        f"The backward of {name} is not the derivative of any function, as far as autograd can see: its own derivative "
+        "is not symmetric. Most often it uses numbers that its forward pass has computed from the inputs, such as a "
+        "norm, and autograd takes these for constants. Compute them in the backward, from saved inputs and with "
+        "PyTorch operations, or put the parameters below it into a group with order=1."
     )
 
 

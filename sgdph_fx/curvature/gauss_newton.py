@@ -21,7 +21,7 @@ negative, and neither are their means.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TypeAlias
 
 import torch
@@ -117,13 +117,29 @@ def gauss_newton_entries(
         return found, couplings
     inputs = [end.inputs[0][0] for end in ends]
     with _second_pass_explained(), extra_pass(sinks(among)), leaves_grads_alone([*leaves(loss)], among):
-        outer = torch.autograd.grad(loss, [end.output for end in ends], retain_graph=True)
+        outer = _weights(loss, ends)
         for vectors, weight in _unit_vectors(inputs) if key is None else _draws(inputs, key, draws):
             along = [end.root(end.node, g, s) for end, g, s in zip(ends, outer, vectors, strict=True)]
             pulled = _pulled_back(ends, along, params)
             _add_products(found, [(one, one) for one in pulled], weight)
             _add_products(couplings, [(pulled[i], pulled[j]) for i, j in pairs], weight)
     return found, couplings
+
+
+def _weights(loss: Tensor, ends: Sequence[ConvexEnd]) -> tuple[Tensor, ...]:
+    """Compute how much of each convex function the loss holds, apart from what others read of it.
+
+    One may lie below another, as log-softmax below the square of its result. What comes through the other belongs to
+    J there, so nothing passes on from any of them.
+    """
+    with ExitStack() as stack:
+        for end in ends:
+            stack.callback(end.node.register_prehook(_zeros).remove)
+        return torch.autograd.grad(loss, [end.output for end in ends], retain_graph=True)
+
+
+def _zeros(gradients: tuple[Tensor | None, ...]) -> tuple[Tensor | None, ...]:
+    return tuple(None if g is None else torch.zeros_like(g) for g in gradients)
 
 
 def _zero(first: Tensor | None, second: Tensor | None) -> Tensor | None:

@@ -47,6 +47,8 @@ class OptimizerBase(Optimizer):
     def _begin_anew(self) -> None:
         """Forget what belongs to one process and one step, and is in no state."""
         self._estimate: HessianEstimate | None = None
+        self._differentiated: set[int] = set()
+        self._witness: tuple[int, int] | None = None
         self._skipped = Skipped()
         self._loss_scale = LossScale()
         self._unowned = Unowned()

@@ -62,7 +62,8 @@ def _is_finite_on_cpu(tensor: Tensor) -> bool:
 
 def nonfinite_on_device(tensors: Sequence[Tensor]) -> Tensor:
     """1 where a number is not finite, else 0, as one float32 on the tensors' device; the host does not wait."""
-    largest = torch.nn.utils.get_total_norm(tensors, math.inf)
+    filled = [t for t in tensors if t.numel()] or [torch.zeros((), device=t.device) for t in tensors[:1]]
+    largest = torch.nn.utils.get_total_norm(filled, math.inf)
     return torch.logical_not(largest < math.inf).to(torch.float32)
 
 

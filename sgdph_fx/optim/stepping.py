@@ -167,8 +167,11 @@ class Stepping(Finding):
             return estimate
         if due.probe is not None and any(p.grad is not None for p in due.parameters):
             self._addresses.refuse_moved(present.params)
+        unseen = [p for p in due.parameters if id(p) not in self._differentiated]
         with graph_errors_explained():
-            return from_gradient(due, present.grads)
+            found = from_gradient(due, present.grads, unseen)
+        self._differentiated.update(id(p) for p in unseen if p.grad is not None)
+        return found
 
     def _device(self) -> torch.device:
         params = (p for group in self.param_groups for p in group["params"])

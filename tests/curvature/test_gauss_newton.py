@@ -212,3 +212,21 @@ def test_a_loss_of_another_form_is_refused_by_name(loss: Callable[[Tensor], Tens
     with pytest.raises(NoCurvatureError, match=operation):
         diagonal(loss(net(INPUTS)), [*net.parameters()])
     assert all(p.grad is None for p in net.parameters())
+
+
+def test_a_convex_function_below_another_one_keeps_its_own_weight() -> None:
+    """Both read the network: the cross-entropy its outputs z, the squares its log-probabilities."""
+    net = network()
+    parameter = net.get_parameter("1.weight")
+
+    def log_probabilities(p: Tensor) -> Tensor:
+        found: Tensor = F.log_softmax(torch.func.functional_call(net, {"1.weight": p}, (INPUTS,)), 1)
+        return found
+
+    by_log = torch.func.jacrev(log_probabilities)(parameter.detach()).reshape(ROWS * CLASSES, -1)
+    # The Hessian of the mean square of n numbers is 2 / n.
+    squares = by_log.square().sum(0).mul(2 / (ROWS * CLASSES))
+    expected = dense_diagonal(net, "1.weight", LOSSES["cross-entropy"]) + squares
+    found = log_probabilities(parameter)
+    (both,) = diagonal(F.nll_loss(found, LABELS) + F.mse_loss(found, SOFT), [parameter], None)
+    torch.testing.assert_close(both, expected.detach(), rtol=1e-10, atol=1e-13)

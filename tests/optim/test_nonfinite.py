@@ -164,3 +164,19 @@ def test_the_counts_are_state(small: Any, make_batches: Any, make_groups: Any) -
     resumed = SGDPH(make_groups(net), 0.05)
     resumed.load_state_dict(older)
     assert resumed.steps_skipped == 0
+
+
+def test_parameters_without_numbers_step_as_if_they_were_not_there() -> None:
+    def trained(*empty: nn.Parameter) -> Any:
+        p = nn.Parameter(torch.tensor([1.0, 2.0]))
+        optimizer = SGDPH([p, *empty], 0.1, capturable=True)
+        for _ in range(3):
+            optimizer.zero_grad()
+            optimizer.backward(sum((t.square().sum() for t in (p, *empty)), torch.zeros(())))
+            optimizer.step()
+        return p, optimizer.statistics()["step"]
+
+    alone, _ = trained()
+    beside, steps = trained(nn.Parameter(torch.empty(0)), nn.Parameter(torch.empty(2, 0)))
+    assert steps == 3
+    assert torch.equal(alone, beside)

@@ -78,6 +78,14 @@ def changed_in_place() -> None:
     optimizer.step()
 
 
+def lopsided() -> None:
+    """A gradient whose derivative is [[0, 1], [0, 0]]."""
+    p = parameter()
+    optimizer = second_order(p, parameter(), without_curvature="raise")
+    p.grad = torch.stack([p[1], torch.zeros(())]) * 1.0
+    optimizer.step()
+
+
 def moved() -> None:
     p = parameter()
     optimizer = SGDPH([{"params": [p], "order": 2}], 0.1, variant="paper")
@@ -179,6 +187,7 @@ def net() -> nn.Module:
 OF_THE_OPTIMIZER: tuple[Callable[[], Any], ...] = (
     used_twice,
     changed_in_place,
+    lopsided,
     moved,
     still_scaled,
     under_inference_mode,

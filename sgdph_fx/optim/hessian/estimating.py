@@ -129,16 +129,17 @@ def _gauss_newton(loss: Tensor, leaves: list[Tensor], due: HessianRequest) -> Fo
     return (*map(by_place.get, range(len(leaves))), *map(by_pair.get, due.pairs))
 
 
-def from_gradient(due: HessianRequest, gradients: Any) -> HessianEstimate:
+def from_gradient(due: HessianRequest, gradients: Any, unseen: Sequence[Tensor] = ()) -> HessianEstimate:
     """Differentiate the due ``parameter.grad``, which ``loss.backward(create_graph=True)`` left with its graph.
 
     Args:
         due: What is asked for.
         gradients: All gradients that the optimizer holds.
+        unseen: Those of the due parameters whose product has not been checked before.
 
     Raises:
-        NoCurvatureError: if none of them carries a graph, or an operation has no second derivative and
-            ``due.required``.
+        NoCurvatureError: if none of them carries a graph, or an operation has no second derivative, or one that torch
+            gets wrong, and ``due.required``.
     """
     found = _nothing(due)
     present = [p.grad for p in due.parameters if p.grad is not None and p.requires_grad]
@@ -157,4 +158,4 @@ def from_gradient(due: HessianRequest, gradients: Any) -> HessianEstimate:
             "`loss.backward()`. `loss.backward(create_graph=True)` leaves graphs as well, unless the loss is linear "
             "in all parameters: its gradients are constants, and only `optimizer.backward(loss)` can tell."
         )
-    return _product_of(lambda leaves, due: of_gradients(leaves, due), due, found)
+    return _product_of(lambda leaves, due: of_gradients(leaves, due, unseen), due, found)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 import torch
@@ -81,7 +81,7 @@ class Finding(Reporting):
     ) -> None:
         """The gradients of the loss, and what is due, added to what earlier losses of this step brought."""
         # A sum goes on only as long as the gradients that it belongs to; `fully_shard` may hold them back.
-        if self._estimate is not None and not self._layout().is_sharded and not self._has_gradients():
+        if self._estimate is not None and not self._layout().is_sharded and self._dropped_gradients():
             self._estimate = None
         if due is not None and due.is_gauss_newton:
             due = replace(due, draw=self._draw())
@@ -101,6 +101,7 @@ class Finding(Reporting):
                     self._mark_lacking(due.parameters)
                 raise
         self._estimate = replace(found, factors=factors).accumulate(self._estimate)
+        self._witness = _state_of(self._gradients())
 
     def _draw(self) -> tuple[int, int]:
         """This process, and how many losses of this step it has had before."""
@@ -120,8 +121,17 @@ class Finding(Reporting):
         number, _ = self._layout().places[id(parameter)]
         return self.param_groups[number]
 
-    def _has_gradients(self) -> bool:
-        return any(p.grad is not None for group in self.param_groups for p in group["params"])
+    def _dropped_gradients(self) -> bool:
+        """Whether the gradients of this step's earlier losses are gone, or zeros by a write since the last of them."""
+        gradients = self._gradients()
+        if not gradients:
+            return True
+        if _state_of(gradients) == self._witness:  # so that a device is not waited for
+            return False
+        return not any(bool(g.any()) for g in gradients)
+
+    def _gradients(self) -> list[Tensor]:
+        return gather(self.param_groups).grads
 
     def scale_gradients(self, factor: float | Tensor) -> None:
         """Multiply the gradients by one number, and the Hessian that was found with them.
@@ -139,6 +149,11 @@ class Finding(Reporting):
                 parameter.grad.mul_(factor)
         if self._estimate is not None:
             self._estimate = self._estimate.changed(lambda hessian: hessian * factor)
+
+
+def _state_of(gradients: Sequence[Tensor]) -> tuple[int, int] | None:
+    """The first of them and how often it was written, which changes when ``zero_grad`` fills all with zeros."""
+    return (id(gradients[0]), gradients[0]._version) if gradients else None
 
 
 def refuse_repeated_draws(due: HessianRequest | None) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from sgdph_fx.curvature.autograd_graph import Order
 from sgdph_fx.curvature.autograd_graph import leaves as leaves_of
+from sgdph_fx.curvature.backward_checks import is_symmetric_block
 from sgdph_fx.curvature.forward_over_reverse import backward_with_product, product_only
 from sgdph_fx.curvature.forward_over_reverse.joint import backward_with_columns, columns_only
 from sgdph_fx.curvature.hvp import block_product, product_by_double_backward
@@ -24,6 +25,7 @@ from sgdph_fx.curvature.pair_blocks import (
 )
 from sgdph_fx.curvature.probes import Probe
 from sgdph_fx.curvature.reentrant import reentrant_checkpoints
+from sgdph_fx.errors import NoCurvatureError
 from sgdph_fx.optim.hessian.request import HessianRequest
 
 __all__ = ["Found", "Passes", "of_gradients", "of_hessian"]
@@ -93,12 +95,25 @@ def of_hessian(loss: Tensor, leaves: Sequence[Tensor], due: HessianRequest, pass
     return _as_found(found_blocks, due)
 
 
-def of_gradients(leaves: Sequence[Tensor], due: HessianRequest) -> Found:
-    """The products by differentiating the due gradients, which carry a graph."""
+def of_gradients(leaves: Sequence[Tensor], due: HessianRequest, unseen: Sequence[Tensor] = ()) -> Found:
+    """The products by differentiating the due gradients, which carry a graph.
+
+    Args:
+        leaves: The parameters as the loss knows them.
+        due: What is asked for.
+        unseen: Those of the due parameters for which no such product has been taken before. Theirs are compared with
+            what every Hessian is, as a loss that holds a gradient of a norm has products here that torch gets wrong.
+
+    Raises:
+        NoCurvatureError: if a product is not that of a symmetric matrix, or cannot be taken.
+    """
     rows = list(zip(leaves, due.parameters, strict=True))
     present = {
         place: p.grad for place, (leaf, p) in enumerate(rows) if p.requires_grad and p.grad is not None
     }
+    for place, gradient in present.items():
+        if any(rows[place][1] is p for p in unseen):
+            _require_symmetric(gradient, leaves[place], due.names[place])
     if len(present) == 2:
         pair, gradients = _in_order(leaves, due), _in_order(list(present.values()), due)
         return _as_found(_blocks(columns_of_gradients(gradients, pair), pair, due), due)
@@ -109,6 +124,16 @@ def of_gradients(leaves: Sequence[Tensor], due: HessianRequest) -> Found:
         for place, leaf in enumerate(leaves)
     ]
     return (*found, *(None for _ in due.pairs))
+
+
+def _require_symmetric(gradient: Tensor, leaf: Tensor, name: str) -> None:
+    if leaf.numel() > 1 and not is_symmetric_block(gradient, block_product(gradient, leaf)):
+        raise NoCurvatureError(
+            f"The derivative of the gradient of parameter {name!r} is not symmetric, so it is no Hessian. Torch gets "
+            "it wrong without an error, most often for a loss that holds gradients of a layer norm. Call "
+            "`optimizer.backward(loss)` in place of `loss.backward(create_graph=True)`: it has them right, or "
+            "names what it cannot differentiate."
+        )
 
 
 def _one(loss: Tensor, leaf: Tensor, due: HessianRequest, passes: Passes) -> Tensor | None:
