@@ -169,22 +169,31 @@ def test_checkpointed_blocks_are_recomputed() -> None:
     torch.testing.assert_close(backward_with_product(loss(True), due, torch.ones_like(due)), plain)
 
 
-def test_under_autocast_it_is_the_product_to_bfloat16s_rounding() -> None:
-    torch.manual_seed(0)
-    net: Any = nn.Sequential(
-        nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.BatchNorm2d(8)
-    )
+def test_under_autocast_it_is_as_close_as_torchs_own_double_backward() -> None:
+    """On this network the rounding of bfloat16 puts torch's product off by a tenth, and by a fifth for some weights."""
 
-    def product(mixed: bool) -> Tensor:
-        with torch.autocast("cpu", torch.bfloat16, enabled=mixed):
-            loss = net(IMAGES[:, :, :12, :12]).float().sigmoid().square().mean()
-            found = backward_with_product(loss, net[1].weight, torch.ones(8))
+    def errors(seed: int) -> tuple[float, float]:
+        torch.manual_seed(seed)
+        net: Any = nn.Sequential(
+            nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.BatchNorm2d(8)
+        )
+        due = net[1].weight
+
+        def loss() -> Tensor:
+            return net(IMAGES[:, :, :12, :12]).float().sigmoid().square().mean()  # type: ignore[no-any-return]
+
+        exact = backward_with_product(loss(), due, torch.ones(8))
+        assert exact is not None
+        with torch.autocast("cpu", torch.bfloat16):
+            found = backward_with_product(loss(), due, torch.ones(8))
+            (gradient,) = torch.autograd.grad(loss(), due, create_graph=True)
+            (torchs,) = torch.autograd.grad(gradient.sum(), due)
         assert found is not None
         assert found.dtype is torch.float32
-        return found
+        return (found - exact).norm().item(), (torchs - exact).norm().item()
 
-    exact = product(False)
-    assert (product(True) - exact).norm() < 0.05 * exact.norm()
+    ours, torchs = (sum(each) for each in zip(*map(errors, range(10)), strict=True))
+    assert ours < 1.2 * torchs
 
 
 def test_a_loss_without_the_parameter_has_no_product_and_a_linear_one_zero() -> None:
