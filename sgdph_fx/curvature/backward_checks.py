@@ -51,7 +51,7 @@ def is_linear_in_gradient(by_inputs: Tensors, g: Tensors) -> bool:
         off = _product(outputs, along)
         off -= sum(_product([f], [t]) for f, t in zip(found, given, strict=True) if f is not None)
         size = _product([t.abs() for t in outputs], [t.abs() for t in along])
-    return abs(off) <= _tolerance(outputs) * size
+    return not abs(off) > _tolerance(outputs) * size  # what is not finite tells nothing
 
 
 def has_constant_slope(node: Node, by_inputs: Tensors, g: Tensors) -> bool:
@@ -124,7 +124,8 @@ def _is_symmetric(outputs: Sequence[Tensor], products: Callable[[list[Tensor]], 
         for a, b, c in zip(by_u, by_v, by_both, strict=True)
     ]
     _, rounding = _paired(off, u)
-    return abs(one - other) <= _tolerance(outputs) * (size + also) + _ROUNDINGS * rounding
+    # What is not finite tells nothing.
+    return not abs(one - other) > _tolerance(outputs) * (size + also) + _ROUNDINGS * rounding
 
 
 def _zeros(gradients: tuple[Tensor | None, ...]) -> tuple[Tensor | None, ...]:

@@ -200,3 +200,13 @@ def test_in_single_precision_rounding_is_no_sign() -> None:
     found = backward_with_product(Cube.apply(p.sin()).sum(), p, torch.ones(512))
     s, c = p.detach().sin(), p.detach().cos()
     torch.testing.assert_close(found, 6 * s * c * c - 3 * s**3)
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+def test_numbers_that_are_not_finite_tell_nothing(number: float) -> None:
+    """One bad batch is no reason to say that a function has no second derivative."""
+    p = torch.ones(3, dtype=torch.float64, requires_grad=True)
+    loss = (Cube.apply(X * p) * number).sum()
+    found = backward_with_product(loss, p, torch.ones_like(p))
+    assert found is not None
+    assert not found.isfinite().any()
