@@ -24,9 +24,8 @@ CONTENDERS = (
     # Added when the first results were known.
     "ones-as-rademacher",
     "rademacher-as-ones",
+    "sgd-ph-rademacher-4",
 )
-# Its products take torch's double backward, which fused attention does not have.
-WITHOUT_ATTENTION = (*CONTENDERS, "sgd-ph-rademacher-4")
 
 DEEP_TASKS: Mapping[str, Task] = {
     task.name: task
@@ -39,7 +38,7 @@ DEEP_TASKS: Mapping[str, Task] = {
             32,
             3,
             8,
-            WITHOUT_ATTENTION,
+            CONTENDERS,
             "normalized",
             train_size=1_600,
             trial_seeds=2,
@@ -68,7 +67,7 @@ DEEP_TASKS: Mapping[str, Task] = {
             32,
             2,
             5,
-            WITHOUT_ATTENTION,
+            CONTENDERS,
             "plain",
             train_size=3_200,
             tier=3,

@@ -61,11 +61,20 @@ def backward_with_columns(
     return _columns(loss, pair, v, backward, on_give_up)
 
 
-def columns_only(loss: Tensor, pair: Sequence[Tensor], v: Tensor, on_give_up: Told | None = None) -> Columns:
+def columns_only(
+    loss: Tensor,
+    pair: Sequence[Tensor],
+    v: Tensor,
+    on_give_up: Told | None = None,
+    *,
+    retain_graph: bool = False,
+) -> Columns:
     """As :func:`backward_with_columns`, but no ``.grad`` is written."""
-    return _columns(
-        loss, pair, v, lambda: torch.autograd.grad(loss, list(pair), allow_unused=True), on_give_up
-    )
+
+    def backward() -> None:
+        torch.autograd.grad(loss, list(pair), retain_graph=retain_graph, allow_unused=True)
+
+    return _columns(loss, pair, v, backward, on_give_up)
 
 
 def _columns(

@@ -73,7 +73,14 @@ def backward_with_product(
     return _product(loss, parameter, v, backward, on_give_up, order)
 
 
-def product_only(loss: Tensor, parameter: Tensor, v: Tensor, on_give_up: Told | None = None) -> Tensor | None:
+def product_only(
+    loss: Tensor,
+    parameter: Tensor,
+    v: Tensor,
+    on_give_up: Told | None = None,
+    *,
+    retain_graph: bool = False,
+) -> Tensor | None:
     """As :func:`backward_with_product`, but no ``.grad`` is written, and no gradient taken but what Hv needs.
 
     Example:
@@ -81,9 +88,11 @@ def product_only(loss: Tensor, parameter: Tensor, v: Tensor, on_give_up: Told | 
         >>> product_only((p**3).sum(), p, torch.ones(1)).tolist()
         [12.0]
     """
-    return _product(
-        loss, parameter, v, lambda: torch.autograd.grad(loss, parameter, allow_unused=True), on_give_up
-    )
+
+    def backward() -> None:
+        torch.autograd.grad(loss, parameter, retain_graph=retain_graph, allow_unused=True)
+
+    return _product(loss, parameter, v, backward, on_give_up)
 
 
 def _product(

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TypeAlias
 
+import torch
 from torch import Tensor
 
 from sgdph_fx.curvature.autograd_graph import Order
@@ -90,7 +91,10 @@ def of_hessian(loss: Tensor, leaves: Sequence[Tensor], due: HessianRequest, pass
     pair = _in_order(leaves, due)
     if _probe(due).single:
         return _as_found(_blocks(lambda v: passes.columns(loss, pair, v), pair, due), due)
-    found_blocks = _blocks(columns_by_double_backward(loss, pair), pair, due)
+    try:
+        found_blocks = _blocks(columns_by_double_backward(loss, pair), pair, due)
+    except NoCurvatureError:  # as below
+        found_blocks = _blocks(lambda v: columns_only(loss, pair, v, retain_graph=True), pair, due)
     passes.backward()
     return _as_found(found_blocks, due)
 
@@ -142,10 +146,20 @@ def _one(loss: Tensor, leaf: Tensor, due: HessianRequest, passes: Passes) -> Ten
         v = next(probe.vectors(leaf, due.generator))
         column = passes.product(loss, leaf, v)
         return None if column is None else probe.read(v, column)
-    with product_by_double_backward(loss, leaf) as product:
-        found = None if product is None else probe.estimate(product, leaf, due.generator)
+    try:
+        with product_by_double_backward(loss, leaf) as product:
+            found = None if product is None else probe.estimate(product, leaf, due.generator)
+    except NoCurvatureError:
+        # A sweep knows operations that torch cannot differentiate twice, such as fused attention. What it does not know
+        # it leaves to torch, which says the same again.
+        found = probe.estimate(lambda v: _swept(loss, leaf, v), leaf, due.generator)
     passes.backward()
     return found
+
+
+def _swept(loss: Tensor, leaf: Tensor, v: Tensor) -> Tensor:
+    column = product_only(loss, leaf, v, retain_graph=True)
+    return torch.zeros_like(v) if column is None else column
 
 
 def _used(loss: Tensor, leaves: Sequence[Tensor], due: HessianRequest) -> list[int]:
