@@ -132,7 +132,7 @@ def _vit(patch: int, depth: int, width: int, channels: int, classes: int) -> nn.
 
 def _halved(width: int, channels: int, classes: int) -> nn.Module:
     """ResNet-18 without norm, on images of half the size."""
-    return nn.Sequential(nn.AvgPool2d(2), ResNet(PlainBlock, (2, 2, 2, 2), width, channels, classes))
+    return nn.Sequential(nn.AvgPool2d(2), NETWORKS["resnet18-no-norm"](width, channels, classes))
 
 
 def _mlp(width: int, channels: int, classes: int) -> nn.Module:

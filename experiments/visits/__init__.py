@@ -1,1 +1,1 @@
-"""Many short trainings in a few minutes of one GPU: tuned alike, in order of importance, logged one by one."""
+"""Many short trainings on one GPU or one core: tuned alike, in order of importance, logged one by one."""

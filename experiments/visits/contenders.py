@@ -82,6 +82,10 @@ def _sgd_ph(label: str, **options: Any) -> Contender:
     return Contender(label, "sgd-ph", options, TAU)
 
 
+def _with_settings_of(other: str, label: str, **options: Any) -> Contender:
+    return replace(_sgd_ph(label, **options), tuned_as=other)
+
+
 def _mixed(label: str, **options: Any) -> Contender:
     return Contender(label, "muon-ph", options, own=MIXED)
 
@@ -92,27 +96,24 @@ CONTENDERS: Mapping[str, Contender] = {
     "sgdm-wn": Contender("SGDM, decoupled", "sgdm-wn"),
     "sgd-ph": _sgd_ph("SGD-PH, ones", probe="ones"),
     "sgd-ph-rademacher": _sgd_ph("SGD-PH, rademacher", probe="rademacher"),
-    "sgd-ph-rademacher-4": replace(
-        _sgd_ph("SGD-PH, mean of four rademacher, with the settings of one", probe="rademacher-4"),
-        tuned_as="sgd-ph-rademacher",
+    "sgd-ph-rademacher-4": _with_settings_of(
+        "sgd-ph-rademacher", "SGD-PH, mean of four rademacher, with the settings of one", probe="rademacher-4"
     ),
-    "rademacher-as-ones": replace(
-        _sgd_ph("SGD-PH, rademacher, with the settings of ones", probe="rademacher"), tuned_as="sgd-ph"
+    "rademacher-as-ones": _with_settings_of(
+        "sgd-ph", "SGD-PH, rademacher, with the settings of ones", probe="rademacher"
     ),
     "gradient": _sgd_ph("By gradient, one at a time", probe="gradient"),
-    "gradient-as-ones": replace(
-        _sgd_ph("By gradient, with the settings of ones", probe="gradient"), tuned_as="sgd-ph"
+    "gradient-as-ones": _with_settings_of(
+        "sgd-ph", "By gradient, with the settings of ones", probe="gradient"
     ),
-    "gradient-as-rademacher": replace(
-        _sgd_ph("By gradient, with the settings of rademacher", probe="gradient"),
-        tuned_as="sgd-ph-rademacher",
+    "gradient-as-rademacher": _with_settings_of(
+        "sgd-ph-rademacher", "By gradient, with the settings of rademacher", probe="gradient"
     ),
-    "gradient-as-gauss-newton": replace(
-        _sgd_ph("By gradient, with the settings of Gauss-Newton", probe="gradient"), tuned_as="gauss-newton"
+    "gradient-as-gauss-newton": _with_settings_of(
+        "gauss-newton", "By gradient, with the settings of Gauss-Newton", probe="gradient"
     ),
-    "ones-as-rademacher": replace(
-        _sgd_ph("SGD-PH, ones, with the settings of rademacher", probe="ones"),
-        tuned_as="sgd-ph-rademacher",
+    "ones-as-rademacher": _with_settings_of(
+        "sgd-ph-rademacher", "SGD-PH, ones, with the settings of rademacher", probe="ones"
     ),
     "gradient-all": _sgd_ph("By gradient, all at once", probe="gradient", refresh="all"),
     "gauss-newton": _sgd_ph("Gauss-Newton, one at a time", curvature="gauss-newton"),
@@ -122,9 +123,8 @@ CONTENDERS: Mapping[str, Contender] = {
     ),
     "signed": _sgd_ph("SGD-PH, ones, signed average", negative_curvature="average"),
     "clamped": _sgd_ph("SGD-PH, ones, negative is none", negative_curvature="zero", max_preconditioner=1.0),
-    "signed-as-ones": replace(
-        _sgd_ph("SGD-PH, signed average, with the settings of ones", negative_curvature="average"),
-        tuned_as="sgd-ph",
+    "signed-as-ones": _with_settings_of(
+        "sgd-ph", "SGD-PH, signed average, with the settings of ones", negative_curvature="average"
     ),
     "adam-channelwise": Contender(
         "SGDM, Adam on channel-wise", "adam-channelwise", {}, {"channelwise_lr": (2e-4, 4e-3)}

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import torch
 from torch import Tensor, nn
 
 from experiments.datasets.burgers import BurgersSource, residual
 from experiments.datasets.sources import Batch
 from experiments.networks import build
 from experiments.training.loop import evaluate
-from experiments.training.methods import METHODS, Setup
+from experiments.training.methods import Setup
 from experiments.visits.captured import Step, make_step
-from experiments.visits.tasks import Task, lr_factor
+from experiments.visits.tasks import Task
+from experiments.visits.training import seeded_setup, train_steps
 
 __all__ = ["Residuals", "equation_batches", "equation_loss", "equation_step", "train_equation"]
 
@@ -62,10 +62,7 @@ def equation_step(
     """Build the task's network with its optimizer, its weights decided by ``seed``, and the step that trains it."""
     sizes = {"width": task.width, "channels": COORDINATES, "classes": SOLUTIONS}
     net = build(task.network, seed=seed, **sizes).to(source.device)
-    setup = METHODS[method](net, source.example_inputs(EXAMPLES), **settings, **options)  # type: ignore[arg-type]
-    for group in setup.optimizer.param_groups:
-        if "seed" in group:
-            group["seed"] = seed
+    setup = seeded_setup(method, net, source.example_inputs(EXAMPLES), settings, options, seed)
     ((_, known),) = source.train_batches(len(source), seed, 0)
     together = Residuals(setup.model, known[:, :COORDINATES])
     return setup, make_step(replace(setup, model=together), equation_loss, None)
@@ -87,10 +84,6 @@ def train_equation(
         of each eighth of the training, ``steps``.
     """
     setup, step = equation_step(task, method, settings, options, source, seed)
-    losses = []
-    for taken, (points, known) in enumerate(equation_batches(source, seed, steps)):
-        step.set_factor(lr_factor(taken / steps))
-        losses.append(step(points, known))
+    means = train_steps(step, equation_batches(source, seed, steps), steps)
     found = evaluate(setup.finish(setup.model), source)
-    means = torch.stack([part.mean() for part in torch.stack(losses).float().chunk(8)]).tolist()
     return {"score": found.score, "loss": found.loss, "train_losses": means, "steps": steps}

@@ -14,9 +14,10 @@ from experiments.datasets.batches import Standardizer, crop_and_flip, translate_
 from experiments.datasets.formats import Images
 from experiments.networks import build
 from experiments.speedrun_network import SpeedrunNetwork
-from experiments.training.methods import METHODS, Setup
+from experiments.training.methods import Setup
 from experiments.visits.captured import make_step
 from experiments.visits.tasks import Task, lr_factor
+from experiments.visits.training import seeded_setup
 
 __all__ = ["ImageData", "epoch_batches", "evaluate", "network", "train_images"]
 
@@ -100,15 +101,8 @@ def train_images(
         ``score`` (percentage of the test images that are right), ``loss`` on them, the mean ``train_losses`` of each
         epoch, ``steps``.
     """
-    setup = METHODS[method](
-        network(task, data, seed),
-        data.standardizer(data.train.pixels[:8]),
-        **settings,
-        **options,  # type: ignore[arg-type]
-    )
-    for group in setup.optimizer.param_groups:
-        if "seed" in group:
-            group["seed"] = seed
+    example = data.standardizer(data.train.pixels[:8])
+    setup = seeded_setup(method, network(task, data, seed), example, settings, options, seed)
     step = make_step(setup, partial(F.cross_entropy, label_smoothing=task.label_smoothing), data.autocast)
     means, taken = [], 0
     total = epochs * (len(data.train) // task.batch_size)

@@ -14,7 +14,18 @@ from typing import Any
 from experiments.visits.contenders import CONTENDERS, TRIALS, available, trial_settings
 from experiments.visits.tasks import Task
 
-__all__ = ["SEEDS", "Job", "Row", "best_trial", "described", "is_ready", "plan", "read_rows", "settings_of"]
+__all__ = [
+    "SEEDS",
+    "Job",
+    "Row",
+    "best_trial",
+    "described",
+    "is_ready",
+    "is_sound",
+    "plan",
+    "read_rows",
+    "settings_of",
+]
 
 SEEDS = 5
 FIRST_SEEDS = 3
@@ -111,13 +122,14 @@ def best_trial(job: Job, rows: Iterable[Row]) -> dict[str, float] | None:
     """
     trials = [row for row in rows if Job.of(row) == Job(job.task, _tuned(job), "trial", row["number"])]
     by_settings = [[row for row in trials if row["number"] % TRIALS == point] for point in range(TRIALS)]
-    sound = [found for found in by_settings if found and all(map(_is_sound, found))]
+    sound = [found for found in by_settings if found and all(map(is_sound, found))]
     best = max(sound, key=lambda found: (_mean(found, "score"), -_mean(found, "loss")), default=None)
     return None if best is None else dict(best[0]["settings"])
 
 
-def _is_sound(row: Row) -> bool:
-    return "error" not in row and row["loss"] is not None
+def is_sound(row: Row) -> bool:
+    """Tell whether a training came to its end with finite numbers."""
+    return "error" not in row and row["score"] is not None and row["loss"] is not None
 
 
 def _mean(rows: Sequence[Row], name: str) -> float:

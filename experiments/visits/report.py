@@ -13,7 +13,7 @@ from experiments.reports.intervals import Difference
 from experiments.reports.plots import COLOURS
 from experiments.reports.tables import markdown
 from experiments.visits.contenders import CONTENDERS, TRIALS
-from experiments.visits.jobs import ALIGNED, Job, Row, best_trial
+from experiments.visits.jobs import ALIGNED, Job, Row, best_trial, is_sound
 from experiments.visits.overview import curvature_table
 from experiments.visits.scales import NAMES
 from experiments.visits.units import digits_of, shown_interval, unit_of
@@ -201,7 +201,7 @@ def _verdict(difference: Difference) -> str:
 
 
 def _trial(rows: Sequence[Row], digits: int) -> str:
-    if any(row["score"] is None or row["loss"] is None for row in rows):
+    if not all(map(is_sound, rows)):
         return "diverged"
     return f"{fmean(row['score'] for row in rows):.{digits}f}"
 

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from experiments.language_model import LanguageModel
-from experiments.training.methods import METHODS
 from experiments.visits.captured import make_step
-from experiments.visits.tasks import Task, lr_factor
+from experiments.visits.tasks import Task
+from experiments.visits.training import seeded_setup, train_steps
 
 __all__ = ["TextData", "evaluate_text", "language_model", "next_byte", "text_batches", "train_text"]
 
@@ -79,18 +79,11 @@ def train_text(
         eighth of the training, ``steps``.
     """
     example = data.train[: 2 * task.context].view(2, task.context).long()
-    setup = METHODS[method](language_model(task, data, seed), example, **settings, **options)  # type: ignore[arg-type]
-    for group in setup.optimizer.param_groups:
-        if "seed" in group:
-            group["seed"] = seed
-    step = make_step(setup, next_byte, data.autocast)
-    losses = []
-    for taken, batch in enumerate(text_batches(task, data, seed, steps)):
-        step.set_factor(lr_factor(taken / steps))
-        losses.append(step(*batch))
+    setup = seeded_setup(method, language_model(task, data, seed), example, settings, options, seed)
+    means = train_steps(
+        make_step(setup, next_byte, data.autocast), text_batches(task, data, seed, steps), steps
+    )
     loss = evaluate_text(setup.finish(setup.model), task, data)
-    parts = torch.stack(losses).float().chunk(8)
-    means = torch.stack([part.mean() for part in parts]).tolist()
     return {"score": -loss / math.log(2), "loss": loss, "train_losses": means, "steps": steps}
 
 

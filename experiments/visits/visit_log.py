@@ -6,7 +6,7 @@ from pathlib import Path
 from statistics import fmean
 
 from experiments.reports.intervals import Difference, paired
-from experiments.visits.jobs import Job, Row, read_rows
+from experiments.visits.jobs import Job, Row, is_sound, read_rows
 from experiments.visits.scales import tasks_at
 
 __all__ = ["VisitLog"]
@@ -28,19 +28,14 @@ class VisitLog:
 
     def scores(self, task: str, contender: str) -> dict[int, float]:
         """Give seed → final score of the runs that count."""
-        return {
-            row["number"]: row["score"]
-            for row in self.rows
-            if (row["task"], row["contender"], row["phase"]) == (task, contender, "seed")
-            and row["score"] is not None
-            and row["loss"] is not None
-        }
+        return {row["number"]: row["score"] for row in self._runs(task, contender) if is_sound(row)}
 
     def failures(self, task: str, contender: str) -> int:
         """Count the runs that diverged, which have no score."""
-        job = (task, contender, "seed")
-        rows = [row for row in self.rows if (row["task"], row["contender"], row["phase"]) == job]
-        return len(rows) - len(self.scores(task, contender))
+        return len(self._runs(task, contender)) - len(self.scores(task, contender))
+
+    def _runs(self, task: str, contender: str) -> list[Row]:
+        return [row for row in self.rows if Job.of(row) == Job(task, contender, "seed", row["number"])]
 
     def difference(self, task: str, first: str, second: str) -> Difference | None:
         """Compare two contenders over the seeds that both have; None without any."""
