@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from typing import TypeAlias, cast
 
+import torch
 from torch import Tensor
 from torch.autograd.graph import Node
 
-__all__ = ["Edge", "Order", "leaves", "leaves_among", "nodes", "nodes_below", "producers_first"]
+__all__ = [
+    "Edge",
+    "Order",
+    "leaves",
+    "leaves_among",
+    "nodes",
+    "nodes_below",
+    "passing_nothing_on",
+    "producers_first",
+]
 
 Edge: TypeAlias = "tuple[Node | None, int]"
 """One value of the graph: the operation that made it (None for a constant), and which of its outputs it is."""
@@ -76,3 +87,17 @@ def producers_first(output: Tensor) -> dict[Node, tuple[Edge, ...]]:
             if child is not None and child not in entered:
                 stack.append(child)
     return order
+
+
+@contextmanager
+def passing_nothing_on(ends: Iterable[Node | None]) -> Iterator[None]:
+    """Within, a backward pass that comes to one of ``ends`` goes on from it with zeros; None is left out."""
+    with ExitStack() as stack:
+        for end in ends:
+            if end is not None:
+                stack.callback(end.register_prehook(_zeros).remove)
+        yield
+
+
+def _zeros(gradients: tuple[Tensor | None, ...]) -> tuple[Tensor | None, ...]:
+    return tuple(None if g is None else torch.zeros_like(g) for g in gradients)

@@ -15,14 +15,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, Node
 
-from sgdph_fx.curvature.autograd_graph import nodes_below
+from sgdph_fx.curvature.autograd_graph import nodes_below, passing_nothing_on
 
 __all__ = ["has_constant_slope", "is_cut", "is_linear_in_gradient", "is_symmetric", "is_symmetric_block"]
 
@@ -92,11 +91,10 @@ def is_symmetric(node: Node, by_inputs: Tensors, g: Tensors) -> bool:
     def products(along: list[Tensor]) -> Tensors:
         return torch.autograd.grad(outputs, edges, along, retain_graph=True, allow_unused=True)
 
-    with ExitStack() as stack:
-        # Neither g nor one input counts as a function of another.
-        for end in {*(edge.node for edge in edges), *(t.grad_fn for t in g if t is not None)} - {node}:
-            if end is not None:
-                stack.callback(end.register_prehook(_zeros).remove)
+    # Neither g nor one input counts as a function of another.
+    with passing_nothing_on(
+        {*(edge.node for edge in edges), *(t.grad_fn for t in g if t is not None)} - {node}
+    ):
         try:
             return _is_symmetric(outputs, products)
         except RuntimeError:
@@ -126,10 +124,6 @@ def _is_symmetric(outputs: Sequence[Tensor], products: Callable[[list[Tensor]], 
     _, rounding = _paired(off, u)
     # What is not finite tells nothing.
     return not abs(one - other) > _tolerance(outputs) * (size + also) + _ROUNDINGS * rounding
-
-
-def _zeros(gradients: tuple[Tensor | None, ...]) -> tuple[Tensor | None, ...]:
-    return tuple(None if t is None else torch.zeros_like(t) for t in gradients)
 
 
 def _paired(found: Tensors, along: Sequence[Tensor]) -> tuple[float, float]:

@@ -21,14 +21,14 @@ negative, and neither are their means.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import TypeAlias
 
 import torch
 from torch import Tensor
 from torch.autograd.graph import GradientEdge
 
-from sgdph_fx.curvature.autograd_graph import leaves, nodes
+from sgdph_fx.curvature.autograd_graph import leaves, nodes, passing_nothing_on
 from sgdph_fx.curvature.convex_ends import ConvexEnd, convex_ends
 from sgdph_fx.curvature.custom_functions import leaves_grads_alone
 from sgdph_fx.curvature.data_parallel import extra_pass, sinks
@@ -132,14 +132,8 @@ def _weights(loss: Tensor, ends: Sequence[ConvexEnd]) -> tuple[Tensor, ...]:
     One may lie below another, as log-softmax below the square of its result. What comes through the other belongs to
     J there, so nothing passes on from any of them.
     """
-    with ExitStack() as stack:
-        for end in ends:
-            stack.callback(end.node.register_prehook(_zeros).remove)
+    with passing_nothing_on(end.node for end in ends):
         return torch.autograd.grad(loss, [end.output for end in ends], retain_graph=True)
-
-
-def _zeros(gradients: tuple[Tensor | None, ...]) -> tuple[Tensor | None, ...]:
-    return tuple(None if g is None else torch.zeros_like(g) for g in gradients)
 
 
 def _zero(first: Tensor | None, second: Tensor | None) -> Tensor | None:
