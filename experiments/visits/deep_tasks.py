@@ -1,4 +1,4 @@
-"""Two deep networks without norm and a ViT, each trial with two seeds: for one core, an hour or two."""
+"""Deep networks without norm, a ViT, large batches and a long run of an equation; each trial has two seeds."""
 
 from __future__ import annotations
 
@@ -25,6 +25,21 @@ CONTENDERS = (
     "ones-as-rademacher",
     "rademacher-as-ones",
     "sgd-ph-rademacher-4",
+    "signed",
+)
+
+LONG_RUN = (
+    "sgdm",
+    "gradient",
+    "sgd-ph",
+    "sgd-ph-rademacher",
+    "gauss-newton",
+    "gradient-as-ones",
+    "gradient-as-rademacher",
+    "gradient-as-gauss-newton",
+    "adamw",
+    "muon-adamw",
+    "sgdm-longer",
 )
 
 DEEP_TASKS: Mapping[str, Task] = {
@@ -73,6 +88,36 @@ DEEP_TASKS: Mapping[str, Task] = {
             tier=3,
             trial_seeds=2,
             time_ratio=1.8,
+        ),
+        Task(
+            "vgg11-b1024",
+            "VGG-11 without norm, batch 1,024",
+            "vgg11",
+            8,
+            1024,
+            6,
+            16,
+            CONTENDERS,
+            "plain",
+            train_size=8_192,
+            tier=4,
+            trial_seeds=2,
+            time_ratio=1.25,
+        ),
+        Task(
+            "burgers-long",
+            "Burgers' equation, five times as long",
+            "mlp-tanh",
+            20,
+            100,
+            5_000,
+            15_000,
+            LONG_RUN,
+            "equation",
+            tier=5,
+            searched={"weight_decay": (1e-4, 2e-3)},
+            trial_seeds=2,
+            time_ratio=2.9,
         ),
     )
 }
