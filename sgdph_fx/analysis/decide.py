@@ -62,7 +62,7 @@ def decide(model: nn.Module, reading: Reading, config: Config) -> Analysis:
     )
     named = replace(named, weights=_weights(convolutions))
     parameters = parameter_entries(model, convolutions, flows)
-    parameters = with_details(model, parameters, flows, named.weights)
+    parameters, layers = with_details(model, parameters, flows, named.weights)
     parameters = override_parameters(parameters, config.overrides, named)
     hints = (*reading.hints, *hints, *diagnose(model, flows[0], convolutions, parameters))
     plan = Plan(
@@ -73,6 +73,7 @@ def decide(model: nn.Module, reading: Reading, config: Config) -> Analysis:
         parameters=parameters,
         frozen=frozen,
         hints=tuple(hint for hint in hints if hint.code not in config.silence),
+        layers=layers,
     )
     return Analysis(flows, plan)
 

@@ -52,6 +52,8 @@ class Plan:
             ``named_parameters()``; this is the order in which Hessians are refreshed.
         frozen: Names of the parameters that require no gradient; they are in no group.
         hints: What is not wrong, but worth knowing.
+        layers: How many layers the model has, those included whose parameters are all frozen; None if nobody counted
+            them, as in plans of earlier releases.
     """
 
     model: str
@@ -61,6 +63,7 @@ class Plan:
     parameters: tuple[ParameterEntry, ...]
     frozen: tuple[str, ...] = ()
     hints: tuple[Hint, ...] = field(default=())
+    layers: int | None = None
 
     @property
     def bare(self) -> tuple[ConvolutionEntry, ...]:
@@ -82,7 +85,8 @@ class Plan:
         data: dict[str, object] = {"version": VERSION}
         for part in fields(self):
             value = getattr(self, part.name)
-            data[part.name] = list(map(_record, value)) if part.name in _LISTS else value
+            if part.name != "layers" or value is not None:  # nor did earlier releases write it
+                data[part.name] = list(map(_record, value)) if part.name in _LISTS else value
         return json.dumps(data, indent=2, ensure_ascii=False) + "\n"
 
     @classmethod

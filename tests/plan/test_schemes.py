@@ -61,6 +61,17 @@ def test_layer_decay_is_timm_s(name: str) -> None:
     assert options(ours, *keys) == options(named(model, theirs), *keys)
 
 
+@pytest.mark.parametrize("frozen", ["head", "blocks.1", "norm"])
+def test_a_frozen_layer_leaves_the_scales_of_all_others(frozen: str) -> None:
+    model, x = built("test_vit")
+    whole = options(param_groups(model, x, scheme="layer-decay"), "lr_scale")
+    model.get_submodule(frozen).requires_grad_(False)
+    theirs = options(named(model, param_groups_layer_decay(model, layer_decay=0.75)), "lr_scale")
+    ours = options(param_groups(model, x, scheme="layer-decay"), "lr_scale")
+    assert ours == {name: scale for name, scale in whole.items() if not name.startswith(frozen)}
+    assert ours == theirs
+
+
 def test_where_we_differ_from_timm_it_is_by_a_gain_of_four_dimensions() -> None:
     """timm goes by the number of dimensions, and calls a standardized convolution's gain (C, 1, 1, 1) a weight."""
     model, x = built("test_nfnet")

@@ -20,8 +20,8 @@ __all__ = ["with_details"]
 
 def with_details(
     model: nn.Module, entries: Sequence[ParameterEntry], flows: Sequence[Flow], weights: Mapping[str, str]
-) -> tuple[ParameterEntry, ...]:
-    """The entries with kind, place, fan-in, fan-out and layer filled in.
+) -> tuple[tuple[ParameterEntry, ...], int]:
+    """The entries with kind, place, fan-in, fan-out and layer filled in, and how many layers there are.
 
     Args:
         model: The model as it is.
@@ -52,7 +52,7 @@ def with_details(
         layer = layers.get(name)
         entry = replace(entry, kind=kind, place=place, fan_in=fan_in, fan_out=fan_out, layer=layer)
         result.append(entry)
-    return tuple(result)
+    return tuple(result), 1 + max(layers.values(), default=0)
 
 
 def _every_name(model: nn.Module, flow: Flow) -> dict[int, list[tuple[str, nn.Module]]]:
