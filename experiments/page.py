@@ -1,9 +1,9 @@
 """``python -m experiments.page``: rewrite the tables of the pages docs/results*.md from logs of runs.
 
 It replaces what stands between ``<!-- NAME: PART -->`` and ``<!-- end -->``, and leaves the rest of the page alone.
-NAME is a recipe or a visit (``gpu-visit``, ``core-visit``, ``deep-visit``), whose log is docs/results/NAME.jsonl.
-PART is one of :data:`PARTS`, or one of the recipe's comparisons; for a visit it is a part of
-:mod:`experiments.visits.report`.
+NAME is a recipe or a visit (``gpu-visit``, ``core-visit``, ``deep-visit``), whose log is docs/results/NAME.jsonl, or
+``visits``, all of these together. PART is one of :data:`PARTS`, or one of the recipe's comparisons; for a visit it is a
+part of :mod:`experiments.visits.report`, and for all of them of :mod:`experiments.visits.glance`.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from experiments.reports import tables
 from experiments.reports.plots import experiment_figure
 from experiments.running.recipe_files import Experiment, read_recipe, recipe_names
 from experiments.running.results import CellResult, collect_results
+from experiments.visits import glance
 from experiments.visits import report as visit_report
 from experiments.visits.overview import overview
 from experiments.visits.scales import NAMES
@@ -28,6 +29,7 @@ from sgdph_fx.report.files import replacing, write_text
 __all__ = ["PARTS", "main", "pages", "render"]
 
 VISITS = {name: scale for scale, name in NAMES.items()}
+TOGETHER = "visits"
 DOCS = Path(__file__).parents[1] / "docs"
 
 
@@ -63,7 +65,9 @@ def render(page: str, logs: Path) -> str:
 
     def block(found: re.Match[str]) -> str:
         file = logs / f"{found['name']}.jsonl"
-        if found["name"] in VISITS:
+        if found["name"] == TOGETHER:
+            content = glance.PARTS[found["part"]](logs)
+        elif found["name"] in VISITS:
             content = visit_report.part(found["part"], VisitLog(file, VISITS[found["name"]]))
         else:
             experiment = read_recipe(found["name"])
@@ -79,7 +83,10 @@ def _part(part: str, experiment: Experiment, results: Sequence[CellResult]) -> s
     return PARTS[part](experiment, results)
 
 
-def _figure(recipe: str, log: Path) -> Figure:
+def _figure(recipe: str, logs: Path) -> Figure:
+    if recipe == TOGETHER:
+        return glance.figure(logs)
+    log = logs / f"{recipe}.jsonl"
     if recipe in VISITS:
         draw = visit_report.figure if VISITS[recipe] == "full" else overview
         return draw(VisitLog(log, VISITS[recipe]))
@@ -88,7 +95,9 @@ def _figure(recipe: str, log: Path) -> Figure:
 
 
 @click.command(help="Rewrite the tables and plots of the pages of results from the logs in docs/results.")
-@click.option("--recipe", type=click.Choice([*recipe_names(), *VISITS]), default="cpu", show_default=True)
+@click.option(
+    "--recipe", type=click.Choice([*recipe_names(), *VISITS, TOGETHER]), default="cpu", show_default=True
+)
 @click.option(
     "--log",
     type=click.Path(path_type=Path, exists=True),
@@ -103,11 +112,13 @@ def main(recipe: str, log: Path | None, docs: Path) -> None:
         write_text(logs / f"{recipe}.jsonl", log.read_text(encoding="utf-8"))
     for page in pages(docs):
         write_text(page, render(page.read_text(encoding="utf-8"), logs))
-    figure = _figure(recipe, logs / f"{recipe}.jsonl")
     images.mkdir(exist_ok=True)
-    with replacing(images / f"results-{recipe}.png") as part:
-        figure.savefig(part, dpi=100)
-    click.echo(f"Wrote the {len(pages(docs))} pages of results in {docs}, and images/results-{recipe}.png.")
+    drawn = [recipe, TOGETHER] if recipe in VISITS else [recipe]
+    for name in drawn:
+        with replacing(images / f"results-{name}.png") as part:
+            _figure(name, logs).savefig(part, dpi=100)
+    written = " and ".join(f"images/results-{name}.png" for name in drawn)
+    click.echo(f"Wrote the {len(pages(docs))} pages of results in {docs}, and {written}.")
 
 
 if __name__ == "__main__":

@@ -145,6 +145,19 @@ CONTENDERS = {
         for key in ("muon-gradient-all", "muon-gauss-newton", "muon-ph", "muon-gradient")
     },
 }
+CONTENDERS = {
+    **CONTENDERS,
+    "muon-gradient-as-ones": replace(
+        CONTENDERS["muon-gradient"],
+        label="Muon, by gradient, with the settings of ones at higher rates",
+        tuned_as="muon-ph-fast",
+    ),
+    "muon-gradient-all-as-gauss-newton": replace(
+        CONTENDERS["muon-gradient-all"],
+        label="Muon, by gradient, all at once, with the settings of Gauss-Newton at higher rates",
+        tuned_as="muon-gauss-newton-fast",
+    ),
+}
 """By key. *One at a time*, *all*: which parameters' Hessian, or what stands in for it, is refreshed at a step."""
 
 

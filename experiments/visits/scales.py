@@ -30,7 +30,10 @@ MIXED = ("muon-gradient", "muon-ph", "muon-gradient-all", "muon-gauss-newton")
 
 # On the GPU's tasks the best rate of the channel-wise parameters beside Muon was the highest of its range.
 SHORT_RUNS = {"channelwise_lr": (1e-4, 2e-3)}
-FAST = ("muon-gradient-all-fast", "muon-gauss-newton-fast", "muon-ph-fast", "muon-gradient-fast")
+FAST = (
+    *("muon-gradient-all-fast", "muon-gauss-newton-fast", "muon-ph-fast", "muon-gradient-fast"),
+    *("muon-gradient-as-ones", "muon-gradient-all-as-gauss-newton"),
+)
 
 CORE_TASKS: Mapping[str, Task] = {
     task.name: task
