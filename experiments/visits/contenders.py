@@ -126,6 +126,15 @@ CONTENDERS: Mapping[str, Contender] = {
     "signed-as-ones": _with_settings_of(
         "sgd-ph", "SGD-PH, signed average, with the settings of ones", negative_curvature="average"
     ),
+    "ones-bounded": _with_settings_of(
+        "sgd-ph", "SGD-PH, ones, factor at most 1, with the settings of ones", max_preconditioner=1.0
+    ),
+    "gradient-bounded": _with_settings_of(
+        "sgd-ph",
+        "By gradient, factor at most 1, with the settings of ones",
+        probe="gradient",
+        max_preconditioner=1.0,
+    ),
     "adam-channelwise": Contender(
         "SGDM, Adam on channel-wise", "adam-channelwise", {}, {"channelwise_lr": (2e-4, 4e-3)}
     ),

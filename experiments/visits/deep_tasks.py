@@ -56,7 +56,7 @@ DEEP_TASKS: Mapping[str, Task] = {
             32,
             3,
             8,
-            CONTENDERS,
+            (*CONTENDERS, "ones-bounded", "gradient-bounded"),
             "normalized",
             train_size=1_600,
             tier=2,

@@ -15,65 +15,14 @@ from experiments.reports.tables import markdown
 from experiments.visits.contenders import CONTENDERS, TRIALS
 from experiments.visits.jobs import ALIGNED, Job, Row, best_trial, is_sound
 from experiments.visits.overview import curvature_table
+from experiments.visits.questions import QUESTIONS
 from experiments.visits.scales import NAMES
 from experiments.visits.units import digits_of, shown_interval, unit_of
 from experiments.visits.visit_log import VisitLog
 
-__all__ = ["PARTS", "QUESTIONS", "figure", "part"]
+__all__ = ["PARTS", "figure", "part"]
 
 NOTHING_YET = "No run of these is logged yet."
-
-QUESTIONS: Mapping[str, tuple[str, str]] = {
-    "Is it the Hessian? Ones against no Hessian": ("sgd-ph", "gradient"),
-    "Rademacher against no Hessian": ("sgd-ph-rademacher", "gradient"),
-    "Gauss-Newton against no Hessian, all at once": ("gauss-newton-all", "gradient-all"),
-    "Gauss-Newton against no Hessian, one at a time": ("gauss-newton", "gradient"),
-    "2×2 blocks against the diagonal": ("gauss-newton-affine", "gauss-newton-all"),
-    "Signed average against absolute values": ("signed", "sgd-ph"),
-    "Signed average against absolute values, both with the settings of ones": ("signed-as-ones", "sgd-ph"),
-    "Negative as none against absolute values": ("clamped", "sgd-ph"),
-    "Is it the normalized step? No Hessian against SGDM": ("gradient", "sgdm"),
-    "The same, both decoupled": ("gradient", "sgdm-wn"),
-    "All at once against one at a time": ("gradient-all", "gradient"),
-    "No Hessian against Adam's step": ("gradient", "adam-channelwise"),
-    "SGD-PH against SGDM at equal time": ("sgd-ph", "sgdm-longer"),
-    "SGD-PH against AdamW": ("sgd-ph", "adamw"),
-    "Does the recipe win? Muon by gradient against Muon and AdamW": ("muon-gradient-all", "muon-adamw"),
-    "The same, one at a time": ("muon-gradient", "muon-adamw"),
-    "Muon and SGD-PH against Muon by gradient": ("muon-ph", "muon-gradient"),
-    "Muon and Gauss-Newton against Muon by gradient": ("muon-gauss-newton", "muon-gradient-all"),
-    "Muon and ones against Muon by gradient, higher rates": ("muon-ph-fast", "muon-gradient-fast"),
-    "Muon and Gauss-Newton against Muon by gradient, higher rates": (
-        "muon-gauss-newton-fast",
-        "muon-gradient-all-fast",
-    ),
-    "Higher rates: does Muon by gradient win against Muon and AdamW?": (
-        "muon-gradient-all-fast",
-        "muon-adamw",
-    ),
-    "Ones against no Hessian, both with the settings of ones": ("sgd-ph", "gradient-as-ones"),
-    "Gauss-Newton against no Hessian with the settings of ones": ("gauss-newton", "gradient-as-ones"),
-    "Rademacher against no Hessian with the settings of ones": ("sgd-ph-rademacher", "gradient-as-ones"),
-    "Rademacher against no Hessian, both with the settings of rademacher": (
-        "sgd-ph-rademacher",
-        "gradient-as-rademacher",
-    ),
-    "Gauss-Newton against no Hessian, both with the settings of Gauss-Newton": (
-        "gauss-newton",
-        "gradient-as-gauss-newton",
-    ),
-    "Rademacher against ones": ("sgd-ph-rademacher", "sgd-ph"),
-    "Rademacher against ones, both with the settings of rademacher": (
-        "sgd-ph-rademacher",
-        "ones-as-rademacher",
-    ),
-    "Rademacher against ones, both with the settings of ones": ("rademacher-as-ones", "sgd-ph"),
-    "The mean of four draws against one": ("sgd-ph-rademacher-4", "sgd-ph-rademacher"),
-    "Decoupling alone, under Muon": ("muon-adamw-wn", "muon-adamw"),
-    "Muon and AdamW against SOAP": ("muon-adamw", "soap"),
-    "Muon and AdamW against AdamW": ("muon-adamw", "adamw"),
-}
-"""Question → first and second contender; a positive difference is in favour of the first."""
 
 
 def scores(log: VisitLog) -> str:

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from experiments import page
-from experiments.visits.report import NOTHING_YET, PARTS, QUESTIONS, figure, part
+from experiments.visits.questions import QUESTIONS
+from experiments.visits.report import NOTHING_YET, PARTS, figure, part
 from experiments.visits.tasks import TASKS
 from experiments.visits.visit_log import VisitLog
 
