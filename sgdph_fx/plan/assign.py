@@ -64,7 +64,9 @@ def assign(plan: Plan, scheme: str | Scheme, **hyper: Any) -> tuple[Assignment, 
             f"{', '.join(map(repr, dict.fromkeys([*table.hyper, 'lr'])))}."
         )
     values = {**table.hyper, **hyper}
-    layers = max([plan.layers or 1, *(1 + entry.layer for entry in plan.parameters if entry.layer is not None)])
+    layers = max(
+        [plan.layers or 1, *(1 + entry.layer for entry in plan.parameters if entry.layer is not None)]
+    )
     return tuple(_assigned(table, SchemeContext(entry, values, layers)) for entry in plan.parameters)
 
 
