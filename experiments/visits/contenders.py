@@ -156,6 +156,9 @@ CONTENDERS = {
 }
 CONTENDERS = {
     **CONTENDERS,
+    "muon-gradient-as-ph": replace(
+        CONTENDERS["muon-gradient"], label="Muon, by gradient, with the settings of ones", tuned_as="muon-ph"
+    ),
     "muon-gradient-as-ones": replace(
         CONTENDERS["muon-gradient"],
         label="Muon, by gradient, with the settings of ones at higher rates",

@@ -31,6 +31,11 @@ CONTENDERS = (
 # For the tasks that were added last: what decides the question, and SGDM and AdamW beside it.
 FEWER = tuple(key for key in CONTENDERS[:11] if key != "adam-channelwise")
 
+RACING = (
+    *("sgdm", "adamw", "muon-adamw", "muon-ph", "muon-gradient", "muon-gradient-as-ph"),
+    *("muon-gauss-newton", "muon-gradient-all", "soap"),
+)
+
 DEEP_TASKS: Mapping[str, Task] = {
     task.name: task
     for task in (
@@ -94,16 +99,35 @@ DEEP_TASKS: Mapping[str, Task] = {
             time_ratio=1.25,
         ),
         Task(
+            "speedrun-narrow",
+            "Speedrun network, width 8",
+            "speedrun",
+            8,
+            256,
+            2,
+            6,
+            RACING,
+            "speedrun",
+            train_size=12_800,
+            augmentation="translate",
+            label_smoothing=0.2,
+            mirrored=True,
+            tier=5,
+            searched={"channelwise_lr": (1e-4, 2e-3)},
+            reference="muon-adamw",
+            trial_seeds=2,
+        ),
+        Task(
             "burgers-long",
-            "Burgers' equation, five times as long",
+            "Burgers' equation, three times as long",
             "mlp-tanh",
             20,
             100,
-            5_000,
-            15_000,
+            3_000,
+            10_000,
             FEWER,
             "equation",
-            tier=5,
+            tier=6,
             searched={"weight_decay": (1e-4, 2e-3)},
             trial_seeds=2,
             time_ratio=2.9,
