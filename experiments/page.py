@@ -3,7 +3,7 @@
 It replaces what stands between ``<!-- NAME: PART -->`` and ``<!-- end -->``, and leaves the rest of the page alone.
 NAME is a recipe or a visit (``gpu-visit``, ``core-visit``, ``deep-visit``), whose log is docs/results/NAME.jsonl, or
 ``visits``, all of these together. PART is one of :data:`PARTS`, or one of the recipe's comparisons; for a visit it is a
-part of :mod:`experiments.visits.report`, and for all of them of :mod:`experiments.visits.glance`.
+part of :mod:`experiments.visits.report`, and for all of them one of :data:`ALL_VISITS`.
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ from experiments.reports import tables
 from experiments.reports.plots import experiment_figure
 from experiments.running.recipe_files import Experiment, read_recipe, recipe_names
 from experiments.running.results import CellResult, collect_results
-from experiments.visits import glance
 from experiments.visits import report as visit_report
+from experiments.visits.glance import table
+from experiments.visits.glance_figure import figure, picture
 from experiments.visits.overview import overview
 from experiments.visits.scales import NAMES
 from experiments.visits.visit_log import VisitLog
@@ -44,6 +45,8 @@ PARTS: dict[str, Callable[[Experiment, Sequence[CellResult]], str]] = {
     "printed differences": _printed,
 }
 
+ALL_VISITS: dict[str, Callable[[Path], str]] = {"table": table, "picture": picture}
+
 BLOCK = re.compile(r"<!-- (?P<name>[\w-]+): (?P<part>[^>]+?) -->\n(?:.*?\n)??<!-- end -->", re.DOTALL)
 
 
@@ -66,7 +69,7 @@ def render(page: str, logs: Path) -> str:
     def block(found: re.Match[str]) -> str:
         file = logs / f"{found['name']}.jsonl"
         if found["name"] == TOGETHER:
-            content = glance.PARTS[found["part"]](logs)
+            content = ALL_VISITS[found["part"]](logs)
         elif found["name"] in VISITS:
             content = visit_report.part(found["part"], VisitLog(file, VISITS[found["name"]]))
         else:
@@ -85,7 +88,7 @@ def _part(part: str, experiment: Experiment, results: Sequence[CellResult]) -> s
 
 def _figure(recipe: str, logs: Path) -> Figure:
     if recipe == TOGETHER:
-        return glance.figure(logs)
+        return figure(logs)
     log = logs / f"{recipe}.jsonl"
     if recipe in VISITS:
         draw = visit_report.figure if VISITS[recipe] == "full" else overview

@@ -10,7 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.container import ErrorbarContainer
 
 from experiments.page import render
-from experiments.visits.glance import BY_GRADIENT, control_of, figure, places, table
+from experiments.visits.glance import BY_GRADIENT, control_of, places, table
+from experiments.visits.glance_figure import figure
 from experiments.visits.scales import log_name
 from tests.experiments.test_visit_report import cells, row
 
@@ -54,10 +55,10 @@ def logs(tmp_path: Path) -> Path:
 def test_the_table_has_everyones_mean_and_the_best_in_bold(logs: Path) -> None:
     lines = {line[0]: line[1:] for line in cells(table(logs).replace("\\|", "/"))}
     assert lines == {
-        "VGG-11 without norm": ["40.0", "41.0", "43.0", "–", "44.0", "–", "**46.0** (2)", "–", "1.5"],
-        "ViT": ["20.0", "–", "**21.0**", "–", "–", "–", "–", "–", "about 2.0"],
+        "VGG-11, no norm": ["40.0", "41.0", "43.0", "–", "44.0", "–", "**46.0** (2)", "–", "1.5 ×"],
+        "ViT": ["20.0", "–", "**21.0**", "–", "–", "–", "–", "–", "about 2.0 ×"],
         # A score is minus the bits for each byte, so the greatest has the fewest.
-        "byte language model, with Muon": ["–", "–", "2.75", "–", "–", "–", "–", "**2.50**", "about 1.0"],
+        "bytes, Muon": ["–", "–", "2.75", "–", "–", "–", "–", "**2.50**", "–"],
     }
 
 
@@ -70,7 +71,7 @@ def test_the_control_has_the_same_settings_where_somebody_ran_it(logs: Path) -> 
 
 def test_the_picture_has_intervals_of_pairs_and_hollow_marks_for_other_settings(logs: Path) -> None:
     left, right, _, language = figure(logs).axes
-    assert [text.get_text() for text in left.get_yticklabels()] == ["VGG-11 without norm", "ViT"]
+    assert [text.get_text() for text in left.get_yticklabels()] == ["VGG-11, no norm", "ViT"]
     assert _drawn(left) == [
         pytest.approx((1 - HALF_WIDTH, 1, 1 + HALF_WIDTH), abs=1e-3),  # 43 beside 42, the same settings
         pytest.approx((3 - HALF_WIDTH, 3, 3 + HALF_WIDTH), abs=1e-3),  # 44 beside 41, each with its own
