@@ -37,9 +37,9 @@ COLUMNS: Mapping[str, tuple[str, ...]] = {
     "ones": ("sgd-ph", "muon-ph-fast", "muon-ph"),
     "rademacher": ("sgd-ph-rademacher",),
     "Gauss-Newton": ("gauss-newton", "muon-gauss-newton-fast", "muon-gauss-newton"),
-    "SGDM, as much time": ("sgdm-longer",),
+    "SGDM, longer": ("sgdm-longer",),
     "AdamW": ("adamw",),
-    "Muon, AdamW": ("muon-adamw",),
+    "Muon": ("muon-adamw",),
 }
 """Head → the contenders that may stand there; a task has one of them, or none."""
 
@@ -146,5 +146,5 @@ def _cost(place: Place) -> str:
     for first, second in pairs:
         own, other = (place.log.milliseconds(place.name, key) for key in (first, second))
         if own is not None and other is not None:
-            return f"{own / other:.1f} ×"
-    return f"about {place.task.time_ratio:.1f} ×" if place.task.time_ratio > 1 else "–"
+            return f"{own / other:.1f}"
+    return f"~{place.task.time_ratio:.1f}" if place.task.time_ratio > 1 else "–"

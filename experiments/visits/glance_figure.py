@@ -18,9 +18,9 @@ __all__ = ["figure", "picture"]
 
 BASELINES = {
     "SGDM": "sgdm",
-    "SGDM, as much time": "sgdm-longer",
+    "SGDM, for as much time": "sgdm-longer",
     "AdamW": "adamw",
-    "Muon, AdamW": "muon-adamw",
+    "Muon, AdamW on the rest": "muon-adamw",
 }
 FURTHEST = (6.0, 15.0)
 """Points beyond which the two halves of the picture cut off the intervals of image tasks."""
