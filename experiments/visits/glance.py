@@ -35,7 +35,7 @@ COLUMNS: Mapping[str, tuple[str, ...]] = {
     "SGDM": ("sgdm",),
     "\\|g\\|": ("gradient", "muon-gradient-fast", "muon-gradient"),
     "ones": ("sgd-ph", "muon-ph-fast", "muon-ph"),
-    "rademacher": ("sgd-ph-rademacher",),
+    "rade&shy;macher": ("sgd-ph-rademacher",),
     "Gauss-Newton": ("gauss-newton", "muon-gauss-newton-fast", "muon-gauss-newton"),
     "SGDM, longer": ("sgdm-longer",),
     "AdamW": ("adamw",),
