@@ -28,6 +28,10 @@ CONTENDERS = (
     "signed",
 )
 
+# Muon on the matrices, with what may stand beside it; added when a mixture had won on VGG-11 without norm.
+MUON = ("muon-adamw", "muon-adamw-wn", "muon-gradient", "soap")
+CHANNELWISE = {"channelwise_lr": (1e-4, 2e-3)}
+
 # For the tasks that were added last: what decides the question, and SGDM and AdamW beside it.
 FEWER = tuple(key for key in CONTENDERS[:11] if key != "adam-channelwise")
 
@@ -47,9 +51,10 @@ DEEP_TASKS: Mapping[str, Task] = {
             32,
             3,
             8,
-            CONTENDERS,
+            (*CONTENDERS, *MUON),
             "normalized",
             train_size=1_600,
+            searched=CHANNELWISE,
             trial_seeds=2,
             time_ratio=1.875,
         ),
@@ -76,10 +81,11 @@ DEEP_TASKS: Mapping[str, Task] = {
             32,
             2,
             5,
-            CONTENDERS,
+            (*CONTENDERS, *MUON),
             "plain",
             train_size=3_200,
             tier=3,
+            searched=CHANNELWISE,
             trial_seeds=2,
             time_ratio=1.8,
         ),
@@ -113,7 +119,7 @@ DEEP_TASKS: Mapping[str, Task] = {
             label_smoothing=0.2,
             mirrored=True,
             tier=5,
-            searched={"channelwise_lr": (1e-4, 2e-3)},
+            searched=CHANNELWISE,
             reference="muon-adamw",
             trial_seeds=2,
         ),

@@ -57,6 +57,7 @@ CORE_TASKS: Mapping[str, Task] = {
                 "adam-channelwise",
                 "soap",
                 *MIXED,
+                "muon-adamw-wn",
             ),
             "plain",
             train_size=3_000,
@@ -107,10 +108,13 @@ CORE_TASKS: Mapping[str, Task] = {
                 "gradient-as-gauss-newton",
                 "ones-as-rademacher",
                 "adam-channelwise",
+                "muon-gradient",
+                "muon-ph",
             ),
             "normalized",
             train_size=3_000,
             tier=4,
+            searched=SHORT_RUNS,
         ),
     )
 }
