@@ -130,12 +130,6 @@ def muon_adamw(
     return Setup(net, optimizer, _gradients, _unchanged)
 
 
-def muon_adamw_wn(net: nn.Module, example: Tensor, lr: float, weight_decay: float, **options: Any) -> Setup:
-    """Use Muon and AdamW as above on the prepared network, with bare convolutions and linear layers decoupled."""
-    model, _ = prepare_linears(net, example)
-    return replace(muon_adamw(model, example, lr, weight_decay, **options), finish=restore)
-
-
 def muon_ph(net: nn.Module, example: Tensor, lr: float, weight_decay: float, **options: Any) -> Setup:
     """Use Muon on directions and matrices, SGD-PH's step on gains, biases and norms, AdamW on the rest."""
     model, optimizer = muon_channelwise(net, example, lr, weight_decay, **options)
@@ -197,6 +191,16 @@ def _from_torch(make: Callable[..., torch.optim.Optimizer]) -> MethodBuilder:
     return build
 
 
+def _decoupled(method: MethodBuilder) -> MethodBuilder:
+    """Use a method on the prepared network, with bare convolutions and all linear layers but the last decoupled."""
+
+    def build(net: nn.Module, example: Tensor, lr: float, weight_decay: float, **options: Any) -> Setup:
+        model, _ = prepare_linears(net, example)
+        return replace(method(model, example, lr, weight_decay, **options), finish=restore)
+
+    return build
+
+
 def _unchanged(model: nn.Module) -> nn.Module:
     return model
 
@@ -219,13 +223,15 @@ METHODS: dict[str, MethodBuilder] = {
     "sgd-ph": sgd_ph,
     "adam": _from_torch(torch.optim.Adam),
     "adamw": _from_torch(torch.optim.AdamW),
+    "adamw-wn": _decoupled(_from_torch(torch.optim.AdamW)),
     "adabelief": adabelief,
     "adahessian": adahessian,
     "apollo": apollo,
     "adam-channelwise": adam_channelwise,
     "muon-adamw": muon_adamw,
-    "muon-adamw-wn": muon_adamw_wn,
+    "muon-adamw-wn": _decoupled(muon_adamw),
     "muon-ph": muon_ph,
     "soap": soap,
+    "soap-wn": _decoupled(soap),
 }
 """By name. ``options`` of a run become keyword arguments."""

@@ -30,6 +30,7 @@ SGD: Mapping[str, dict[str, Range]] = {
 """By :attr:`Task.ranges`: learning rates span a factor of about 30, decays one of 20."""
 
 ADAM: dict[str, Range] = {"lr": (3e-4, 1e-2), "weight_decay": (1.5e-2, 3e-1)}
+SOAP: dict[str, Range] = {**ADAM, "lr": (1e-3, 3e-2)}
 MUON: dict[str, Range] = {"lr": (1e-3, 3e-2), "adamw_lr": (5e-4, 1e-2), "weight_decay": (1.5e-2, 3e-1)}
 # With Muon, AdamW's rate is a fixed third of Muon's where SGD-PH's rate is searched, so that there are three to search.
 MIXED: dict[str, Range] = {
@@ -139,7 +140,9 @@ CONTENDERS: Mapping[str, Contender] = {
         "SGDM, Adam on channel-wise", "adam-channelwise", {}, {"channelwise_lr": (2e-4, 4e-3)}
     ),
     "adamw": Contender("AdamW", "adamw", own=ADAM),
-    "soap": Contender("SOAP", "soap", own={**ADAM, "lr": (1e-3, 3e-2)}),
+    "adamw-wn": Contender("AdamW, decoupled", "adamw-wn", own=ADAM),
+    "soap": Contender("SOAP", "soap", own=SOAP),
+    "soap-wn": Contender("SOAP, decoupled", "soap-wn", own=SOAP),
     "muon-adamw": Contender("Muon, AdamW on the rest", "muon-adamw", own=MUON),
     "muon-adamw-wn": Contender("Muon, AdamW, decoupled", "muon-adamw-wn", own=MUON),
     "muon-ph": _mixed("Muon, SGD-PH on channel-wise", probe="ones"),

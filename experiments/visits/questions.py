@@ -66,6 +66,11 @@ QUESTIONS: Mapping[str, tuple[str, str]] = {
     ),
     "A factor of at most 1 against none, by ones": ("ones-bounded", "sgd-ph"),
     "Decoupling alone, under Muon": ("muon-adamw-wn", "muon-adamw"),
+    "Decoupling alone, under SOAP": ("soap-wn", "soap"),
+    "Decoupling alone, under AdamW": ("adamw-wn", "adamw"),
+    "Decoupling alone, under SGDM": ("sgdm-wn", "sgdm"),
+    "Muon by gradient against Muon and AdamW, both decoupled": ("muon-gradient", "muon-adamw-wn"),
+    "Muon by gradient against SOAP": ("muon-gradient", "soap"),
     "Muon and AdamW against SOAP": ("muon-adamw", "soap"),
     "Muon and AdamW against AdamW": ("muon-adamw", "adamw"),
 }
