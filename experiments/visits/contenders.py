@@ -145,6 +145,12 @@ CONTENDERS: Mapping[str, Contender] = {
     "soap-wn": Contender("SOAP, decoupled", "soap-wn", own=SOAP),
     "muon-adamw": Contender("Muon, AdamW on the rest", "muon-adamw", own=MUON),
     "muon-adamw-wn": Contender("Muon, AdamW, decoupled", "muon-adamw-wn", own=MUON),
+    "muon-adamw-as-wn": Contender(
+        "Muon, AdamW, with the settings of decoupled", "muon-adamw", own=MUON, tuned_as="muon-adamw-wn"
+    ),
+    "muon-adamw-wn-as-plain": Contender(
+        "Muon, AdamW, decoupled, with the settings of plain", "muon-adamw-wn", own=MUON, tuned_as="muon-adamw"
+    ),
     "muon-ph": _mixed("Muon, SGD-PH on channel-wise", probe="ones"),
     "muon-gradient": _mixed("Muon, by gradient, one at a time", probe="gradient"),
     "muon-gradient-all": _mixed("Muon, by gradient, all at once", probe="gradient", refresh="all"),

@@ -29,7 +29,10 @@ CONTENDERS = (
 )
 
 # Muon on the matrices, with what may stand beside it; added when a mixture had won on VGG-11 without norm.
-MUON = ("muon-adamw", "muon-adamw-wn", "muon-gradient", "soap", "soap-wn", "adamw-wn", "sgdm-wn")
+MUON = (
+    *("muon-adamw", "muon-adamw-wn", "muon-adamw-as-wn", "muon-adamw-wn-as-plain", "muon-gradient"),
+    *("soap", "soap-wn", "adamw-wn", "sgdm-wn"),
+)
 CHANNELWISE = {"channelwise_lr": (1e-4, 2e-3)}
 
 # For the tasks that were added last: what decides the question, and SGDM and AdamW beside it.

@@ -66,6 +66,11 @@ QUESTIONS: Mapping[str, tuple[str, str]] = {
     ),
     "A factor of at most 1 against none, by ones": ("ones-bounded", "sgd-ph"),
     "Decoupling alone, under Muon": ("muon-adamw-wn", "muon-adamw"),
+    "Decoupling alone, under Muon, both with the settings of decoupled": (
+        "muon-adamw-wn",
+        "muon-adamw-as-wn",
+    ),
+    "Decoupling alone, under Muon, both with the settings of plain": ("muon-adamw-wn-as-plain", "muon-adamw"),
     "Decoupling alone, under SOAP": ("soap-wn", "soap"),
     "Decoupling alone, under AdamW": ("adamw-wn", "adamw"),
     "Decoupling alone, under SGDM": ("sgdm-wn", "sgdm"),

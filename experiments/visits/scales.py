@@ -57,7 +57,7 @@ CORE_TASKS: Mapping[str, Task] = {
                 "adam-channelwise",
                 "soap",
                 *MIXED,
-                *("muon-adamw-wn", "soap-wn", "adamw-wn"),
+                *("muon-adamw-wn", "muon-adamw-as-wn", "muon-adamw-wn-as-plain", "soap-wn", "adamw-wn"),
             ),
             "plain",
             train_size=3_000,
