@@ -143,6 +143,7 @@ CONTENDERS: Mapping[str, Contender] = {
     "adamw-wn": Contender("AdamW, decoupled", "adamw-wn", own=ADAM),
     "soap": Contender("SOAP", "soap", own=SOAP),
     "soap-wn": Contender("SOAP, decoupled", "soap-wn", own=SOAP),
+    "soap-as-wn": Contender("SOAP, with the settings of decoupled", "soap", own=SOAP, tuned_as="soap-wn"),
     "muon-adamw": Contender("Muon, AdamW on the rest", "muon-adamw", own=MUON),
     "muon-adamw-wn": Contender("Muon, AdamW, decoupled", "muon-adamw-wn", own=MUON),
     "muon-adamw-as-wn": Contender(

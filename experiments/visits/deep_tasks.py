@@ -31,7 +31,7 @@ CONTENDERS = (
 # Muon on the matrices, with what may stand beside it; added when a mixture had won on VGG-11 without norm.
 MUON = (
     *("muon-adamw", "muon-adamw-wn", "muon-adamw-as-wn", "muon-adamw-wn-as-plain", "muon-gradient"),
-    *("soap", "soap-wn", "adamw-wn", "sgdm-wn"),
+    *("soap", "soap-wn", "soap-as-wn", "adamw-wn", "sgdm-wn"),
 )
 CHANNELWISE = {"channelwise_lr": (1e-4, 2e-3)}
 

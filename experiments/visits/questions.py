@@ -72,6 +72,7 @@ QUESTIONS: Mapping[str, tuple[str, str]] = {
     ),
     "Decoupling alone, under Muon, both with the settings of plain": ("muon-adamw-wn-as-plain", "muon-adamw"),
     "Decoupling alone, under SOAP": ("soap-wn", "soap"),
+    "Decoupling alone, under SOAP, both with the settings of decoupled": ("soap-wn", "soap-as-wn"),
     "Decoupling alone, under AdamW": ("adamw-wn", "adamw"),
     "Decoupling alone, under SGDM": ("sgdm-wn", "sgdm"),
     "Muon by gradient against Muon and AdamW, both decoupled": ("muon-gradient", "muon-adamw-wn"),
