@@ -37,9 +37,9 @@ COLUMNS: Mapping[str, tuple[str, ...]] = {
     "ones": ("sgd-ph", "muon-ph-fast", "muon-ph"),
     "rade&shy;macher": ("sgd-ph-rademacher",),
     "Gauss-Newton": ("gauss-newton", "muon-gauss-newton-fast", "muon-gauss-newton"),
-    "SGDM, longer": ("sgdm-longer",),
     "AdamW": ("adamw",),
     "Muon": ("muon-adamw",),
+    "SOAP": ("soap",),
 }
 """Head → the contenders that may stand there; a task has one of them, or none."""
 
