@@ -22,7 +22,7 @@ BASELINES = {
     "AdamW": "adamw",
     "Muon, AdamW on the rest": "muon-adamw",
 }
-FURTHEST = (6.0, 15.0)
+FURTHEST = (6.0, 18.0)
 """Points beyond which the two halves of the picture cut off the intervals of image tasks."""
 
 
