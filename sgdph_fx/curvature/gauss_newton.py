@@ -48,9 +48,9 @@ def gauss_newton_diagonal(
     Args:
         loss: One number with its graph, which is kept. It must be linear in known convex functions of the network's
             outputs: log-softmax (and so cross-entropy, also with soft targets, class weights or label smoothing),
-            logsumexp, squares and MSE, Huber and smooth L1 losses, binary cross-entropy of logits or probabilities,
-            soft margin, softplus and log-sigmoid, or a sum of several of these. It may use the outputs linearly as
-            well. A part that enters with a negative weight counts as zero.
+            logsumexp, exp (and so a Poisson loss), squares and MSE, Huber and smooth L1 losses, binary cross-entropy of
+            logits or probabilities, soft margin, softplus and log-sigmoid, or a sum of several of these. It may use the
+            outputs linearly as well. A part that enters with a negative weight counts as zero.
         params: The leaves to take it for, of any shapes, dtypes and devices.
         key: Decides the signs: :func:`sgdph_fx.curvature.sign_key`. None for the diagonal itself, by one backward pass
             for each number that the convex functions read.
