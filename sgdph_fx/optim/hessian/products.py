@@ -16,6 +16,7 @@ from sgdph_fx.curvature.backward_checks import is_symmetric_block
 from sgdph_fx.curvature.forward_over_reverse import backward_with_product, product_only
 from sgdph_fx.curvature.forward_over_reverse.joint import backward_with_columns, columns_only
 from sgdph_fx.curvature.hvp import block_product, product_by_double_backward
+from sgdph_fx.curvature.norm_gradients import loses_bias
 from sgdph_fx.curvature.pair_blocks import (
     BlockEntries,
     Columns,
@@ -117,7 +118,7 @@ def of_gradients(leaves: Sequence[Tensor], due: HessianRequest, unseen: Sequence
     }
     for place, gradient in present.items():
         if any(rows[place][1] is p for p in unseen):
-            _require_symmetric(gradient, leaves[place], due.names[place])
+            _require_hessian(gradient, leaves[place], due.names[place])
     if len(present) == 2:
         pair, gradients = _in_order(leaves, due), _in_order(list(present.values()), due)
         return _as_found(_blocks(columns_of_gradients(gradients, pair), pair, due), due)
@@ -130,13 +131,19 @@ def of_gradients(leaves: Sequence[Tensor], due: HessianRequest, unseen: Sequence
     return (*found, *(None for _ in due.pairs))
 
 
-def _require_symmetric(gradient: Tensor, leaf: Tensor, name: str) -> None:
+def _require_hessian(gradient: Tensor, leaf: Tensor, name: str) -> None:
     if leaf.numel() > 1 and not is_symmetric_block(gradient, block_product(gradient, leaf)):
         raise NoCurvatureError(
             f"The derivative of the gradient of parameter {name!r} is not symmetric, so it is no Hessian. Torch gets "
             "it wrong without an error, most often for a loss that holds gradients of a layer norm. Call "
             "`optimizer.backward(loss)` in place of `loss.backward(create_graph=True)`: it has them right, or "
             "names what it cannot differentiate."
+        )
+    if loses_bias(gradient):
+        raise NoCurvatureError(
+            f"Torch takes the gradient of parameter {name!r} for a constant, without an error: it is the bias of a "
+            "batch or layer norm that has no weight. Call `optimizer.backward(loss)` in place of "
+            "`loss.backward(create_graph=True)`: it has it right."
         )
 
 
