@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +12,7 @@ from sgdph_fx.curvature.autograd_graph import Order
 from sgdph_fx.curvature.gauss_newton import gauss_newton_entries
 from sgdph_fx.errors import NoCurvatureError
 from sgdph_fx.optim.hessian.estimate import HessianEstimate
-from sgdph_fx.optim.hessian.hidden_uses import Written, hidden_use
+from sgdph_fx.optim.hessian.hidden_uses import Written, dropped_graph, hidden_use
 from sgdph_fx.optim.hessian.isolated_forward import isolated_loss
 from sgdph_fx.optim.hessian.loss_checks import check_loss
 from sgdph_fx.optim.hessian.products import Found, Passes, of_gradients, of_hessian
@@ -138,8 +138,8 @@ def from_gradient(due: HessianRequest, gradients: Any, unseen: Sequence[Tensor] 
         unseen: Those of the due parameters whose product has not been checked before.
 
     Raises:
-        NoCurvatureError: if none of them carries a graph, or an operation has no second derivative, or one that torch
-            gets wrong, and ``due.required``.
+        NoCurvatureError: if none of them carries a graph. Or if one of the due may have lost its graph, an operation
+            has no second derivative, or one that torch gets wrong, and ``due.required``.
     """
     found = _nothing(due)
     present = [p.grad for p in due.parameters if p.grad is not None and p.requires_grad]
@@ -158,4 +158,22 @@ def from_gradient(due: HessianRequest, gradients: Any, unseen: Sequence[Tensor] 
             "`loss.backward()`. `loss.backward(create_graph=True)` leaves graphs as well, unless the loss is linear "
             "in all parameters: its gradients are constants, and only `optimizer.backward(loss)` can tell."
         )
-    return _product_of(lambda leaves, due: of_gradients(leaves, due, unseen), due, found)
+
+    def find(leaves: list[Tensor], due: HessianRequest) -> Found:
+        _require_graphs(due, gradients, unseen)
+        return of_gradients(leaves, due, unseen)
+
+    return _product_of(find, due, found)
+
+
+def _require_graphs(due: HessianRequest, gradients: Iterable[Tensor], unseen: Sequence[Tensor]) -> None:
+    """Refuse gradients that have lost their graph; where there is one, it is read for parameters not seen before."""
+    for name, p in zip(due.names, due.parameters, strict=True):
+        if (
+            p.requires_grad
+            and p.grad is not None
+            and (not p.grad.requires_grad or any(p is q for q in unseen))
+        ):
+            dropped = dropped_graph(p, gradients, name)
+            if dropped is not None:
+                raise dropped
