@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 import torch
 from torch import Tensor
@@ -31,6 +31,8 @@ from sgdph_fx.errors import NoCurvatureError
 from sgdph_fx.optim.hessian.request import HessianRequest
 
 __all__ = ["Found", "Passes", "of_gradients", "of_hessian"]
+
+T = TypeVar("T")
 
 Found: TypeAlias = "tuple[Tensor | None, ...]"
 """For each due parameter its diagonal, then for each pair what couples the two; None for what the loss does not use."""
@@ -92,11 +94,11 @@ def of_hessian(loss: Tensor, leaves: Sequence[Tensor], due: HessianRequest, pass
     pair = _in_order(leaves, due)
     if _probe(due).single:
         return _as_found(_blocks(lambda v: passes.columns(loss, pair, v), pair, due), due)
-    try:
-        found_blocks = _blocks(columns_by_double_backward(loss, pair), pair, due)
-    except NoCurvatureError:  # as below
-        found_blocks = _blocks(lambda v: columns_only(loss, pair, v, retain_graph=True), pair, due)
-    passes.backward()
+    found_blocks = _several(
+        lambda: _blocks(columns_by_double_backward(loss, pair), pair, due),
+        lambda: _blocks(lambda v: columns_only(loss, pair, v, retain_graph=True), pair, due),
+        passes,
+    )
     return _as_found(found_blocks, due)
 
 
@@ -153,13 +155,26 @@ def _one(loss: Tensor, leaf: Tensor, due: HessianRequest, passes: Passes) -> Ten
         v = next(probe.vectors(leaf, due.generator))
         column = passes.product(loss, leaf, v)
         return None if column is None else probe.read(v, column)
-    try:
+
+    def by_torch() -> Tensor | None:
         with product_by_double_backward(loss, leaf) as product:
-            found = None if product is None else probe.estimate(product, leaf, due.generator)
+            return None if product is None else probe.estimate(product, leaf, due.generator)
+
+    return _several(
+        by_torch, lambda: probe.estimate(lambda v: _swept(loss, leaf, v), leaf, due.generator), passes
+    )
+
+
+def _several(by_torch: Callable[[], T], by_sweeps: Callable[[], T], passes: Passes) -> T:
+    """Several products, and then the backward pass: by torch's double backward, which makes one graph for all of them.
+
+    A sweep knows operations that torch cannot differentiate twice, such as fused attention. What it does not know it
+    leaves to torch, which says the same again.
+    """
+    try:
+        found = by_torch()
     except NoCurvatureError:
-        # A sweep knows operations that torch cannot differentiate twice, such as fused attention. What it does not know
-        # it leaves to torch, which says the same again.
-        found = probe.estimate(lambda v: _swept(loss, leaf, v), leaf, due.generator)
+        found = by_sweeps()
     passes.backward()
     return found
 
