@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from itertools import chain
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from sgdph_fx.curvature.autograd_graph import Order
@@ -112,21 +114,38 @@ def _hidden(
 def _found(loss: Tensor, leaves: list[Tensor], due: HessianRequest, passes: Passes) -> Found:
     """Products beside a backward pass, or what takes passes of its own, and then that pass."""
     if not due.is_gauss_newton:
-        return of_hessian(loss, leaves, due, passes)
+        return _descended(of_hessian(loss, leaves, due, passes), due)
     found = _gauss_newton(loss, leaves, due)
     passes.backward()
     return found
 
 
+def _descended(found: Found, due: HessianRequest) -> Found:
+    """Of the Hessian of the loss, that of -loss for whoever climbs."""
+    if not any(due.maximized):
+        return found
+    rows = zip(found, due.turned, strict=True)
+    return tuple(-h if h is not None and is_turned else h for h, is_turned in rows)
+
+
 def _gauss_newton(loss: Tensor, leaves: list[Tensor], due: HessianRequest) -> Found:
-    places = [place for place, leaf in enumerate(leaves) if leaf.requires_grad]
-    row_of = {id(due.parameters[place]): row for row, place in enumerate(places)}
-    coupled = [pair for pair in due.pairs if all(id(p) in row_of for p in pair.both)]
-    rows = [(row_of[id(pair.scale)], row_of[id(pair.shift)]) for pair in coupled]
-    key = due.sign_key if due.draws_signs else None
-    diagonals, couplings = gauss_newton_entries(loss, [leaves[place] for place in places], rows, key)
-    by_place, by_pair = dict(zip(places, diagonals, strict=True)), dict(zip(coupled, couplings, strict=True))
-    return (*map(by_place.get, range(len(leaves))), *map(by_pair.get, due.pairs))
+    """That of the loss, and that of -loss for whoever climbs: what is convex in one is not in the other."""
+    found: list[Tensor | None] = [None] * (len(leaves) + len(due.pairs))
+    for climbs in sorted(set(due.maximized)):
+        with torch.enable_grad():
+            descended = -loss if climbs else loss
+        places = [i for i, leaf in enumerate(leaves) if leaf.requires_grad and due.maximized[i] is climbs]
+        if not places:
+            continue
+        row_of = {id(due.parameters[place]): row for row, place in enumerate(places)}
+        coupled = [i for i, pair in enumerate(due.pairs) if all(id(p) in row_of for p in pair.both)]
+        pairs = [due.pairs[i].both for i in coupled]
+        rows = [(row_of[id(scale)], row_of[id(shift)]) for scale, shift in pairs]
+        key = due.sign_key if due.draws_signs else None
+        entries = gauss_newton_entries(descended, [leaves[place] for place in places], rows, key)
+        for place, entry in zip((*places, *(len(leaves) + i for i in coupled)), chain(*entries), strict=True):
+            found[place] = entry
+    return tuple(found)
 
 
 def from_gradient(due: HessianRequest, gradients: Any, unseen: Sequence[Tensor] = ()) -> HessianEstimate:
@@ -161,7 +180,7 @@ def from_gradient(due: HessianRequest, gradients: Any, unseen: Sequence[Tensor] 
 
     def find(leaves: list[Tensor], due: HessianRequest) -> Found:
         _require_graphs(due, gradients, unseen)
-        return of_gradients(leaves, due, unseen)
+        return _descended(of_gradients(leaves, due, unseen), due)
 
     return _product_of(find, due, found)
 
