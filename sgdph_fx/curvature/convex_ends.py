@@ -93,6 +93,9 @@ def _walk(starts: Iterable[Node | None], stop: Callable[[Node], bool]) -> dict[N
     return others
 
 
+_ONLY = {"MulBackward0": " (z * z)", "PowBackward0": " (z ** 2)"}
+
+
 def _never(node: Node) -> bool:
     return False
 
@@ -120,14 +123,14 @@ def _unknown(refused: Mapping[Node, str]) -> NoCurvatureError:
             "for kinks, as L1 and hinge losses are, so nothing says how the loss bends there. Compute that part by "
             "huber_loss, smooth_l1_loss or softplus, or use the Hessian."
         )
-    layer = ""
+    known, layer = ", ".join(known + _ONLY.get(known, "") for known in sorted(ROOTS)), ""
     if rule_of(node).linearity == BILINEAR:
         layer = (
             " If it is a layer, the loss is linear in its outputs, as a critic's mean is, and does not bend."
         )
     return NoCurvatureError(
         f"The Gauss-Newton matrix of this loss is not known: it passes {name}, which is neither linear nor a convex "
-        f"function of the list {', '.join(sorted(ROOTS))}. Compute the loss by cross_entropy, mse_loss or "
+        f"function of the list {known}. Compute the loss by cross_entropy, mse_loss or "
         f"binary_cross_entropy_with_logits, or use the Hessian.{layer}"
     )
 

@@ -70,7 +70,8 @@ def test_a_parameter_without_a_gradient_is_not_hidden() -> None:
     assert optimizer.curvature_missed == 0
 
 
-def test_selective_checkpoints_train_by_the_gradient() -> None:
+@pytest.mark.parametrize("curvature", ["hessian", "gauss-newton"])
+def test_selective_checkpoints_train_by_the_gradient(curvature: Any) -> None:
     """Torch allows one backward pass through them, and the gradients need it."""
 
     def policy(_: Any, operation: Any, *args: Any, **kwargs: Any) -> CheckpointPolicy:
@@ -79,7 +80,7 @@ def test_selective_checkpoints_train_by_the_gradient() -> None:
 
     context = functools.partial(create_selective_checkpoint_contexts, policy)
     p = nn.Parameter(torch.tensor([0.5, -1.0], dtype=torch.float64))
-    optimizer = SGDPH([{"params": [("p", p)], "order": 2}], 0.1, variant="paper")
+    optimizer = SGDPH([{"params": [("p", p)], "order": 2}], 0.1, variant="paper", curvature=curvature)
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
         for _ in range(3):
