@@ -7,15 +7,16 @@ it: walk from the loss through linear operations until you meet a function of th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from torch import Tensor
 from torch.autograd.graph import GradientEdge, Node
 
-from sgdph_fx.curvature.convex_functions import ROOTS, Root, applies
+from sgdph_fx.curvature.convex_functions import KINKED, ROOTS, Root, applies
 from sgdph_fx.curvature.forward_over_reverse.operations.losses import OF_DIFFERENCES
 from sgdph_fx.curvature.forward_over_reverse.registry import rule_of
+from sgdph_fx.curvature.forward_over_reverse.rule import BILINEAR
 from sgdph_fx.errors import NoCurvatureError
 
 __all__ = ["ConvexEnd", "convex_ends"]
@@ -61,29 +62,42 @@ def convex_ends(loss: Tensor) -> list[ConvexEnd]:
     others = _walk([loss.grad_fn], stop)
     if others:
         makers = {edge.node for end in ends for edge, _ in end.inputs}
-        makers.update(_walk(makers, lambda node: False))
-        for node in others:
-            _require(node in makers, node)
+        makers.update(_walk(makers, _never))
+        refused = {node: kink for node, kink in others.items() if node not in makers}
+        if refused:
+            raise _unknown(refused)
     return ends
 
 
-def _walk(starts: Iterable[Node | None], stop: Callable[[Node], bool]) -> list[Node]:
-    """Go down through linear operations, except where told to stop, and list the others that are met."""
+def _walk(starts: Iterable[Node | None], stop: Callable[[Node], bool]) -> dict[Node, str]:
+    """Go down through linear operations, except where told to stop, and find the others that are met.
+
+    Returns:
+        For each the name of the last function with a kink on the way to it; empty if there is none.
+    """
     seen: set[Node] = set()
-    others: list[Node] = []
-    stack = list(starts)
+    others: dict[Node, str] = {}
+    stack = [(node, "") for node in starts]
     while stack:
-        node = stack.pop()
+        node, kink = stack.pop()
         if node is None or node in seen:
             continue
         seen.add(node)
         if stop(node):
             continue
         if _is_linear(node):
-            stack.extend(child for child, _ in node.next_functions)
+            name = type(node).__name__
+            stack.extend((child, name if name in KINKED else kink) for child, _ in node.next_functions)
         else:
-            others.append(node)
+            others[node] = kink
     return others
+
+
+_ONLY = {"MulBackward0": " (z * z)", "PowBackward0": " (z ** 2)"}
+
+
+def _never(node: Node) -> bool:
+    return False
 
 
 def _is_end(node: Node) -> bool:
@@ -95,13 +109,30 @@ def _is_end(node: Node) -> bool:
     return all(child is None for child, _ in children[of_network:])
 
 
-def _require(holds: bool, node: Node) -> None:
-    if not holds:
-        raise NoCurvatureError(
-            f"The Gauss-Newton matrix of this loss is not known: it passes {type(node).__name__}, which is neither "
-            f"linear nor a convex function of the list {', '.join(sorted(ROOTS))}. Compute the loss by cross_entropy, "
-            "mse_loss or binary_cross_entropy_with_logits, or use the Hessian."
+def _unknown(refused: Mapping[Node, str]) -> NoCurvatureError:
+    """The error for operations that are not linear, each with the kink above it.
+
+    One of them may read what another one made. The first is a function of the loss then, the second a layer.
+    """
+    made = _walk((child for node in refused for child, _ in node.next_functions), _never)
+    node = next((node for node in refused if node not in made), next(iter(refused)))
+    name, kink = type(node).__name__, refused[node]
+    if kink:
+        return NoCurvatureError(
+            f"The Gauss-Newton matrix of this loss is not known: it reads {name} through {kink}, which is straight but "
+            "for kinks, as L1 and hinge losses are, so nothing says how the loss bends there. Compute that part by "
+            "huber_loss, smooth_l1_loss or softplus, or use the Hessian."
         )
+    known, layer = ", ".join(known + _ONLY.get(known, "") for known in sorted(ROOTS)), ""
+    if rule_of(node).linearity == BILINEAR:
+        layer = (
+            " If it is a layer, the loss is linear in its outputs, as a critic's mean is, and does not bend."
+        )
+    return NoCurvatureError(
+        f"The Gauss-Newton matrix of this loss is not known: it passes {name}, which is neither linear nor a convex "
+        f"function of the list {known}. Compute the loss by cross_entropy, mse_loss or "
+        f"binary_cross_entropy_with_logits, or use the Hessian.{layer}"
+    )
 
 
 def _is_linear(node: Node) -> bool:

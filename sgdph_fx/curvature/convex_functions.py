@@ -17,7 +17,7 @@ from sgdph_fx.curvature.forward_over_reverse.operations.reduction import widened
 from sgdph_fx.curvature.forward_over_reverse.operations.smooth import second_derivative
 from sgdph_fx.curvature.forward_over_reverse.rule import saved
 
-__all__ = ["ROOTS", "Root", "applies"]
+__all__ = ["KINKED", "ROOTS", "Root", "applies"]
 
 Root: TypeAlias = "Callable[[Node, Tensor, Tensor], Tensor]"
 """(node, g, s) ↦ B s: g is the gradient of the loss by the node's output, s has the shape of z."""
@@ -68,6 +68,7 @@ def _logsumexp(node: Node, g: Tensor, s: Tensor) -> Tensor:
 
 ROOTS: Mapping[str, Root] = {
     **{name: _reduced(bend) for name, bend in BENDS.items()},
+    "ExpBackward0": _of_each(second_derivative),
     "LogSigmoidBackward0": _of_each(second_derivative),
     "LogSoftmaxBackward0": _log_softmax,
     "LogsumexpBackward0": _logsumexp,
@@ -76,6 +77,13 @@ ROOTS: Mapping[str, Root] = {
     "SoftplusBackward0": _of_each(second_derivative),
 }
 """By node."""
+
+KINKED = (
+    *("AbsBackward0", "ClampBackward0", "ClampBackward1", "ClampMaxBackward0", "ClampMinBackward0"),
+    *("HardtanhBackward0", "LeakyReluBackward0", "MaximumBackward0", "MinimumBackward0", "ReluBackward0"),
+    "ThresholdBackward0",
+)
+"""Functions that are straight but for kinks, as L1 and hinge losses are: their curvature is zero."""
 
 
 def applies(node: Node) -> bool:

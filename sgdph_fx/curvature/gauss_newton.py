@@ -26,15 +26,18 @@ from typing import TypeAlias
 
 import torch
 from torch import Tensor
-from torch.autograd.graph import GradientEdge
+from torch.autograd.graph import GradientEdge, Node
 
-from sgdph_fx.curvature.autograd_graph import leaves, nodes, passing_nothing_on
+from sgdph_fx.curvature.autograd_graph import leaves, nodes, passing_nothing_on, producers_first
 from sgdph_fx.curvature.convex_ends import ConvexEnd, convex_ends
 from sgdph_fx.curvature.custom_functions import leaves_grads_alone
 from sgdph_fx.curvature.data_parallel import extra_pass, sinks
+from sgdph_fx.curvature.forward_over_reverse.path import path
 from sgdph_fx.curvature.hvp import MISUSED
 from sgdph_fx.curvature.random_signs import random_signs
 from sgdph_fx.curvature.reentrant import reentrant_checkpoints
+from sgdph_fx.curvature.saved_values import is_packed
+from sgdph_fx.curvature.selective import refuse_selective_checkpoints
 from sgdph_fx.errors import NoCurvatureError
 
 __all__ = ["gauss_newton_diagonal", "gauss_newton_entries"]
@@ -48,9 +51,9 @@ def gauss_newton_diagonal(
     Args:
         loss: One number with its graph, which is kept. It must be linear in known convex functions of the network's
             outputs: log-softmax (and so cross-entropy, also with soft targets, class weights or label smoothing),
-            logsumexp, squares and MSE, Huber and smooth L1 losses, binary cross-entropy of logits or probabilities,
-            soft margin, softplus and log-sigmoid, or a sum of several of these. It may use the outputs linearly as
-            well. A part that enters with a negative weight counts as zero.
+            logsumexp, exp (and so a Poisson loss), squares and MSE, Huber and smooth L1 losses, binary cross-entropy of
+            logits or probabilities, soft margin, softplus and log-sigmoid, or a sum of several of these. It may use the
+            outputs linearly as well. A part that enters with a negative weight counts as zero.
         params: The leaves to take it for, of any shapes, dtypes and devices.
         key: Decides the signs: :func:`sgdph_fx.curvature.sign_key`. None for the diagonal itself, by one backward pass
             for each number that the convex functions read.
@@ -116,6 +119,7 @@ def gauss_newton_entries(
     if not ends:
         return found, couplings
     inputs = [end.inputs[0][0] for end in ends]
+    refuse_selective_checkpoints(_packed_above(loss, among, params))
     with _second_pass_explained(), extra_pass(sinks(among)), leaves_grads_alone([*leaves(loss)], among):
         outer = _weights(loss, ends)
         for vectors, weight in _unit_vectors(inputs) if key is None else _draws(inputs, key, draws):
@@ -192,6 +196,13 @@ def _empty(edge: GradientEdge) -> Tensor:
     """A tensor of the shape, dtype and device of what the function at the edge reads."""
     declared = edge.node._input_metadata[edge.output_nr]
     return torch.empty(tuple(declared.shape), dtype=declared.dtype, device=declared.device)
+
+
+def _packed_above(loss: Tensor, among: Sequence[Node], params: Sequence[Tensor]) -> list[Node]:
+    """The operations between the parameters and the loss that do not simply hold what they saved."""
+    packed = [node for node in among if is_packed(node)]
+    above = path(producers_first(loss), *params) if packed else {}
+    return [node for node in packed if node in above]
 
 
 def _refuse_reentrant_checkpoints(loss: Tensor) -> None:

@@ -15,7 +15,7 @@ from torch.autograd.graph import Node
 from sgdph_fx.curvature.autograd_graph import leaves, nodes
 from sgdph_fx.curvature.custom_functions import leaves_grads_alone, watched
 from sgdph_fx.curvature.data_parallel import extra_pass, sinks
-from sgdph_fx.curvature.norm_gradients import statistics_followed
+from sgdph_fx.curvature.norm_gradients import norms_followed
 from sgdph_fx.curvature.probes import Product
 from sgdph_fx.curvature.reentrant import OpenCheckpoints, reentrant_checkpoints
 from sgdph_fx.curvature.wrong_derivatives import require_right_derivatives
@@ -79,7 +79,7 @@ def _watched_pass(loss: Tensor, among: Sequence[Node]) -> Iterator[None]:
         watched(among),
         extra_pass(sinks(among)),
         alone,
-        statistics_followed(among),
+        norms_followed(among),
     ):
         yield
 

@@ -4,6 +4,9 @@ Torch's formula for the second derivative of these norms takes their saved mean 
 derivative, which the product needs of a loss that holds a first one, is silently wrong for layer norm, and for batch
 norm wrong or refused, depending on torch's version. While such a loss is differentiated, the backward of the norm's
 gradient is replaced by one that computes mean and 1/σ again from the input.
+
+Norms with a bias and no weight are a case of their own. Torch takes the gradient by that bias, which is the sum of the
+gradients by the norm's output, for a constant, in any loss.
 """
 
 from __future__ import annotations
@@ -16,24 +19,60 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import Node
 
-__all__ = ["statistics_followed"]
+from sgdph_fx.curvature.autograd_graph import nodes
+
+__all__ = ["loses_bias", "norms_followed"]
 
 _LAYER = "NativeLayerNormBackwardBackward0"
 _BATCH = tuple(f"{name}BatchNormBackwardBackward0" for name in ("Native", "Cudnn", "Miopen"))
+_WITH_BIAS = ("NativeLayerNormBackward0", "NativeBatchNormBackward0")
+_WEIGHT, _BIAS = 1, 2  # their places among the inputs
 
 
 @contextmanager
-def statistics_followed(among: Sequence[Node]) -> Iterator[None]:
-    """Differentiate gradients of norms with their statistics as functions of the input.
+def norms_followed(among: Sequence[Node]) -> Iterator[None]:
+    """Differentiate norms by a bias without a weight, and their gradients with statistics that depend on the input.
 
     Args:
         among: Nodes of a graph that is differentiated inside, with ``create_graph=True``.
     """
     with ExitStack() as stack:
         for node in among:
-            if type(node).__name__ == _LAYER or (type(node).__name__ in _BATCH and _in_training(node)):
+            name = type(node).__name__
+            if name == _LAYER or (name in _BATCH and _in_training(node)):
                 stack.callback(node.register_hook(_hook(node)).remove)
+            elif name in _WITH_BIAS and _has_bias_alone(node):
+                stack.callback(node.register_hook(_bias_hook(node)).remove)
         yield
+
+
+def loses_bias(gradient: Tensor) -> bool:
+    """Whether a gradient with a graph of torch's own is that by a bias which torch takes it for a constant of."""
+    edges = [(gradient.grad_fn, gradient.output_nr)]
+    edges.extend(edge for node in nodes(gradient) for edge in node.next_functions)
+    return any(number == _BIAS and _is_gradient_without_weight(node) for node, number in edges)
+
+
+def _is_gradient_without_weight(node: Any) -> bool:
+    return type(node).__name__ in (_LAYER, *_BATCH) and node._saved_weight is None
+
+
+def _has_bias_alone(node: Node) -> bool:
+    """Whether it is differentiated by a bias, and by no weight; what it saved is not read."""
+    children = [child for child, _ in node.next_functions]
+    return children[_WEIGHT] is None and children[_BIAS] is not None
+
+
+def _bias_hook(node: Any) -> Any:
+    def instead(by_inputs: tuple[Tensor | None, ...], g: tuple[Tensor | None, ...]) -> Any:
+        by_bias, by_output = by_inputs[_BIAS], g[0]
+        if by_bias is None or by_output is None or not torch.is_grad_enabled():
+            return None
+        is_layer, rank = type(node).__name__ == _WITH_BIAS[0], by_output.dim()
+        over = [d for d in range(rank) if (d < rank - by_bias.dim() if is_layer else d != 1)]
+        return (*by_inputs[:_BIAS], _summed(by_output, over).to(by_bias.dtype), *by_inputs[_BIAS + 1 :])
+
+    return instead
 
 
 def _in_training(node: Any) -> bool:

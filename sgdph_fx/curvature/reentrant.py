@@ -18,7 +18,7 @@ from torch.autograd.graph import GradientEdge, Node
 
 from sgdph_fx.curvature.autograd_graph import nodes
 from sgdph_fx.curvature.custom_functions import CHECKPOINT, full_name, watched
-from sgdph_fx.curvature.norm_gradients import statistics_followed
+from sgdph_fx.curvature.norm_gradients import norms_followed
 from sgdph_fx.curvature.wrong_derivatives import require_right_derivatives
 
 __all__ = ["OpenCheckpoints", "reentrant_checkpoints"]
@@ -102,7 +102,7 @@ class OpenCheckpoints:
         nested = self._open(reentrant_checkpoints(*(y for y, _ in pairs)))
         targets = [*wanted, *([self._leaf] if _is_used(self._leaf, pairs, wanted) else [])]
         inside = list(nodes(*(y for y, _ in pairs)))
-        with gate, watched(inside), statistics_followed(inside):
+        with gate, watched(inside), norms_followed(inside):
             found = torch.autograd.grad(
                 [y for y, _ in pairs],
                 [*targets, *nested],

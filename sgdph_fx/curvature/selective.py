@@ -34,9 +34,9 @@ def refuse_selective_checkpoints(among: Iterable[Node]) -> None:
             if _is_selective(unpack, known):
                 raise NoCurvatureError(
                     f"{type(node).__name__} lies in a selective activation checkpoint (context_fn of "
-                    "torch.utils.checkpoint), which torch allows one backward pass through, so there is no second "
-                    "derivative. Use a checkpoint without context_fn, or put the parameters inside and below it into "
-                    "a group with order=1."
+                    "torch.utils.checkpoint), which torch allows one backward pass through, and curvature takes a "
+                    "second. Use a checkpoint without context_fn, or put the parameters inside and below it into a "
+                    "group with order=1."
                 )
 
 

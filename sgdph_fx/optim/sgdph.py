@@ -88,7 +88,7 @@ class SGDPH(Stepping):
             ``"gradient"``: \|g\| stands in for \|Hv\|. ``"first-order"``: it takes SGD's steps, as if its order
             were 1. ``"raise"``: :class:`NoCurvatureError`. The first such parameter warns by name, all are counted.
         seed: Decides the signs together with the step: z alike on all processes, Gauss-Newton's apart on each.
-        maximize: Climb instead of descend.
+        maximize: Climb instead of descend. What is descended is -loss, and the averages are of its matrix.
         foreach: torch's multi-tensor calls, or a plain loop with the same bits; None for torch's choice.
         capturable: Whether a step may be captured in a CUDA graph: the host reads nothing, counts are kept on the
             device and brought up to date by :meth:`state_dict`, ``lr`` may be a tensor on the device. A step that is

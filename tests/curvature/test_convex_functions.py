@@ -33,6 +33,7 @@ class Case(NamedTuple):
 HUBER, SMOOTH, BINARY = "HuberLossBackward0", "SmoothL1LossBackward0", "BinaryCrossEntropyBackward0"
 MARGIN, SOFTPLUS, LOG_SIGMOID = "SoftMarginLossBackward0", "SoftplusBackward0", "LogSigmoidBackward0"
 SUM_EXP, PRODUCT, SQUARE = "LogsumexpBackward0", "MulBackward0", "PowBackward0"
+EXPONENTIAL = "ExpBackward0"
 # Some of the network's outputs lie on either side of each kink, and none on it.
 CASES: dict[str, Case] = {
     "huber": Case(lambda z: F.huber_loss(z, SOFT, delta=0.4), (HUBER,)),
@@ -58,6 +59,11 @@ CASES: dict[str, Case] = {
         lambda z: (torch.logsumexp(z, 1) - z.gather(1, LABELS[:, None])[:, 0]).mean(), (SUM_EXP,)
     ),
     "logistic by hand": Case(lambda z: (F.softplus(z) - SOFT * z).mean(), (SOFTPLUS,)),
+    "exponential": Case(lambda z: (z.exp() * SOFT).sum(), (EXPONENTIAL,)),
+    "Poisson": Case(lambda z: F.poisson_nll_loss(z, 5 * SOFT, full=True), (EXPONENTIAL,)),
+    "divergence of a Gaussian": Case(
+        lambda z: (z[:1].pow(2) + z[1:].exp() - z[1:] - 1).sum() / 2, (EXPONENTIAL, SQUARE)
+    ),
     "z z": Case(lambda z: (z * z).mean(), (PRODUCT,)),
     "z z, and z": Case(lambda z: (SOFT * (z * z) / 2 - z).sum(), (PRODUCT,)),
     "a square, and z": Case(lambda z: (z.pow(2) / 2).sum() - 3 * z[:, 0].sum(), (SQUARE,)),
@@ -141,7 +147,8 @@ NEARLY: dict[str, tuple[Callable[[Tensor, Tensor], Tensor], str]] = {
     "a quotient": (lambda z, h: (1 / (z * z + 1)).sum(), "ReciprocalBackward0"),
     "a logarithm": (lambda z, h: -z.sigmoid().log().sum(), "LogBackward0"),
     "logsumexp by hand": (lambda z, h: z.exp().sum(1).log().sum(), "LogBackward0"),
-    "an exponential": (lambda z, h: z.exp().sum(), "ExpBackward0"),
+    "a hyperbolic cosine": (lambda z, h: z.cosh().sum(), "CoshBackward0"),
+    "a Poisson rate": (lambda z, h: F.poisson_nll_loss(F.softplus(z), z.detach(), log_input=False), "LogBackward0"),
     "a function of logsumexp": (lambda z, h: torch.logsumexp(z, 1).tanh().sum(), "TanhBackward0"),
     "a convex function times an output": (lambda z, h: (F.softplus(z) * z).sum(), "MulBackward0"),
     "a hidden layer used linearly": (lambda z, h: torch.logsumexp(z, 1).sum() - h.sum(), "TanhBackward0"),
@@ -154,13 +161,45 @@ NEARLY: dict[str, tuple[Callable[[Tensor, Tensor], Tensor], str]] = {
 }  # fmt: skip
 
 
+# h is read through a kink, beside a cross-entropy of z.
+KINKS: dict[str, tuple[Callable[[Tensor], Tensor], str]] = {
+    "L1": (lambda h: F.l1_loss(h, torch.zeros_like(h)), "AbsBackward0"),
+    "hinge": (lambda h: (1 - h).relu().mean(), "ReluBackward0"),
+    "ranking": (lambda h: F.margin_ranking_loss(h[0], h[1], torch.ones(4), margin=2.0), "ClampMinBackward0"),
+    "quantiles": (lambda h: torch.maximum(0.3 * h, -0.7 * h).mean(), "MaximumBackward0"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", KINKS)
+def test_a_loss_that_is_straight_but_for_kinks_is_refused_by_its_own_name(case: str) -> None:
+    """And not by that of the layer below it alone, of which it is no fault."""
+    loss, kink = KINKS[case]
+    w = torch.eye(4, 4, dtype=torch.float64).requires_grad_()
+    bias = torch.zeros(4, dtype=torch.float64, requires_grad=True)
+    hidden = torch.addmm(bias, INPUTS, w)
+    with pytest.raises(NoCurvatureError, match=rf"reads AddmmBackward0 through {kink}.*huber_loss"):
+        diagonal(F.cross_entropy(hidden[:, :3].tanh(), LABELS) + loss(hidden), [bias], None)
+
+
+def test_a_loss_that_is_linear_in_the_outputs_is_told_apart_from_a_function() -> None:
+    w = torch.eye(4, 3, dtype=torch.float64).requires_grad_()
+    bias = torch.zeros(3, dtype=torch.float64, requires_grad=True)
+    z = torch.addmm(bias, INPUTS, w)
+    with pytest.raises(NoCurvatureError, match=r"passes AddmmBackward0.*as a critic's mean is"):
+        diagonal(z.mean(), [bias], None)
+    # The function is named, not the layer that the loss reads beside it.
+    with pytest.raises(NoCurvatureError, match="passes LogcumsumexpBackward0"):
+        diagonal((torch.logcumsumexp(z, 1) - z).mean(), [bias], None)
+
+
 @pytest.mark.parametrize("case", NEARLY)
 def test_what_is_nearly_of_the_form_is_refused_by_name(case: str) -> None:
     loss, node = NEARLY[case]
     w = torch.eye(4, 3, dtype=torch.float64).requires_grad_()
     hidden = torch.tanh(INPUTS @ w)
     z = hidden @ torch.ones(3, 3, dtype=torch.float64).requires_grad_()
-    with pytest.raises(NoCurvatureError, match=f"it passes {node}, which is neither linear nor a convex"):
+    says = rf"it passes {node}, which is neither linear nor a convex .* MulBackward0 \(z \* z\),"
+    with pytest.raises(NoCurvatureError, match=says):
         diagonal(loss(z, hidden), [w], None)
     assert w.grad is None
     assert z.shape == (ROWS, 3)

@@ -10,6 +10,7 @@ from collections.abc import Callable
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from sgdph_fx.curvature import product_by_double_backward
@@ -119,3 +120,40 @@ def test_inside_a_reentrant_checkpoint_the_statistics_are_followed_too() -> None
     expected = by_differences(lambda: force(data).pow(3).sum(), p, v)
     loss = checkpoint(force, given * 1, use_reentrant=True).pow(3).sum()
     torch.testing.assert_close(backward_with_product(loss, p, v), expected, rtol=1e-6, atol=1e-7)
+
+
+BIAS_ALONE: dict[str, tuple[Callable[[Tensor, Tensor], Tensor], Tensor]] = {
+    "layer norm": (lambda x, b: F.layer_norm(x, (4,), None, b), ROWS),
+    "layer norm over two": (lambda x, b: F.layer_norm(x, (2, 4), None, b.expand(2, 4)), ROWS[:4].view(2, 2, 4)),
+    "batch norm": (lambda x, b: F.batch_norm(x, None, None, None, b, training=True), ROWS),
+    "batch norm of images": (lambda x, b: F.batch_norm(x, None, None, None, b[:2], training=True), IMAGES),
+    "batch norm in evaluation": (
+        lambda x, b: F.batch_norm(x, ROWS[0].square(), ROWS[1].square() + 1, None, b), ROWS,
+    ),
+    "instance norm": (lambda x, b: F.instance_norm(x, bias=b[:2]), IMAGES),
+    "group norm": (lambda x, b: F.group_norm(x, 2, None, b[:2]), IMAGES),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("again", ["as it is", "checkpointed", "checkpointed, reentrant"])
+@pytest.mark.parametrize("name", BIAS_ALONE)
+def test_the_bias_of_a_norm_without_weight_has_its_product(name: str, again: str) -> None:
+    """Torch's own is zero. L = Σ c exp(y + b) has the Hessian diag(Σ c exp(y + b)) by b, summed over all but b."""
+    norm, data = BIAS_ALONE[name]
+    b = torch.tensor([0.3, -0.2, 0.1, 0.7], dtype=torch.float64, requires_grad=True)
+    c = torch.linspace(0.5, 2, data.numel(), dtype=torch.float64).view_as(data)
+
+    def block(x: Tensor, b: Tensor) -> Tensor:
+        return norm(x, b).exp()
+
+    made = block(data, b)
+    if again != "as it is":
+        x = data.clone().requires_grad_()
+        made = checkpoint(block, x, b, use_reentrant=again.endswith("reentrant"))
+    by_sums = {4: lambda t: t.sum((0, 2, 3)), 3: lambda t: t.sum((0, 1)), 2: lambda t: t.sum(0)}[data.dim()]
+    sums = by_sums((c * block(data, b)).detach())
+    expected = F.pad(sums, (0, 4 - sums.numel())).diag()
+    with product_by_double_backward((c * made).sum(), b) as product:
+        assert product is not None
+        found = torch.stack([product(v) for v in torch.eye(4, dtype=torch.float64)])
+    torch.testing.assert_close(found, expected)

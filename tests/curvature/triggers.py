@@ -86,6 +86,7 @@ CURVATURE: tuple[Callable[[], Any], ...] = (
     selective_checkpoint,
     block_in_a_reentrant_checkpoint,
     lambda: gauss_newton_diagonal((p := leaf()).tanh().sum(), [p], None),
+    lambda: gauss_newton_diagonal((p := leaf()).tanh().abs().sum(), [p], None),
     lambda: gauss_newton_diagonal((p := leaf()).square().sum() + reentrant(p), [p], None),
     lambda: gauss_newton_diagonal(Once.apply(p := leaf()).square().sum(), [p], None),
 )

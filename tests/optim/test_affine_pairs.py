@@ -24,7 +24,15 @@ def pairs_of(*rows: tuple[Any, ...]) -> set[tuple[str, str]]:
         p = nn.Parameter(torch.ones(size))
         names[id(p)] = name
         options = dict.fromkeys(
-            ("hessian_momentum", "eps", "probe", "negative_curvature", "without_curvature", "seed")
+            (
+                "hessian_momentum",
+                "eps",
+                "maximize",
+                "probe",
+                "negative_curvature",
+                "without_curvature",
+                "seed",
+            )
         )
         made.append({"params": [p], "param_names": [name], "role": role, "order": order, **options})
     return {(names[id(pair.scale)], names[id(pair.shift)]) for pair in affine_pairs(made, None)}
@@ -99,7 +107,14 @@ def test_where_no_pair_is_found_it_says_so() -> None:
 
 
 @pytest.mark.parametrize(
-    "more", [{"eps": 1e-2}, {"probe": "exact"}, {"without_curvature": "raise"}, {"hessian_momentum": 0.5}]
+    "more",
+    [
+        {"eps": 1e-2},
+        {"probe": "exact"},
+        {"without_curvature": "raise"},
+        {"hessian_momentum": 0.5},
+        {"maximize": True},
+    ],
 )
 def test_what_decides_a_matrix_is_one_for_both(more: Any) -> None:
     rows = groups(Norms())

@@ -70,7 +70,8 @@ def test_a_parameter_without_a_gradient_is_not_hidden() -> None:
     assert optimizer.curvature_missed == 0
 
 
-def test_selective_checkpoints_train_by_the_gradient() -> None:
+@pytest.mark.parametrize("curvature", ["hessian", "gauss-newton"])
+def test_selective_checkpoints_train_by_the_gradient(curvature: Any) -> None:
     """Torch allows one backward pass through them, and the gradients need it."""
 
     def policy(_: Any, operation: Any, *args: Any, **kwargs: Any) -> CheckpointPolicy:
@@ -79,7 +80,7 @@ def test_selective_checkpoints_train_by_the_gradient() -> None:
 
     context = functools.partial(create_selective_checkpoint_contexts, policy)
     p = nn.Parameter(torch.tensor([0.5, -1.0], dtype=torch.float64))
-    optimizer = SGDPH([{"params": [("p", p)], "order": 2}], 0.1, variant="paper")
+    optimizer = SGDPH([{"params": [("p", p)], "order": 2}], 0.1, variant="paper", curvature=curvature)
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
         for _ in range(3):
@@ -110,3 +111,76 @@ def test_products_that_torch_took_are_counted_and_saved() -> None:
     del earlier["param_groups"][0]["products_given_up"]
     again.load_state_dict(earlier)
     assert again.products_given_up == 0
+
+
+CREATE_GRAPH = pytest.mark.filterwarnings("ignore:Using backward\\(\\) with create_graph=True:UserWarning")
+
+
+class Detached(torch.autograd.Function):
+    """x², whose backward autograd does not see."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        return x.square()
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> Any:
+        with torch.no_grad():
+            return 2 * ctx.saved_tensors[0] * g
+
+
+@CREATE_GRAPH
+@pytest.mark.parametrize("where", ["inside", "below", "below, with a part of its graph", "of a function"])
+def test_a_gradient_that_lost_its_graph_is_no_hessian_of_zero(where: str) -> None:
+    """``loss.backward(create_graph=True)`` through a reentrant checkpoint; ``optimizer.backward`` finds the truth."""
+    p, last = (nn.Parameter(torch.tensor([0.5, -1.0], dtype=torch.float64)) for _ in range(2))
+
+    def loss_at(p: Tensor, again: Any) -> Tensor:
+        one = torch.ones(2, dtype=torch.float64)
+        if where == "inside":
+            inner = again(lambda x: x * p**2, (last * one))
+        else:
+            inner = again(torch.square, {"below": p * one, "of a function": p * one}.get(where, p.square()))
+        return (inner * last).pow(2).sum()
+
+    def run(way: Any, **options: Any) -> SGDPH:
+        groups = [{"params": [("p", p), ("last", last)], "order": 2}]
+        optimizer = SGDPH(groups, 0.0, variant="paper", hessian_momentum=1.0, eps=1e-26, **options)
+        optimizer.zero_grad()
+        way(optimizer)
+        optimizer.step()
+        return optimizer
+
+    again: Any = functools.partial(checkpoint, use_reentrant=True)
+    if where == "of a function":
+        again = lambda f, x: Detached.apply(x)  # noqa: E731
+
+    def kept(optimizer: SGDPH) -> None:
+        loss_at(p, again).backward(create_graph=True)  # type: ignore[no-untyped-call]
+
+    with pytest.raises(
+        NoCurvatureError, match=r"gradient of parameter 'p' has lost its graph.*optimizer.backward"
+    ):
+        run(kept, without_curvature="raise")
+    with pytest.warns(RuntimeWarning, match="'p' has no Hessian"):
+        optimizer = run(kept)
+    gradient = torch.func.grad(lambda q: loss_at(q, lambda f, x: f(x)))(p.detach())
+    torch.testing.assert_close(optimizer.state[p]["hessian_average"], gradient.abs())
+    if where != "of a function":
+        optimizer = run(lambda optimizer: optimizer.backward(loss_at(p, again)))
+        sums = torch.func.hessian(lambda q: loss_at(q, lambda f, x: f(x)))(p.detach()).sum(1)
+        torch.testing.assert_close(optimizer.state[p]["hessian_average"], sums.abs())
+
+
+@CREATE_GRAPH
+def test_above_a_reentrant_checkpoint_gradients_keep_their_graph() -> None:
+    p, below = (nn.Parameter(torch.tensor([0.5, -1.0], dtype=torch.float64)) for _ in range(2))
+    groups = [{"params": [("p", p), ("below", below)], "order": 2}]
+    optimizer = SGDPH(
+        groups, 0.0, variant="paper", hessian_momentum=1.0, eps=1e-26, without_curvature="raise"
+    )
+    h = checkpoint(torch.square, below * 1, use_reentrant=True)
+    (h * p).pow(3).sum().backward(create_graph=True)
+    optimizer.step()
+    torch.testing.assert_close(optimizer.state[p]["hessian_average"], (6 * h**3 * p).abs().detach())

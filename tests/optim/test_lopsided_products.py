@@ -79,6 +79,36 @@ def test_the_loss_without_the_penalty_has_its_row_sums() -> None:
     )
 
 
+@pytest.mark.parametrize("norm", ["layer", "batch"])
+def test_the_bias_of_a_norm_without_weight_has_no_hessian_of_zero(norm: str) -> None:
+    """L = Σ c exp(y + b) has the Hessian diag(Σ c exp(y + b)) by b; torch takes the gradient for a constant."""
+    b, last = (nn.Parameter(torch.tensor([0.3, -0.2, 0.7], dtype=torch.float64)) for _ in range(2))
+
+    def loss() -> Tensor:
+        h = X * last
+        y = nn.functional.layer_norm(h, (3,), None, b)
+        if norm == "batch":
+            y = nn.functional.batch_norm(h, None, None, None, b, training=True)
+        return (y.exp() * X.square()).sum()
+
+    groups = [{"params": [("b", b), ("last", last)], "order": 2}]
+    optimizer = SGDPH(
+        groups, 0.1, variant="paper", hessian_momentum=1.0, eps=1e-26, without_curvature="raise"
+    )  # type: ignore[arg-type]
+    loss().backward(create_graph=True)  # type: ignore[no-untyped-call]
+    with pytest.raises(
+        NoCurvatureError, match=r"gradient of parameter 'b' for a constant.*optimizer.backward"
+    ):
+        optimizer.step()
+    optimizer.zero_grad()
+    optimizer.backward(loss())
+    # The gradient is Σ c exp(y + b) as well.
+    assert b.grad is not None
+    expected = b.grad.detach().clone()
+    optimizer.step()
+    torch.testing.assert_close(optimizer.state[b]["hessian_average"], expected)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_rounding_is_no_asymmetry(dtype: torch.dtype) -> None:
     """The Hessian by a bias that a norm absorbs is zero, and in single precision all rounding."""

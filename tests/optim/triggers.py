@@ -10,6 +10,7 @@ from unittest import mock
 import torch
 from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
+from torch.utils.checkpoint import checkpoint
 
 from sgdph_fx import SGDPH, CapturedStep, attach, check_optimizer, prepare
 from tests.optim.recording import FakeRecorder
@@ -83,6 +84,21 @@ def lopsided() -> None:
     p = parameter()
     optimizer = second_order(p, parameter(), without_curvature="raise")
     p.grad = torch.stack([p[1], torch.zeros(())]) * 1.0
+    optimizer.step()
+
+
+def lost_graph() -> None:
+    p, last = parameter(), parameter()
+    optimizer = second_order(p, last, without_curvature="raise")
+    (checkpoint(torch.square, p * 1, use_reentrant=True) * last).square().sum().backward(create_graph=True)
+    optimizer.step()
+
+
+def bias_of_a_norm_without_weight() -> None:
+    p, last = parameter(), parameter()
+    optimizer = second_order(p, last, without_curvature="raise")
+    x = torch.tensor([[1.0, 3.0]]) * last
+    nn.functional.layer_norm(x, (2,), None, p).exp().sum().backward(create_graph=True)
     optimizer.step()
 
 
@@ -188,6 +204,8 @@ OF_THE_OPTIMIZER: tuple[Callable[[], Any], ...] = (
     used_twice,
     changed_in_place,
     lopsided,
+    lost_graph,
+    bias_of_a_norm_without_weight,
     moved,
     still_scaled,
     under_inference_mode,

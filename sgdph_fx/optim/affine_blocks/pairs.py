@@ -18,7 +18,7 @@ _KNOWN_NAMES = {*_SHIFT_OF, *_SHIFT_OF.values()}
 _SCALES = ("norm.weight", "gain", "layer_scale")
 _SHIFTS = ("norm.bias", "bias")
 # What decides a pair's matrices, and so has one value for both.
-_ALIKE = ("hessian_momentum", "eps", "probe", "negative_curvature", "without_curvature", "seed")
+_ALIKE = ("hessian_momentum", "eps", "maximize", "probe", "negative_curvature", "without_curvature", "seed")
 
 
 class _Member(NamedTuple):

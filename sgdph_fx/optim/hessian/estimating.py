@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from itertools import chain
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from sgdph_fx.curvature.autograd_graph import Order
 from sgdph_fx.curvature.gauss_newton import gauss_newton_entries
 from sgdph_fx.errors import NoCurvatureError
 from sgdph_fx.optim.hessian.estimate import HessianEstimate
-from sgdph_fx.optim.hessian.hidden_uses import Written, hidden_use
+from sgdph_fx.optim.hessian.hidden_uses import Written, dropped_graph, hidden_use
 from sgdph_fx.optim.hessian.isolated_forward import isolated_loss
 from sgdph_fx.optim.hessian.loss_checks import check_loss
 from sgdph_fx.optim.hessian.products import Found, Passes, of_gradients, of_hessian
@@ -112,21 +114,38 @@ def _hidden(
 def _found(loss: Tensor, leaves: list[Tensor], due: HessianRequest, passes: Passes) -> Found:
     """Products beside a backward pass, or what takes passes of its own, and then that pass."""
     if not due.is_gauss_newton:
-        return of_hessian(loss, leaves, due, passes)
+        return _descended(of_hessian(loss, leaves, due, passes), due)
     found = _gauss_newton(loss, leaves, due)
     passes.backward()
     return found
 
 
+def _descended(found: Found, due: HessianRequest) -> Found:
+    """Of the Hessian of the loss, that of -loss for whoever climbs."""
+    if not any(due.maximized):
+        return found
+    rows = zip(found, due.turned, strict=True)
+    return tuple(-h if h is not None and is_turned else h for h, is_turned in rows)
+
+
 def _gauss_newton(loss: Tensor, leaves: list[Tensor], due: HessianRequest) -> Found:
-    places = [place for place, leaf in enumerate(leaves) if leaf.requires_grad]
-    row_of = {id(due.parameters[place]): row for row, place in enumerate(places)}
-    coupled = [pair for pair in due.pairs if all(id(p) in row_of for p in pair.both)]
-    rows = [(row_of[id(pair.scale)], row_of[id(pair.shift)]) for pair in coupled]
-    key = due.sign_key if due.draws_signs else None
-    diagonals, couplings = gauss_newton_entries(loss, [leaves[place] for place in places], rows, key)
-    by_place, by_pair = dict(zip(places, diagonals, strict=True)), dict(zip(coupled, couplings, strict=True))
-    return (*map(by_place.get, range(len(leaves))), *map(by_pair.get, due.pairs))
+    """That of the loss, and that of -loss for whoever climbs: what is convex in one is not in the other."""
+    found: list[Tensor | None] = [None] * (len(leaves) + len(due.pairs))
+    for climbs in sorted(set(due.maximized)):
+        with torch.enable_grad():
+            descended = -loss if climbs else loss
+        places = [i for i, leaf in enumerate(leaves) if leaf.requires_grad and due.maximized[i] is climbs]
+        if not places:
+            continue
+        row_of = {id(due.parameters[place]): row for row, place in enumerate(places)}
+        coupled = [i for i, pair in enumerate(due.pairs) if all(id(p) in row_of for p in pair.both)]
+        pairs = [due.pairs[i].both for i in coupled]
+        rows = [(row_of[id(scale)], row_of[id(shift)]) for scale, shift in pairs]
+        key = due.sign_key if due.draws_signs else None
+        entries = gauss_newton_entries(descended, [leaves[place] for place in places], rows, key)
+        for place, entry in zip((*places, *(len(leaves) + i for i in coupled)), chain(*entries), strict=True):
+            found[place] = entry
+    return tuple(found)
 
 
 def from_gradient(due: HessianRequest, gradients: Any, unseen: Sequence[Tensor] = ()) -> HessianEstimate:
@@ -138,8 +157,8 @@ def from_gradient(due: HessianRequest, gradients: Any, unseen: Sequence[Tensor] 
         unseen: Those of the due parameters whose product has not been checked before.
 
     Raises:
-        NoCurvatureError: if none of them carries a graph, or an operation has no second derivative, or one that torch
-            gets wrong, and ``due.required``.
+        NoCurvatureError: if none of them carries a graph. Or if one of the due may have lost its graph, an operation
+            has no second derivative, or one that torch gets wrong, and ``due.required``.
     """
     found = _nothing(due)
     present = [p.grad for p in due.parameters if p.grad is not None and p.requires_grad]
@@ -158,4 +177,22 @@ def from_gradient(due: HessianRequest, gradients: Any, unseen: Sequence[Tensor] 
             "`loss.backward()`. `loss.backward(create_graph=True)` leaves graphs as well, unless the loss is linear "
             "in all parameters: its gradients are constants, and only `optimizer.backward(loss)` can tell."
         )
-    return _product_of(lambda leaves, due: of_gradients(leaves, due, unseen), due, found)
+
+    def find(leaves: list[Tensor], due: HessianRequest) -> Found:
+        _require_graphs(due, gradients, unseen)
+        return _descended(of_gradients(leaves, due, unseen), due)
+
+    return _product_of(find, due, found)
+
+
+def _require_graphs(due: HessianRequest, gradients: Iterable[Tensor], unseen: Sequence[Tensor]) -> None:
+    """Refuse gradients that have lost their graph; where there is one, it is read for parameters not seen before."""
+    for name, p in zip(due.names, due.parameters, strict=True):
+        if (
+            p.requires_grad
+            and p.grad is not None
+            and (not p.grad.requires_grad or any(p is q for q in unseen))
+        ):
+            dropped = dropped_graph(p, gradients, name)
+            if dropped is not None:
+                raise dropped

@@ -53,6 +53,7 @@ class Finding(Reporting):
             groups[0]["seed"],
             t,
             "raise" in fallbacks,
+            tuple(group["maximize"] for group in groups),
             module,
             groups[0]["curvature"],
             layout.schedule.pairs_among(due),

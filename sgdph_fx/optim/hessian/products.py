@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 import torch
 from torch import Tensor
@@ -16,6 +16,7 @@ from sgdph_fx.curvature.backward_checks import is_symmetric_block
 from sgdph_fx.curvature.forward_over_reverse import backward_with_product, product_only
 from sgdph_fx.curvature.forward_over_reverse.joint import backward_with_columns, columns_only
 from sgdph_fx.curvature.hvp import block_product, product_by_double_backward
+from sgdph_fx.curvature.norm_gradients import loses_bias
 from sgdph_fx.curvature.pair_blocks import (
     BlockEntries,
     Columns,
@@ -30,6 +31,8 @@ from sgdph_fx.errors import NoCurvatureError
 from sgdph_fx.optim.hessian.request import HessianRequest
 
 __all__ = ["Found", "Passes", "of_gradients", "of_hessian"]
+
+T = TypeVar("T")
 
 Found: TypeAlias = "tuple[Tensor | None, ...]"
 """For each due parameter its diagonal, then for each pair what couples the two; None for what the loss does not use."""
@@ -91,11 +94,11 @@ def of_hessian(loss: Tensor, leaves: Sequence[Tensor], due: HessianRequest, pass
     pair = _in_order(leaves, due)
     if _probe(due).single:
         return _as_found(_blocks(lambda v: passes.columns(loss, pair, v), pair, due), due)
-    try:
-        found_blocks = _blocks(columns_by_double_backward(loss, pair), pair, due)
-    except NoCurvatureError:  # as below
-        found_blocks = _blocks(lambda v: columns_only(loss, pair, v, retain_graph=True), pair, due)
-    passes.backward()
+    found_blocks = _several(
+        lambda: _blocks(columns_by_double_backward(loss, pair), pair, due),
+        lambda: _blocks(lambda v: columns_only(loss, pair, v, retain_graph=True), pair, due),
+        passes,
+    )
     return _as_found(found_blocks, due)
 
 
@@ -117,7 +120,7 @@ def of_gradients(leaves: Sequence[Tensor], due: HessianRequest, unseen: Sequence
     }
     for place, gradient in present.items():
         if any(rows[place][1] is p for p in unseen):
-            _require_symmetric(gradient, leaves[place], due.names[place])
+            _require_hessian(gradient, leaves[place], due.names[place])
     if len(present) == 2:
         pair, gradients = _in_order(leaves, due), _in_order(list(present.values()), due)
         return _as_found(_blocks(columns_of_gradients(gradients, pair), pair, due), due)
@@ -130,13 +133,19 @@ def of_gradients(leaves: Sequence[Tensor], due: HessianRequest, unseen: Sequence
     return (*found, *(None for _ in due.pairs))
 
 
-def _require_symmetric(gradient: Tensor, leaf: Tensor, name: str) -> None:
+def _require_hessian(gradient: Tensor, leaf: Tensor, name: str) -> None:
     if leaf.numel() > 1 and not is_symmetric_block(gradient, block_product(gradient, leaf)):
         raise NoCurvatureError(
             f"The derivative of the gradient of parameter {name!r} is not symmetric, so it is no Hessian. Torch gets "
             "it wrong without an error, most often for a loss that holds gradients of a layer norm. Call "
             "`optimizer.backward(loss)` in place of `loss.backward(create_graph=True)`: it has them right, or "
             "names what it cannot differentiate."
+        )
+    if loses_bias(gradient):
+        raise NoCurvatureError(
+            f"Torch takes the gradient of parameter {name!r} for a constant, without an error: it is the bias of a "
+            "batch or layer norm that has no weight. Call `optimizer.backward(loss)` in place of "
+            "`loss.backward(create_graph=True)`: it has it right."
         )
 
 
@@ -146,13 +155,26 @@ def _one(loss: Tensor, leaf: Tensor, due: HessianRequest, passes: Passes) -> Ten
         v = next(probe.vectors(leaf, due.generator))
         column = passes.product(loss, leaf, v)
         return None if column is None else probe.read(v, column)
-    try:
+
+    def by_torch() -> Tensor | None:
         with product_by_double_backward(loss, leaf) as product:
-            found = None if product is None else probe.estimate(product, leaf, due.generator)
+            return None if product is None else probe.estimate(product, leaf, due.generator)
+
+    return _several(
+        by_torch, lambda: probe.estimate(lambda v: _swept(loss, leaf, v), leaf, due.generator), passes
+    )
+
+
+def _several(by_torch: Callable[[], T], by_sweeps: Callable[[], T], passes: Passes) -> T:
+    """Several products, and then the backward pass: by torch's double backward, which makes one graph for all of them.
+
+    A sweep knows operations that torch cannot differentiate twice, such as fused attention. What it does not know it
+    leaves to torch, which says the same again.
+    """
+    try:
+        found = by_torch()
     except NoCurvatureError:
-        # A sweep knows operations that torch cannot differentiate twice, such as fused attention. What it does not know
-        # it leaves to torch, which says the same again.
-        found = probe.estimate(lambda v: _swept(loss, leaf, v), leaf, due.generator)
+        found = by_sweeps()
     passes.backward()
     return found
 

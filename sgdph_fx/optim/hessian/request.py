@@ -29,6 +29,7 @@ class HessianRequest:
         seed: Decides a random probe's draws, together with the step.
         t: The step, counted from 1.
         required: Whether a missing second derivative is an error.
+        maximized: For each parameter whether it climbs. What it descends is -loss, so its matrix is that of -loss.
         module: What knows a sharded parameter whole.
         curvature: Of which matrix the diagonal is, ``"hessian"`` or ``"gauss-newton"``.
         pairs: Which of them are scale and shift of the same channels, to be coupled.
@@ -42,6 +43,7 @@ class HessianRequest:
     seed: int
     t: int
     required: bool
+    maximized: tuple[bool, ...]
     module: nn.Module | None = None
     curvature: str = "hessian"
     pairs: tuple[Pair, ...] = ()
@@ -58,6 +60,12 @@ class HessianRequest:
         """The parameters, for messages."""
         others = len(self.names) - 1
         return f"{self.names[0]!r}" + (f" and of {others} more" if others else "")
+
+    @property
+    def turned(self) -> tuple[bool, ...]:
+        """For each parameter and then for each pair, whether it is the matrix of -loss that counts."""
+        climbs = {id(p): climbs for p, climbs in zip(self.parameters, self.maximized, strict=True)}
+        return (*self.maximized, *(climbs[id(pair.scale)] for pair in self.pairs))
 
     @property
     def is_gauss_newton(self) -> bool:
