@@ -21,6 +21,9 @@ from sgdph_fx.errors import NoCurvatureError
 
 __all__ = ["ConvexEnd", "convex_ends"]
 
+# Of these operations no more than what stands here is a known function.
+_ONLY = {"MulBackward0": " (z * z)", "PowBackward0": " (z ** 2)"}
+
 
 @dataclass(frozen=True, slots=True)
 class ConvexEnd:
@@ -91,9 +94,6 @@ def _walk(starts: Iterable[Node | None], stop: Callable[[Node], bool]) -> dict[N
         else:
             others[node] = kink
     return others
-
-
-_ONLY = {"MulBackward0": " (z * z)", "PowBackward0": " (z ** 2)"}
 
 
 def _never(node: Node) -> bool:
