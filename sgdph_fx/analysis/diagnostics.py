@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from torch import nn
 
 from sgdph_fx.analysis.flow import Flow, walk
+from sgdph_fx.analysis.shift_biases import shift_biases
 from sgdph_fx.plan.entries import ConvolutionEntry, Hint, ParameterEntry
 from sgdph_fx.plan.wording import counted, first_few
 from sgdph_fx.rules.kinds import Conv, Linear, Norm, Transparent
@@ -32,6 +33,7 @@ def diagnose(
     """
     return (
         *_classifier_bias(flow, parameters),
+        *shift_biases(flow, parameters),
         *_without_affine(flow),
         *_frozen_norms(flow, convolutions),
         *_zero_filters(model, convolutions),

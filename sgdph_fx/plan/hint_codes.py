@@ -45,6 +45,12 @@ HINTS: Mapping[str, str] = {
     "not-in-training": (
         "Only evaluation calls this convolution, so training would never change it; it is left as it is."
     ),
+    "shift-bias": (
+        "Biases that only layer norms read, as those of a transformer's residual stream: a layer norm subtracts what "
+        "all channels share, so the rows of their Hessian sum to zero, and the probe of ones sees no curvature at "
+        "all. Their steps are then the largest of all, which harmed the training of a ViT. Set "
+        '`max_preconditioner=1`, or use `probe="rademacher"`.'
+    ),
     "train-eval-difference": (
         "The convolution is normalized in one mode and bare in the other. Training decides; see whether the model "
         "should differ so."
