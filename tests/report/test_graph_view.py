@@ -11,6 +11,7 @@ from sgdph_fx.analysis.flow import flow_of
 from sgdph_fx.report.graph_view import GraphView
 from sgdph_fx.report.graph_view import graph_view_of as from_flow
 from sgdph_fx.trace import trace_symbolically
+from tests.growth import grows_in_proportion
 
 
 class Block(nn.Module):
@@ -125,5 +126,4 @@ def test_the_time_grows_in_proportion_to_the_model() -> None:
         return time.process_time() - start
 
     seconds(100)
-    short, long = (min(seconds(blocks) for _ in range(3)) for blocks in (500, 2500))
-    assert long < 15 * short, "5 times the blocks; quadratic would be 25 times the time"
+    assert grows_in_proportion(seconds, 500, 2500)
