@@ -16,6 +16,7 @@ from sgdph_fx.optim.capture.batch import Batch, Places
 from sgdph_fx.optim.capture.changes import Changes, Recorded, parameters
 from sgdph_fx.optim.capture.checks import (
     call_hooks_after,
+    refuse_compiled,
     refuse_several_devices,
     refuse_several_processes,
     refuse_surroundings,
@@ -53,7 +54,7 @@ class CapturedStep:
             clipping. It is recorded too.
 
     Raises:
-        CaptureError: if the model is wrapped, or several processes train it.
+        CaptureError: if the model is wrapped, several processes train it, or the optimizer is no SGDPH.
 
     >>> import torch
     >>> from torch import nn
@@ -152,6 +153,7 @@ class CapturedStep:
     def _begin(self, batch: Batch) -> Places:
         """The first batch: run it dry, and keep its place in memory for those to come."""
         roots = (self._model, *filter(None, (self._before_step,)), self._loss_fn)
+        refuse_compiled(self._model)
         refuse_several_devices(self._model, self._optimizer)
         seen = dry_run(lambda: self._loss(batch), self._model, self._loss_fn, batch.leaves, self._device)
         self._optimizer._unowned.check(check_loss(seen.loss), self._optimizer._layout(), nodes(seen.loss))

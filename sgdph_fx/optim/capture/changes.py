@@ -10,7 +10,14 @@ from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
 
 from sgdph_fx.optim.batches import sharing
-from sgdph_fx.optim.capture.host_values import attributes, modules_of, variables
+from sgdph_fx.optim.capture.code_words import Words
+from sgdph_fx.optim.capture.host_values import (
+    attributes,
+    modules_of,
+    names_read,
+    variables,
+    variables_of_modules,
+)
 from sgdph_fx.optim.sgdph import SGDPH
 from sgdph_fx.optim.wording import listed, warn
 
@@ -37,6 +44,7 @@ _FIXED: tuple[str, ...] = (
 
 
 _CHANGES_TOLERATED = 3
+_ENOUGH_SINCE = 32
 _MISFITS_TOLERATED = 24
 
 _ATTRIBUTES, _VARIABLES = "the attributes of a module", "the variables of a function"
@@ -61,6 +69,7 @@ class Recorded:
     def signature(self) -> Mapping[str, object]:
         """Everything that a recording of this step depends on, by names for messages."""
         groups, modules = self.optimizer.param_groups, modules_of(self.roots)
+        names = names_read(self.roots, modules)
         params = parameters(modules, self.optimizer)
         buffers = [b for module in modules for b in module._buffers.values() if b is not None]
         return {
@@ -76,22 +85,21 @@ class Recorded:
                 map(_place, (*params, *buffers, *_state(self.optimizer), *_of_scaler(self.scaler)))
             ),
             "a setting of the scaler": _settings(self.scaler),
-            _ATTRIBUTES: tuple((type(m).__name__, self._attributes(m)) for m in modules),
-            _VARIABLES: tuple(pair for function in self._functions(modules) for pair in variables(function)),
+            _ATTRIBUTES: tuple((type(m).__name__, self._attributes(m, names)) for m in modules),
+            _VARIABLES: (*self._variables(), *variables_of_modules(modules)),
         }
 
-    def _attributes(self, module: nn.Module) -> dict[str, object]:
-        known = attributes(module)
+    def _variables(self) -> Iterator[tuple[str, object]]:
+        for root in self.roots:
+            if not isinstance(root, nn.Module):
+                yield from variables(root)
+
+    def _attributes(self, module: nn.Module, names: Words) -> dict[str, object]:
+        known = attributes(module, names)
         for number, key in self.left_behind:
             if number == id(module):
                 known.pop(key, None)
         return known
-
-    def _functions(self, modules: Iterable[nn.Module]) -> Iterator[object]:
-        yield from (root for root in self.roots if not isinstance(root, nn.Module))
-        yield from (
-            m.forward for m in modules if not type(m).__module__.startswith("torch.") or "forward" in vars(m)
-        )
 
 
 def _differences(before: Mapping[str, object], now: Mapping[str, object]) -> list[str]:
@@ -153,26 +161,26 @@ class Changes:
     def __init__(self) -> None:
         self._signature: Mapping[str, object] = {}
         self._in_a_row = 0
+        self._since = 0
         self._misfits = 0
-
-    @property
-    def too_many(self) -> bool:
-        """Whether something has changed at so many steps in a row that graphs are of no use."""
-        return self._in_a_row > _CHANGES_TOLERATED
+        self._is_told = False
+        self.too_many = False
+        """Whether something changes so often that graphs are of no use."""
 
     def note(self, now: Mapping[str, object]) -> bool:
         """Whether anything differs from the step before."""
-        if self.too_many:
-            return False
         changed = _differences(self._signature, now)
         self._signature = now
         self._in_a_row = self._in_a_row + 1 if changed else 0
-        if self._in_a_row == _CHANGES_TOLERATED + 1:
+        self._since = 0 if changed else self._since + 1
+        self.too_many = self._in_a_row > _CHANGES_TOLERATED or (self.too_many and self._since < _ENOUGH_SINCE)
+        if self.too_many and not self._is_told:
+            self._is_told = True
             warn(
-                f"{listed(changed, 3)} changes at every step, so steps run without CUDA graphs from now on: a graph "
-                "holds everything but learning rates and what is in the batch. With OneCycleLR or CyclicLR pass "
-                "cycle_momentum=False; pass other numbers as tensors in the batch, and write buffers in place. "
-                "Afterwards call `reset()`."
+                f"{listed(changed, 3)} changes at every step, so steps run without CUDA graphs until it stays the same "
+                f"for {_ENOUGH_SINCE} steps: a graph holds everything but learning rates and what is in the batch. "
+                "With OneCycleLR or CyclicLR pass cycle_momentum=False; pass other numbers as tensors in the batch, "
+                "and write buffers in place."
             )
         return bool(changed)
 

@@ -11,7 +11,27 @@ from sgdph_fx.errors import CaptureError
 from sgdph_fx.optim.processes.all_reduce import is_alone
 from sgdph_fx.optim.sgdph import SGDPH
 
-__all__ = ["call_hooks_after", "refuse_several_devices", "refuse_several_processes", "refuse_surroundings"]
+__all__ = [
+    "call_hooks_after",
+    "refuse_compiled",
+    "refuse_several_devices",
+    "refuse_several_processes",
+    "refuse_surroundings",
+]
+
+
+def refuse_compiled(model: nn.Module) -> None:
+    """Refuse what ``torch.compile`` has compiled, whole or in part.
+
+    Raises:
+        CaptureError: naming the part.
+    """
+    for name, module in model.named_modules():
+        if module._compiled_call_impl is not None or type(module).__name__ == "OptimizedModule":
+            raise CaptureError(
+                f"CapturedStep got a model that `torch.compile` has compiled, in {name or 'whole'!r}: compiled code "
+                "has no second derivative, and graphs of its own. Pass the model as it was before."
+            )
 
 
 def refuse_several_processes(model: nn.Module, optimizer: SGDPH) -> None:
@@ -20,6 +40,11 @@ def refuse_several_processes(model: nn.Module, optimizer: SGDPH) -> None:
     Raises:
         CaptureError: if the model is wrapped or sharded, or there are several processes.
     """
+    if not isinstance(optimizer, SGDPH):
+        raise CaptureError(
+            f"CapturedStep takes an SGDPH, but got a {type(optimizer).__name__}. Where a trainer has wrapped it, pass "
+            "the optimizer itself, before the trainer takes it."
+        )
     wrapped = isinstance(model, (DataParallel, DistributedDataParallel)) or optimizer._layout().is_sharded
     if wrapped or not is_alone(optimizer._process_group):
         raise CaptureError(
