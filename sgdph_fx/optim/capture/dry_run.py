@@ -23,7 +23,7 @@ from sgdph_fx.optim.capture.host_state import host_put_back, plain_values, tenso
 from sgdph_fx.optim.capture.host_values import PLAIN, modules_of, variables
 from sgdph_fx.optim.hessian.isolated_forward import isolated_loss
 
-__all__ = ["Observed", "dry_run"]
+__all__ = ["Observed", "ReadsRefused", "dry_run"]
 
 # Operations whose result's value or shape the host reads.
 _READS = (
@@ -78,7 +78,7 @@ def dry_run(
         before, held = _plain(named, loss_fn), tensors_held(named)
         rebound = [(module, dict(module.__dict__)) for module in modules]
         sources = [*_tensors_of(modules), *leaves]
-        watch = _ReadsRefused((t for t in sources if isinstance(t, Tensor)), device)
+        watch = ReadsRefused((t for t in sources if isinstance(t, Tensor)), device)
         with _python_draws_refused(device), watch:
             loss = isolated_loss(loss_of, device)
         _refuse_changed(before, _plain(named, loss_fn))
@@ -105,7 +105,7 @@ def _plain(named: Sequence[tuple[str, nn.Module]], function: object) -> dict[str
     }
 
 
-class _ReadsRefused(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class ReadsRefused(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Refuses to let the host read what follows from the batch or the weights; on a GPU, to let it read at all."""
 
     def __init__(self, sources: Iterable[Tensor], device: torch.device) -> None:
@@ -239,7 +239,7 @@ def _refuse_changed(before: dict[str, Any], after: dict[str, Any]) -> None:
         )
 
 
-def _refuse_carried(before: dict[str, Tensor], after: dict[str, Tensor], watch: _ReadsRefused) -> None:
+def _refuse_carried(before: dict[str, Tensor], after: dict[str, Tensor], watch: ReadsRefused) -> None:
     for name, tensor in before.items():
         if name in after and after[name] is not tensor and watch.has_used(tensor):
             raise CaptureError(
