@@ -35,6 +35,7 @@ class WrittenOut:
         self.net, self.loss_fn, self.optimizer, self.before_step = net, loss_fn, optimizer, before_step
 
     def __call__(self, x: Tensor, y: Tensor) -> Tensor:
+        self.net.zero_grad()
         self.optimizer.zero_grad()
         loss: Tensor = self.loss_fn(self.net(x), y)
         self.optimizer.backward(loss)
@@ -185,6 +186,15 @@ def of_clipping(net: Any, optimizer: SGDPH) -> Any:
     return cross_entropy, clip, change
 
 
+def of_a_second_optimizer(net: Any, optimizer: SGDPH) -> Any:
+    own = list(net.linear.parameters())
+    for group in optimizer.param_groups:
+        kept = [i for i, p in enumerate(group["params"]) if not any(p is q for q in own)]
+        group.update({key: [group[key][i] for i in kept] for key in ("params", "index")})
+    second = torch.optim.SGD(own, 0.1)
+    return cross_entropy, second.step, lambda: second.param_groups[0].update(lr=0.01)
+
+
 class Tempered(nn.Module):
     """A loss with a parameter of its own, and a buffer."""
 
@@ -212,6 +222,7 @@ FUNCTIONS = (
     of_a_partial,
     of_a_trainers_method,
     of_clipping,
+    of_a_second_optimizer,
     of_a_loss_with_parameters,
 )
 

@@ -39,19 +39,23 @@ class CapturedStep:
     parameter falls due for the second time; the first time, the step runs without one, which is the warm-up that CUDA
     asks for. All graphs share one pool of memory. Elsewhere every step runs without graphs, to the same results.
 
-    Learning rates may change from step to step; any other option, the training mode, ``requires_grad``, a loaded
-    state make the graphs be recorded anew. A batch of another shape than the first runs without a graph. A step whose
-    loss or gradients are not finite is skipped on the device, uses its turn up, and is counted in
-    ``optimizer.steps_skipped``.
+    Learning rates may change from step to step. Anything else that a step depends on makes the graphs be recorded
+    anew when it changes: options of the groups, settings of the scaler, the training mode, ``requires_grad``, hooks,
+    attributes of modules, numbers that ``loss_fn`` and ``before_step`` read from variables, a loaded state. A batch of
+    another shape than the first, or with other numbers that are no tensors, runs without a graph. A step whose loss or
+    gradients are not finite is skipped on the device, uses its turn up, and is counted in ``optimizer.steps_skipped``.
+
+    Hooks after the optimizer's step are called. Python inside the step, hooks of modules too, runs only where a step
+    is recorded. A copy, or what is read from a pickle, records graphs of its own.
 
     Args:
-        model: The prepared model, in one process and not wrapped.
-        loss_fn: ``loss_fn(model(inputs), targets)``, one number.
+        model: The prepared model, in one process, on one device, not wrapped and not compiled.
+        loss_fn: ``loss_fn(model(inputs), targets)``, one number; a function, or a module with parameters of its own.
         optimizer: Of the model's parameters; it is made ``capturable``.
         autocast: Run model and loss under ``torch.autocast`` in this precision.
         scaler: Scale the loss with it, unscale the gradients, and update it, at each step.
         before_step: Called between the backward pass and the step, where gradients are there and unscaled: for
-            clipping. It is recorded too.
+            clipping, or the step of a second optimizer that is ``capturable``. It is recorded too.
 
     Raises:
         CaptureError: if the model is wrapped, several processes train it, or the optimizer is no SGDPH.

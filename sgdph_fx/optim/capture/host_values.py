@@ -10,8 +10,10 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from sgdph_fx.optim.capture.code_words import Words, filled, followed, joined, words_of
+from sgdph_fx.optim.sgdph import SGDPH
 
 __all__ = [
     "PLAIN",
@@ -224,6 +226,9 @@ def _inside(name: str, value: Any, words: Words, depth: int) -> Iterator[tuple[s
 def _parts(value: Any, words: Words) -> dict[str, Any]:
     if isinstance(value, dict):
         return {key: value[key] for key in words.keys if key in value}
+    if isinstance(value, Optimizer) and not isinstance(value, SGDPH):  # ours reads its rates on the device
+        rows = ((n, key, part) for n, g in enumerate(value.param_groups) for key, part in g.items())
+        return {f"param_groups[{n}].{key}": part for n, key, part in rows if key != "params"}
     if isinstance(value, (Tensor, nn.Module, type)) or callable(value):
         return {}
     held = getattr(value, "__dict__", None)
