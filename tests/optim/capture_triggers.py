@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from sgdph_fx import SGDPH, CapturedStep
-from sgdph_fx.optim.capture.dry_run import ReadsRefused
+from sgdph_fx.optim.capture.watched_reads import ReadsRefused
 from tests.optim.recording import FakeRecorder
 
 __all__ = ["OF_CAPTURED_STEPS"]

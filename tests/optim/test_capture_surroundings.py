@@ -16,7 +16,7 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 from sgdph_fx import CapturedStep
 from sgdph_fx.errors import CaptureError, OptimizerError
 from sgdph_fx.optim import SGDPH
-from sgdph_fx.optim.capture.dry_run import ReadsRefused
+from sgdph_fx.optim.capture.watched_reads import ReadsRefused
 from tests.optim.captured_loops import Noisy, made, noisy_groups, pieces
 
 

@@ -28,7 +28,7 @@ class Signs:
         if request is None or request.probe is None or not request.draws_signs:
             return request
         if request.is_gauss_newton:
-            return replace(request, key=self._put(request, request.sign_key.to(self._device)))
+            return replace(request, key=self._put(request, request.sign_key))
         vectors = list(request.probe.vectors(request.parameter, request.generator))
         place = self._put(request, torch.stack(vectors))
         return replace(
@@ -38,7 +38,7 @@ class Signs:
     def _put(self, request: HessianRequest, numbers: Tensor) -> Tensor:
         place = self._places.get(id(request.parameter))
         if place is None or (place.shape, place.dtype) != (numbers.shape, numbers.dtype):
-            place = self._places[id(request.parameter)] = numbers
+            place = self._places[id(request.parameter)] = numbers.to(self._device)
         else:
             place.copy_(numbers, non_blocking=True)
         return place
