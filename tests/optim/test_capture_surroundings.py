@@ -16,6 +16,7 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 from sgdph_fx import CapturedStep
 from sgdph_fx.errors import CaptureError, OptimizerError
 from sgdph_fx.optim import SGDPH
+from sgdph_fx.optim.capture.host_values import seen
 from sgdph_fx.optim.capture.watched_reads import ReadsRefused
 from tests.optim.captured_loops import Noisy, made, noisy_groups, pieces
 
@@ -109,6 +110,16 @@ def test_parameters_on_several_devices_are_refused() -> None:
     ((x, y),) = pieces(1)
     with pytest.raises(CaptureError, match="parameters of model and optimizer are on cpu and meta"):
         CapturedStep(net, cross_entropy, optimizer)(x, y)
+
+
+def test_a_number_that_lies_with_the_host_is_another_when_it_is_written() -> None:
+    """Kernels of a GPU have taken it; those of a CPU read it again."""
+    number = torch.ones(())
+    for on_gpu in (True, False):
+        before = seen(number, on_gpu=on_gpu)
+        assert seen(number, on_gpu=on_gpu) == before
+        number.fill_(2.0)
+        assert (seen(number, on_gpu=on_gpu) == before) is not on_gpu
 
 
 @pytest.mark.parametrize("kind", ["cpu", "cuda"])

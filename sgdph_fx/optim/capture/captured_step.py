@@ -162,7 +162,9 @@ class CapturedStep:
         seen = dry_run(lambda: self._loss(batch), self._model, self._loss_fn, batch.leaves, self._device)
         self._optimizer._unowned.check(check_loss(seen.loss), self._optimizer._layout(), nodes(seen.loss))
         self._optimizer._make_state()
-        self._recorded = Recorded(roots, self._optimizer, self._scaler, seen.left_behind)
+        self._recorded = Recorded(
+            roots, self._optimizer, self._scaler, self._device.type != "cpu", seen.left_behind
+        )
         self._places = Places(batch)
         return self._places
 

@@ -58,12 +58,14 @@ class Recorded:
         roots: The model and the functions that are recorded with it.
         optimizer: The optimizer.
         scaler: The scaler of the loss, if there is one.
+        on_gpu: Whether the step runs on another device than the CPU.
         left_behind: Module and attribute, by ``id`` and name, that the forward pass writes and does not read.
     """
 
     roots: tuple[Any, ...]
     optimizer: SGDPH
     scaler: GradScaler | None
+    on_gpu: bool
     left_behind: frozenset[tuple[int, str]] = frozenset()
 
     def signature(self) -> Mapping[str, object]:
@@ -86,16 +88,16 @@ class Recorded:
             ),
             "a setting of the scaler": _settings(self.scaler),
             _ATTRIBUTES: tuple((type(m).__name__, self._attributes(m, names)) for m in modules),
-            _VARIABLES: (*self._variables(), *variables_of_modules(modules)),
+            _VARIABLES: (*self._variables(), *variables_of_modules(modules, on_gpu=self.on_gpu)),
         }
 
     def _variables(self) -> Iterator[tuple[str, object]]:
         for root in self.roots:
             if not isinstance(root, nn.Module):
-                yield from variables(root)
+                yield from variables(root, on_gpu=self.on_gpu)
 
     def _attributes(self, module: nn.Module, names: Words) -> dict[str, object]:
-        known = attributes(module, names)
+        known = attributes(module, names, on_gpu=self.on_gpu)
         for number, key in self.left_behind:
             if number == id(module):
                 known.pop(key, None)

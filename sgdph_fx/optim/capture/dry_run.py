@@ -86,7 +86,7 @@ def _tensors_of(modules: Iterable[nn.Module]) -> Iterator[Tensor | None]:
 
 
 def _plain(named: Sequence[tuple[str, nn.Module]], function: object) -> dict[str, Any]:
-    variables_now = {name: value for name, value in variables(function) if type(value) in PLAIN}
+    variables_now = {name: value for name, value in variables(function, on_gpu=False) if type(value) in PLAIN}
     return {f"attribute {n!r}": v for n, v in plain_values(named).items()} | {
         f"variable {n!r}": v for n, v in variables_now.items()
     }

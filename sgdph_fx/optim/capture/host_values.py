@@ -33,7 +33,7 @@ _DEEPEST = 3
 
 
 class Place(NamedTuple):
-    """Where a tensor lies; and how often it was written, where it lies with the host and a kernel has its number."""
+    """Where a tensor lies; and how often it was written, if it lies on a CPU and kernels of a GPU take its number."""
 
     address: int
     written: int = 0
@@ -45,36 +45,42 @@ class Identity(NamedTuple):
     number: int
 
 
-def seen(value: Any) -> object:
-    """What tells one value from another that Python would compute something else from."""
+def seen(value: Any, *, on_gpu: bool) -> object:
+    """What tells one value from another that Python would compute something else from.
+
+    Args:
+        value: The value.
+        on_gpu: Whether the step runs on another device than the CPU.
+    """
     if type(value) in PLAIN:
         return value
     if isinstance(value, Tensor):
-        return _place(value)
+        return _place(value, on_gpu)
     if type(value) is OrderedDict:  # hooks, by their numbers
         return tuple(value)
     return value if isinstance(value, (int, float, str)) else Identity(id(value))
 
 
-def _place(tensor: Tensor) -> Place | Identity:
+def _place(tensor: Tensor, on_gpu: bool) -> Place | Identity:
     if tensor.layout is not torch.strided:
         return Identity(id(tensor))
-    counted = tensor.device.type == "cpu" and not tensor.is_inference()
+    counted = on_gpu and tensor.device.type == "cpu" and not tensor.is_inference()
     return Place(tensor.data_ptr(), tensor._version if counted else 0)
 
 
-def attributes(module: nn.Module, names: Words) -> dict[str, object]:
+def attributes(module: nn.Module, names: Words, *, on_gpu: bool) -> dict[str, object]:
     """What a module holds itself, its hooks too; parameters, buffers, submodules and the mode are told apart.
 
     Args:
         module: The module.
         names: Those that any code of the step reads; what else a class of yours holds takes no part in it.
+        on_gpu: As of :func:`seen`.
     """
     every = _is_of_torch(type(module)) or names.finds_by_name
     return {
         key: value
         if type(value) in PLAIN
-        else seen(value)  # a call for each would take its time at each step
+        else seen(value, on_gpu=on_gpu)  # a call for each would take its time at each step
         for key, value in module.__dict__.items()
         if key not in _LEFT_OUT
         and (every or key in names.attributes or key in _HOOKS)
@@ -115,27 +121,28 @@ def modules_of(roots: Iterable[object]) -> list[nn.Module]:
     return list(found)
 
 
-def variables(function: object) -> list[tuple[str, object]]:
+def variables(function: object, *, on_gpu: bool) -> list[tuple[str, object]]:
     """What a function reads from outside of itself, with the names that it has there: variables, ``config.rate``."""
-    return _seen(_reads(function))
+    return _seen(_reads(function), on_gpu)
 
 
-def variables_of_modules(modules: Sequence[nn.Module]) -> list[tuple[str, object]]:
+def variables_of_modules(modules: Sequence[nn.Module], *, on_gpu: bool) -> list[tuple[str, object]]:
     """What the forward passes of the modules read from outside, and of objects that they hold, as ``config.rate``."""
     parts = [_Part(_forward_of(kind), None) for kind in dict.fromkeys(map(type, modules))]
-    found = [pair for part in parts if part.functions for pair in _seen(_reads_of(part))]
+    found = [pair for part in parts if part.functions for pair in _seen(_reads_of(part), on_gpu)]
     for module in modules:
         functions = _forward_of(type(module))
         if functions:
             words = words_of(functions)
-            found += _seen(p for n, v in _of_owner(module, words) for p in _inside(n, v, words, _DEEPEST))
+            held = (p for n, v in _of_owner(module, words) for p in _inside(n, v, words, _DEEPEST))
+            found += _seen(held, on_gpu)
         if "forward" in module.__dict__:
-            found += variables(module.__dict__["forward"])
+            found += variables(module.__dict__["forward"], on_gpu=on_gpu)
     return found
 
 
-def _seen(pairs: Iterable[tuple[str, Any]]) -> list[tuple[str, object]]:
-    return [(name, seen(value)) for name, value in pairs if not isinstance(value, nn.Module)]
+def _seen(pairs: Iterable[tuple[str, Any]], on_gpu: bool) -> list[tuple[str, object]]:
+    return [(name, seen(value, on_gpu=on_gpu)) for name, value in pairs if not isinstance(value, nn.Module)]
 
 
 def variables_put_back(function: object) -> Callable[[], None]:
