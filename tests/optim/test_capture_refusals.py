@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import copy
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy
 import pytest
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.nn.parallel import DataParallel
@@ -219,22 +218,6 @@ def test_wrapped_models_are_refused() -> None:
     net = Body(lambda _, x: x)
     with pytest.raises(CaptureError, match="this DataParallel is wrapped"):
         CapturedStep(DataParallel(net), cross_entropy, SGDPH(noisy_groups(net), 0.05))
-
-
-@pytest.fixture
-def _two_processes(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
-    monkeypatch.setattr(dist, "get_world_size", lambda group=None: 2)
-    yield
-    monkeypatch.undo()
-    dist.destroy_process_group()
-
-
-@pytest.mark.usefixtures("_two_processes")
-def test_several_processes_are_refused() -> None:
-    net = Body(lambda _, x: x)
-    with pytest.raises(CaptureError, match="trained by several processes"):
-        CapturedStep(net, cross_entropy, SGDPH(noisy_groups(net), 0.05))
 
 
 def test_a_loss_that_is_none_and_an_optimizer_of_another_model_are_told_as_ever() -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.optim.optimizer import register_optimizer_step_pre_hook
@@ -137,3 +138,26 @@ def test_what_lies_with_the_host_is_not_written_on_a_gpu(kind: str) -> None:
         else:
             count += 1
         torch.add(x, x, out=torch.empty(3))
+
+
+@pytest.fixture
+def _two_processes(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    monkeypatch.setattr(dist, "get_world_size", lambda group=None: 2)
+    yield
+    monkeypatch.undo()
+    dist.destroy_process_group()
+
+
+@pytest.mark.parametrize("later", [False, True])
+def test_several_processes_are_refused_whenever_they_come(
+    request: pytest.FixtureRequest, later: bool
+) -> None:
+    net = Noisy()
+    optimizer, data = SGDPH(noisy_groups(net), 0.05), pieces(2)
+    if later:
+        step = CapturedStep(net, cross_entropy, optimizer)
+        step(*data[0])
+    request.getfixturevalue("_two_processes")
+    with pytest.raises(CaptureError, match="trained by several processes"):
+        step(*data[1]) if later else CapturedStep(net, cross_entropy, optimizer)

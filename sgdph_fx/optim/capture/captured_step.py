@@ -136,7 +136,7 @@ class CapturedStep:
         """
         optimizer = self._optimizer
         refuse_inference_mode("CapturedStep")
-        refuse_surroundings(optimizer, self._device, autocast=self._autocast is not None)
+        refuse_surroundings(self._model, optimizer, self._device, autocast=self._autocast is not None)
         if next((p.device for p in self._model.parameters()), self._device) != self._device:
             self.reset()
         batch = Batch.of(inputs, targets, self._device)

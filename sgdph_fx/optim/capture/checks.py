@@ -69,12 +69,13 @@ def refuse_several_devices(model: nn.Module, optimizer: SGDPH) -> None:
         )
 
 
-def refuse_surroundings(optimizer: SGDPH, device: torch.device, *, autocast: bool) -> None:
-    """Refuse what would be left out of the step: hooks before it, and autocast from outside.
+def refuse_surroundings(model: nn.Module, optimizer: SGDPH, device: torch.device, *, autocast: bool) -> None:
+    """Refuse what would be left out of the step: processes that came later, hooks before it, autocast from outside.
 
     Raises:
         CaptureError: saying where it belongs.
     """
+    refuse_several_processes(model, optimizer)
     if optimizer._optimizer_step_pre_hooks or torchs._global_optimizer_pre_hooks:
         raise CaptureError(
             "A hook of `register_step_pre_hook` runs between backward pass and step, which are one here. Pass what it "
