@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
 from torch.nn.functional import cross_entropy
+from torch.utils.checkpoint import checkpoint
 
 from sgdph_fx import SGDPH, CapturedStep
 from sgdph_fx.errors import CaptureError
@@ -194,3 +195,32 @@ def test_a_counter_on_the_cpu_is_refused(device: torch.device) -> None:
     with pytest.raises(CaptureError, match=r"lies with the host.*test_captured_changes\.py"):
         step(x, y)
     assert net.heat.item() == 1
+
+
+@pytest.mark.parametrize("preserve", [False, True])
+def test_an_activation_checkpoint_is_captured_rightly_or_refused(
+    device: torch.device, preserve: bool
+) -> None:
+    """Torch puts its generator back for the second forward pass, which a capture may not allow."""
+
+    class Saves(Net):
+        def forward(self, x: Tensor) -> Tensor:
+            inner = super().forward
+            kept: Any = checkpoint(inner, x, use_reentrant=False, preserve_rng_state=preserve)
+            return kept
+
+    found = []
+    for kind in (Eager, CapturedStep):
+        net = Saves().to(device)
+        net.drop.p = 0.3 if preserve else 0.0
+        optimizer = SGDPH([{"params": list(net.parameters()), "order": 1}], 0.05)
+        step = kind(net, cross_entropy, optimizer)
+        torch.manual_seed(1)
+        try:
+            for x, y in data(device):
+                step(x, y)
+        except CaptureError:
+            assert kind is CapturedStep
+            return
+        found.append(numbers(net, optimizer))
+    torch.testing.assert_close(*found, rtol=0, atol=0)
