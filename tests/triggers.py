@@ -25,6 +25,7 @@ from sgdph_fx import (
 )
 from tests.curvature.triggers import CURVATURE
 from tests.model_triggers import MODEL_TRIGGERS
+from tests.optim.capture_triggers import OF_CAPTURED_STEPS
 from tests.optim.checkpoint_triggers import OF_CHECKPOINTS
 from tests.optim.triggers import OF_THE_OPTIMIZER
 from tests.plan.triggers import PLAN_TRIGGERS
@@ -232,5 +233,6 @@ TRIGGERS: tuple[Callable[[], Any], ...] = (
     *CURVATURE,
     *PLAN_TRIGGERS,
     *OF_THE_OPTIMIZER,
+    *OF_CAPTURED_STEPS,
     *OF_CHECKPOINTS,
 )

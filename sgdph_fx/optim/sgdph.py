@@ -89,7 +89,8 @@ class SGDPH(Stepping):
             were 1. ``"raise"``: :class:`NoCurvatureError`. The first such parameter warns by name, all are counted.
         seed: Decides the signs together with the step: z alike on all processes, Gauss-Newton's apart on each.
         maximize: Climb instead of descend. What is descended is -loss, and the averages are of its matrix.
-        foreach: torch's multi-tensor calls, or a plain loop with the same bits; None for torch's choice.
+        foreach: torch's multi-tensor calls, or a plain loop with the same bits (in halves but for rounding, as in
+            torch's SGD); None for torch's choice.
         capturable: Whether a step may be captured in a CUDA graph: the host reads nothing, counts are kept on the
             device and brought up to date by :meth:`state_dict`, ``lr`` may be a tensor on the device. A step that is
             skipped has used up its turn in the cycle. :class:`sgdph_fx.CapturedStep` sees to all this.

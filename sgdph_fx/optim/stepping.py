@@ -139,7 +139,7 @@ class Stepping(Finding):
     def _numbers_on(self, device: torch.device) -> DeviceNumbers:
         """The numbers on the device, with the rates that the groups have now."""
         if self._numbers is None or not self._numbers.fits(self.param_groups, device):
-            self._skipped.settle(self.param_groups, wait=True)
+            self._settle()  # what the device has counted goes into the new numbers
             self._numbers = DeviceNumbers.of(self.param_groups, device)
         self._numbers.update_rates(self.param_groups)
         return self._numbers

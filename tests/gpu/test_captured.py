@@ -139,8 +139,9 @@ def test_halves_under_a_scaler(device: torch.device) -> None:
 
 
 @pytest.mark.parametrize("kind", [Eager, CapturedStep])
-def test_no_step_waits_for_the_gpu(device: torch.device, kind: type[CapturedStep]) -> None:
-    _, optimizer, step = trainer(device, kind)
+@pytest.mark.parametrize("name", ["plain", "signs", "gauss-newton"])
+def test_no_step_waits_for_the_gpu(device: torch.device, kind: type[CapturedStep], name: str) -> None:
+    _, optimizer, step = trainer(device, kind, **OPTIONS[name])
     scheduler = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.999)
     everything = data(device)
     for x, y in everything:

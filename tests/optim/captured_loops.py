@@ -15,9 +15,11 @@ from sgdph_fx import CapturedStep
 from sgdph_fx.optim import SGDPH
 
 __all__ = [
+    "KINDS",
     "LOOPS",
     "Noisy",
     "OnTape",
+    "made",
     "noisy_groups",
     "pieces",
     "plainly",
@@ -32,6 +34,9 @@ class OnTape(CapturedStep):
 
     def _uses_graphs(self) -> bool:
         return True
+
+
+KINDS: tuple[type[CapturedStep], ...] = (CapturedStep, OnTape)
 
 
 class Noisy(nn.Module):
@@ -58,6 +63,14 @@ def noisy_groups(net: nn.Module) -> list[dict[str, Any]]:
         | {"index": [i for i, p in rows if (p.dim() == 1) == (order == 2)]}
         for order in (2, 1)
     ]
+
+
+def made(kind: type[CapturedStep], loss_fn: Any = cross_entropy, net: Any = None, **how: Any) -> Any:
+    """A network, its optimizer, and their step of that kind."""
+    net = Noisy() if net is None else net
+    optimizer = SGDPH(noisy_groups(net), 0.05)
+    torch.manual_seed(1)
+    return net, optimizer, kind(net, loss_fn, optimizer, **how)
 
 
 def state_of(net: nn.Module, optimizer: SGDPH) -> list[Tensor]:

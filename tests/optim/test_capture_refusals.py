@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import copy
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy
 import pytest
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.nn.parallel import DataParallel
@@ -32,6 +31,8 @@ class Body(nn.Module):
         self.conv, self.norm, self.drop = nn.Conv2d(2, 4, 3), nn.BatchNorm2d(4), nn.Dropout(0.3)
         self.linear = nn.Linear(4, 3)
         self.calls = 0
+        self.marks, self.count, self.last = [0], torch.zeros((), dtype=torch.int64), torch.zeros(4, 3, 3)
+        self.kept = {"x": torch.zeros(4, 3, 3)}
         self.between = between
 
     def forward(self, x: Tensor) -> Tensor:
@@ -69,6 +70,33 @@ def counts(net: Any, x: Tensor) -> Tensor:
     return x / net.calls
 
 
+def counts_in_a_list(net: Any, x: Tensor) -> Tensor:
+    net.marks[0] += 1
+    return x / net.marks[0]
+
+
+def counts_in_a_tensor(net: Any, x: Tensor) -> Tensor:
+    net.count += 1
+    return x if int(net.count) < 9 else -x
+
+
+def counts_afterwards(net: Any, x: Tensor) -> Tensor:
+    x = x if int(net.count) < 9 else -x
+    net.count += 1
+    return x
+
+
+def remembers(net: Any, x: Tensor) -> Tensor:
+    net.last = x.detach() + net.last / 2
+    return net.last + x
+
+
+def remembers_in_a_dict(net: Any, x: Tensor) -> Tensor:
+    x = x + net.kept["x"]
+    net.kept["x"] = x.detach() / 2
+    return x
+
+
 WRONG: dict[str, tuple[Callable[[Any, Tensor], Tensor], str]] = {
     "a branch on data": (branches, r"the host reads.*_local_scalar_dense at .*test_capture_refusals\.py:\d+"),
     "a number read": (reads, r"_local_scalar_dense at .*test_capture_refusals\.py"),
@@ -77,6 +105,20 @@ WRONG: dict[str, tuple[Callable[[Any, Tensor], Tensor], str]] = {
     "Python's random": (draws, r"draws from Python's `random`"),
     "NumPy's random": (draws_by_numpy, r"draws from NumPy's global generator"),
     "a counter": (counts, r"changes the attribute 'calls' from 1 to 2"),
+    "a counter in a list": (counts_in_a_list, r"changes the attribute 'marks\[0 of 1\]' from 1 to 2"),
+    "a counter of torch's": (
+        counts_in_a_tensor,
+        r"the host reads.*_local_scalar_dense at .*test_capture_refus",
+    ),
+    "a counter read before": (
+        counts_afterwards,
+        r"writes into a tensor that lies with the host.*test_capture_ref",
+    ),
+    "a memory": (
+        remembers,
+        r"puts another tensor into the attribute 'last', which it reads at the next step",
+    ),
+    "memories": (remembers_in_a_dict, r"puts another tensor into the attribute \"kept\['x'\]\""),
 }
 
 
@@ -97,7 +139,9 @@ def test_a_model_that_depends_on_the_host_is_refused_at_the_first_call(
         step(x, y)
     assert all(torch.equal(value, before[0][key]) for key, value in net.state_dict().items())
     assert optimizer.state_dict() == before[1]
-    assert net.calls == 0
+    assert (net.calls, net.marks, int(net.count)) == (0, [0], 0)
+    assert not net.last.any()
+    assert not net.kept["x"].any()
     assert random.getstate() == generators[0]
     assert numpy.random.get_state()[1].tolist() == generators[1]  # type: ignore[union-attr]
     assert torch.equal(torch.get_rng_state(), generators[2])
@@ -114,12 +158,23 @@ def cached(net: Any, x: Tensor) -> Tensor:
     return x
 
 
-@pytest.mark.parametrize("between", [constant, cached])
-def test_what_is_the_same_at_each_step_is_no_such_thing(between: Any) -> None:
+def keeps_features(net: Any, x: Tensor) -> Tensor:
+    net.last = x  # for whoever looks at it; nothing reads it again
+    net.kept = {"x": x.mean()}
+    return x
+
+
+@pytest.mark.parametrize("between", [constant, cached, keeps_features])
+def test_what_is_the_same_at_each_step_is_no_such_thing(
+    between: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "Recorder", FakeRecorder)
     net = Body(between)
-    step = CapturedStep(net, cross_entropy, SGDPH(noisy_groups(net), 0.05))
-    for x, y in pieces(3):
+    kind = CapturedStep if between is constant else OnTape  # on a tape no read at all is allowed
+    step = kind(net, cross_entropy, SGDPH(noisy_groups(net), 0.05))
+    for x, y in pieces(12):
         step(x, y)
+    assert kind is CapturedStep or step.graphs == 4
 
 
 @pytest.mark.parametrize("what", ["read", "error"])
@@ -163,22 +218,6 @@ def test_wrapped_models_are_refused() -> None:
     net = Body(lambda _, x: x)
     with pytest.raises(CaptureError, match="this DataParallel is wrapped"):
         CapturedStep(DataParallel(net), cross_entropy, SGDPH(noisy_groups(net), 0.05))
-
-
-@pytest.fixture
-def _two_processes(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
-    monkeypatch.setattr(dist, "get_world_size", lambda group=None: 2)
-    yield
-    monkeypatch.undo()
-    dist.destroy_process_group()
-
-
-@pytest.mark.usefixtures("_two_processes")
-def test_several_processes_are_refused() -> None:
-    net = Body(lambda _, x: x)
-    with pytest.raises(CaptureError, match="trained by several processes"):
-        CapturedStep(net, cross_entropy, SGDPH(noisy_groups(net), 0.05))
 
 
 def test_a_loss_that_is_none_and_an_optimizer_of_another_model_are_told_as_ever() -> None:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable
 from typing import Any
 from unittest import mock
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.amp.grad_scaler import GradScaler
 from torch.utils.checkpoint import checkpoint
 
-from sgdph_fx import SGDPH, CapturedStep, attach, check_optimizer, prepare
-from tests.optim.recording import FakeRecorder
+from sgdph_fx import SGDPH, attach, check_optimizer, prepare
 from tests.optim.test_hidden_parameters import loss_of, problem
 
 __all__ = ["OF_THE_OPTIMIZER"]
@@ -132,45 +130,6 @@ def made_under_inference_mode() -> SGDPH:
     return second_order(p)
 
 
-def captured(forward: Callable[[Any, Tensor], Tensor], **more: Any) -> None:
-    class Model(nn.Linear):
-        calls = 0
-
-        def forward(self, x: Tensor) -> Tensor:
-            return forward(self, super().forward(x))
-
-    model = Model(2, 2)
-    model.calls = 0
-    optimizer = SGDPH([{"params": list(model.parameters()), "order": 2}], 0.1)
-    step = CapturedStep(model, nn.functional.mse_loss, optimizer, **more)
-    with mock.patch("sgdph_fx.optim.capture.captured_step.Recorder", FakeRecorder):
-        step._recorder = FakeRecorder(torch.device("cpu"))  # type: ignore[assignment]
-        step._uses_graphs = lambda: True  # type: ignore[method-assign]
-        for _ in range(4):
-            step(torch.ones(1, 2), torch.ones(1, 2))
-
-
-def count(model: Any, x: Tensor) -> Tensor:
-    model.calls += 1
-    return x
-
-
-def draw(model: Any, x: Tensor) -> Tensor:
-    random.random()
-    return x
-
-
-def fail_late() -> None:
-    calls = []
-
-    def before_step() -> None:
-        calls.append(1)
-        if len(calls) > 2:
-            raise RuntimeError("not permitted")
-
-    captured(lambda model, x: x, before_step=before_step)
-
-
 def signs_in_a_capture() -> None:
     optimizer = SGDPH(
         [{"params": [p := parameter(), parameter()], "order": 2}], 0.1, probe="rademacher", capturable=True
@@ -210,13 +169,8 @@ OF_THE_OPTIMIZER: tuple[Callable[[], Any], ...] = (
     still_scaled,
     under_inference_mode,
     made_under_inference_mode,
-    lambda: captured(lambda model, x: x * x.sum().item()),
-    lambda: captured(count),
-    lambda: captured(draw),
-    fail_late,
     signs_in_a_capture,
     on_two_devices,
-    lambda: CapturedStep(nn.DataParallel(net()), nn.functional.mse_loss, second_order()),
     lambda: SGDPH([parameter()], 0.1, probe="ones", curvature="gauss-newton"),
     lambda: SGDPH([parameter()], 0.1, probe="gradient", negative_curvature="zero"),
     lambda: SGDPH([parameter()], 0.1, refresh="all"),

@@ -2,28 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
-from torch.utils import _pytree as pytree
 
 from sgdph_fx.curvature.autograd_graph import nodes
 from sgdph_fx.errors import CaptureError, OptimizerError
-from sgdph_fx.optim.capture.checks import alike, refuse_several_processes, signature
+from sgdph_fx.optim.capture.batch import Batch, Places
+from sgdph_fx.optim.capture.changes import Changes, Recorded, parameters
+from sgdph_fx.optim.capture.checks import (
+    call_hooks_after,
+    refuse_compiled,
+    refuse_several_devices,
+    refuse_several_processes,
+    refuse_surroundings,
+)
 from sgdph_fx.optim.capture.cuda_graphs import Recorder, Recording
 from sgdph_fx.optim.capture.dry_run import dry_run
-from sgdph_fx.optim.hessian.loss_checks import check_loss
+from sgdph_fx.optim.capture.host_values import modules_of
+from sgdph_fx.optim.capture.signs import Signs
+from sgdph_fx.optim.hessian.loss_checks import check_loss, refuse_inference_mode
 from sgdph_fx.optim.hessian.request import HessianRequest
 from sgdph_fx.optim.sgdph import SGDPH
-from sgdph_fx.optim.wording import listed, warn
 
 __all__ = ["CapturedStep"]
-
-_CHANGES_TOLERATED = 3
 
 
 class CapturedStep:
@@ -33,22 +39,26 @@ class CapturedStep:
     parameter falls due for the second time; the first time, the step runs without one, which is the warm-up that CUDA
     asks for. All graphs share one pool of memory. Elsewhere every step runs without graphs, to the same results.
 
-    Learning rates may change from step to step; any other option, the training mode, ``requires_grad``, a loaded
-    state make the graphs be recorded anew. A batch of another shape than the first runs without a graph. A step whose
-    loss or gradients are not finite is skipped on the device, uses its turn up, and is counted in
-    ``optimizer.steps_skipped``.
+    Learning rates may change from step to step. Anything else that a step depends on makes the graphs be recorded
+    anew when it changes: options of the groups, settings of the scaler, the training mode, ``requires_grad``, hooks,
+    attributes of modules, numbers that ``loss_fn`` and ``before_step`` read from variables, a loaded state. A batch of
+    another shape than the first, or with other numbers that are no tensors, runs without a graph. A step whose loss or
+    gradients are not finite is skipped on the device, uses its turn up, and is counted in ``optimizer.steps_skipped``.
+
+    Hooks after the optimizer's step are called. Python inside the step, hooks of modules too, runs only where a step
+    is recorded. A copy, or what is read from a pickle, records graphs of its own.
 
     Args:
-        model: The prepared model, in one process and not wrapped.
-        loss_fn: ``loss_fn(model(inputs), targets)``, one number.
+        model: The prepared model, in one process, on one device, not wrapped and not compiled.
+        loss_fn: ``loss_fn(model(inputs), targets)``, one number; a function, or a module with parameters of its own.
         optimizer: Of the model's parameters; it is made ``capturable``.
         autocast: Run model and loss under ``torch.autocast`` in this precision.
         scaler: Scale the loss with it, unscale the gradients, and update it, at each step.
         before_step: Called between the backward pass and the step, where gradients are there and unscaled: for
-            clipping. It is recorded too.
+            clipping, or the step of a second optimizer that is ``capturable``. It is recorded too.
 
     Raises:
-        CaptureError: if the model is wrapped, or several processes train it.
+        CaptureError: if the model is wrapped, several processes train it, or the optimizer is no SGDPH.
 
     >>> import torch
     >>> from torch import nn
@@ -76,20 +86,30 @@ class CapturedStep:
         self._model, self._loss_fn, self._optimizer = model, loss_fn, optimizer
         self._autocast, self._before_step = autocast, before_step
         self._scaler = scaler if scaler is not None and scaler.is_enabled() else None
-        self._device = next((p.device for p in model.parameters()), torch.device("cpu"))
-        self._recorder = Recorder(self._device)
-        self._signs: dict[int, Tensor] = {}
-        self._static: list[Any] | None = None
-        self._spec: Any = None
-        self._changes = 0
         self.reset()
         optimizer._make_capturable()
 
     def reset(self) -> None:
-        """Drop all graphs, and the memory that they hold; they are recorded anew when they are needed."""
+        """Drop all graphs, and the memory that they hold; they are recorded anew, for batches like the next one."""
+        self._device = next((p.device for p in self._model.parameters()), torch.device("cpu"))
+        self._recorder = Recorder(self._device)
+        self._places: Places | None = None
+        self._changes = Changes()
+        self._drop_graphs()
+
+    def _drop_graphs(self) -> None:
         self._recordings: dict[int | None, Recording] = {}
         self._warm: set[int | None] = set()
-        self._signature: Mapping[str, object] = {}
+        self._signs = Signs(self._device)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """All but graphs and places in memory: a copy, or what is read from a file, makes its own."""
+        kept = ("_model", "_loss_fn", "_optimizer", "_autocast", "_before_step", "_scaler")
+        return {key: self.__dict__[key] for key in kept}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self.reset()
 
     @property
     def graphs(self) -> int:
@@ -100,42 +120,56 @@ class CapturedStep:
         """Take one training step.
 
         Args:
-            inputs: A tensor, a tuple of positional arguments, or a dict of keyword arguments of the model.
+            inputs: A tensor, a tuple of positional arguments, or a dict of keyword arguments of the model; their
+                parts may be tensors without a graph, numbers and texts, in any structure of tuples, lists and dicts.
             targets: The second argument of ``loss_fn``: a tensor, or any structure of them.
 
         Returns:
-            The loss, one number on the model's device, without graph. Gradients are None afterwards.
+            The loss, one number on the model's device, without graph. Gradients are None afterwards, and those that
+            were there before are dropped.
 
         Raises:
             CaptureError: at the first call, or when a graph is recorded: if the step depends on what the host reads,
-                draws or counts. Model and optimizer are as they were.
+                draws or counts. At any call for a batch with a graph or an unknown class in it, under
+                ``torch.autocast``, and with a hook before the step. Model and optimizer are as they were.
             OptimizerError: as :meth:`sgdph_fx.SGDPH.backward`.
         """
-        leaves, spec = pytree.tree_flatten((inputs, targets))
-        leaves = [t.to(self._device, non_blocking=True) if isinstance(t, Tensor) else t for t in leaves]
-        if self._static is None:
-            self._begin(leaves, spec)
-        self._optimizer._numbers_on(self._device)
-        request = self._with_drawn_signs(self._optimizer._request(self._optimizer._steps_taken + 1))
-        if not self._uses_graphs() or not self._fits(leaves, spec) or self._changes > _CHANGES_TOLERATED:
-            loss = self._run(leaves, spec, request)
+        optimizer = self._optimizer
+        refuse_inference_mode("CapturedStep")
+        refuse_surroundings(self._model, optimizer, self._device, autocast=self._autocast is not None)
+        if next((p.device for p in self._model.parameters()), self._device) != self._device:
+            self.reset()
+        batch = Batch.of(inputs, targets, self._device)
+        places = self._places or self._begin(batch)
+        optimizer._numbers_on(self._device)
+        by_graph = self._may_use_graphs(places.misfit(batch))
+        request = self._signs.drawn(optimizer._request(optimizer._steps_taken + 1))
+        if by_graph:
+            places.take(batch)
+            loss = self._by_graph(places.batch, request)
         else:
-            loss = self._by_graph(leaves, request)
-        self._optimizer._finish_step()
-        self._optimizer._opt_called = True  # type: ignore[attr-defined]  # a scheduler looks here for a step before its own
+            loss = self._run(batch, request)
+        optimizer._finish_step()
+        optimizer._opt_called = True  # type: ignore[attr-defined]  # a scheduler looks here for a step before its own
+        call_hooks_after(optimizer)
         return loss
 
-    def _begin(self, leaves: list[Any], spec: Any) -> None:
+    def _begin(self, batch: Batch) -> Places:
         """The first batch: run it dry, and keep its place in memory for those to come."""
-        batch = pytree.tree_unflatten(leaves, spec)
-        loss = dry_run(lambda: self._loss(batch), self._model, batch, self._device)
-        self._optimizer._unowned.check(check_loss(loss), self._optimizer._layout(), nodes(loss))
+        roots = (self._model, *filter(None, (self._before_step,)), self._loss_fn)
+        refuse_compiled(self._model)
+        refuse_several_devices(self._model, self._optimizer)
+        seen = dry_run(lambda: self._loss(batch), self._model, self._loss_fn, batch.leaves, self._device)
+        self._optimizer._unowned.check(check_loss(seen.loss), self._optimizer._layout(), nodes(seen.loss))
         self._optimizer._make_state()
-        self._static = [t.clone() if isinstance(t, Tensor) else t for t in leaves]
-        self._spec = spec
+        self._recorded = Recorded(
+            roots, self._optimizer, self._scaler, self._device.type != "cpu", seen.left_behind
+        )
+        self._places = Places(batch)
+        return self._places
 
-    def _loss(self, batch: Any) -> Tensor:
-        inputs, targets = batch
+    def _loss(self, batch: Batch) -> Tensor:
+        inputs, targets = batch.put_together()
         kind, enabled = self._device.type, self._autocast is not None
         with torch.autocast(kind, self._autocast, enabled=enabled, cache_enabled=False):
             if isinstance(inputs, dict):
@@ -144,12 +178,12 @@ class CapturedStep:
                 outputs = self._model(*inputs) if isinstance(inputs, tuple) else self._model(inputs)
             return self._loss_fn(outputs, targets)
 
-    def _run(self, leaves: list[Any], spec: Any, request: HessianRequest | None) -> Tensor:
+    def _run(self, batch: Batch, request: HessianRequest | None) -> Tensor:
         """One step, run or recorded: all that happens on the device, and no count of the host's."""
         optimizer, scaler = self._optimizer, self._scaler
         self._drop_gradients()
         try:
-            loss = check_loss(self._loss(pytree.tree_unflatten(leaves, spec)))
+            loss = check_loss(self._loss(batch))
             optimizer._find(loss if scaler is None else scaler.scale(loss), request)
             scale = None
             if scaler is not None:
@@ -162,23 +196,20 @@ class CapturedStep:
                 scaler.update()
         finally:
             self._drop_gradients()
+            if scaler is not None:  # where the step has failed, the next one begins anew
+                scaler._per_optimizer_states.pop(id(optimizer), None)
         return loss.detach()
 
     def _drop_gradients(self) -> None:
         self._optimizer._estimate = None
-        for parameter in self._model.parameters():
+        for parameter in parameters(modules_of((self._model, self._loss_fn)), self._optimizer):
             parameter.grad = None
 
-    def _by_graph(self, leaves: list[Any], request: HessianRequest | None) -> Tensor:
-        self._forget_what_changed()
-        assert self._static is not None
-        for place, leaf in zip(self._static, leaves, strict=True):
-            if isinstance(place, Tensor):
-                place.copy_(leaf, non_blocking=True)
+    def _by_graph(self, batch: Batch, request: HessianRequest | None) -> Tensor:
         key = None if request is None else id(request.parameter)
 
         def run() -> Tensor:
-            return self._run(self._static or [], self._spec, request)
+            return self._run(batch, request)
 
         if key not in self._warm:
             self._warm.add(key)
@@ -187,56 +218,33 @@ class CapturedStep:
             self._recordings[key] = self._record(run)
         recording = self._recordings[key]
         recording.replay()
+        self._optimizer._count_given_up(times=recording.given_up)
         return recording.result.clone()
 
     def _record(self, run: Callable[[], Tensor]) -> Recording:
+        before = self._optimizer.param_groups[0]["products_given_up"]
         try:
-            return self._recorder.record(run)
+            recording = self._recorder.record(run)
         except OptimizerError:
             raise
         except RuntimeError as error:
-            if self._scaler is not None:
-                self._scaler._per_optimizer_states.pop(id(self._optimizer), None)
             raise CaptureError(
                 f"This step cannot be captured as a CUDA graph: {str(error).splitlines()[0]} Something in the model, "
                 "the loss or `before_step` works with the host in a way that the dry run did not see. Train this "
                 "model without CapturedStep. Nothing has been changed by this step."
             ) from error
+        finally:
+            given_up = self._optimizer.param_groups[0]["products_given_up"] - before
+            self._optimizer._count_given_up(times=-given_up)
+        return replace(recording, given_up=given_up)
 
-    def _forget_what_changed(self) -> None:
-        now = signature(self._model, self._optimizer)
-        changed = [name for name in now if self._signature.get(name, now[name]) != now[name]]
-        self._changes = self._changes + 1 if changed else 0
-        if changed:
-            self.reset()
-        if self._changes > _CHANGES_TOLERATED:
-            warn(
-                f"{listed(changed, 3)} changes at every step, so steps run without CUDA graphs from now on: a graph "
-                "holds everything but learning rates. With OneCycleLR or CyclicLR pass cycle_momentum=False."
-            )
-        self._signature = now
+    def _may_use_graphs(self, misfit: str) -> bool:
+        """Whether this step runs by a graph; graphs of what has changed are dropped."""
+        if not self._uses_graphs():
+            return False
+        if self._changes.note(self._recorded.signature()):
+            self._drop_graphs()
+        return self._changes.fit(misfit) and not self._changes.too_many
 
     def _uses_graphs(self) -> bool:
         return self._device.type == "cuda"
-
-    def _fits(self, leaves: list[Any], spec: Any) -> bool:
-        """Whether the batch is of the first one's shape."""
-        if spec != self._spec or self._static is None:
-            return False
-        return all(alike(leaf, place) for leaf, place in zip(leaves, self._static, strict=True))
-
-    def _with_drawn_signs(self, request: HessianRequest | None) -> HessianRequest | None:
-        """Random signs, or their key, come from the host, outside of any graph, into memory that stays where it is."""
-        if request is None or request.probe is None or not request.draws_signs:
-            return request
-        if request.is_gauss_newton:
-            key = request.sign_key
-            place = self._signs.setdefault(id(request.parameter), key.to(self._device))
-            place.copy_(key, non_blocking=True)
-            return replace(request, key=place)
-        drawn = torch.stack(list(request.probe.vectors(request.parameter, request.generator)))
-        place = self._signs.setdefault(id(request.parameter), drawn)
-        place.copy_(drawn, non_blocking=True)
-        return replace(
-            request, probe=replace(request.probe, vectors=lambda parameter, generator: iter(place))
-        )

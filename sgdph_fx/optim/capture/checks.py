@@ -1,72 +1,37 @@
-"""What a recorded step needs, and what it has fixed: if any of that changes, the recording is of another step."""
+"""What cannot be captured whatever the model: several processes, several devices, and what surrounds the step."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any
-
-from torch import Tensor, nn
+import torch
+from torch import nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
+from torch.optim import optimizer as torchs
 
 from sgdph_fx.errors import CaptureError
-from sgdph_fx.optim.batches import sharing
 from sgdph_fx.optim.processes.all_reduce import is_alone
 from sgdph_fx.optim.sgdph import SGDPH
 
-__all__ = ["alike", "refuse_several_processes", "signature"]
-
-# Rates are read on the device, counts too; everything else of a group is in the recorded kernels.
-_FIXED: tuple[str, ...] = (
-    *(
-        "order",
-        "momentum",
-        "hessian_momentum",
-        "weight_decay",
-        "eps",
-        "variant",
-        "curvature",
-        "probe",
-        "negative_curvature",
-        "refresh",
-        "blocks",
-        "max_preconditioner",
-    ),
-    *("maximize", "hessian_interval", "cycle_start", "cycles_before", "without_curvature"),
-)
+__all__ = [
+    "call_hooks_after",
+    "refuse_compiled",
+    "refuse_several_devices",
+    "refuse_several_processes",
+    "refuse_surroundings",
+]
 
 
-def signature(model: nn.Module, optimizer: SGDPH) -> Mapping[str, object]:
-    """Everything that a recording of this step depends on, by names for messages."""
-    groups = optimizer.param_groups
-    options = {key: tuple(group[key] for group in groups) for key in _FIXED}
-    tensors = [*model.parameters(), *model.buffers(), *_state(optimizer)]
-    return {
-        **options,
-        "which groups have the same rates": sharing(groups),
-        "the parameters of its groups": tuple(id(p) for group in groups for p in group["params"]),
-        "requires_grad of a parameter": tuple(p.requires_grad for p in model.parameters()),
-        "the training mode of a module": tuple(module.training for module in model.modules()),
-        "the parameters without curvature": optimizer.parameters_without_curvature,
-        "where a tensor lies in memory": tuple(map(_address, tensors)),
-    }
+def refuse_compiled(model: nn.Module) -> None:
+    """Refuse what ``torch.compile`` has compiled, whole or in part.
 
-
-def _state(optimizer: SGDPH) -> Iterable[Tensor]:
-    for own in optimizer.state.values():
-        yield from (value for value in own.values() if isinstance(value, Tensor))
-    yield from optimizer._device_tensors()
-
-
-def _address(tensor: Any) -> int:
-    address: int = tensor.data_ptr()
-    return address
-
-
-def alike(leaf: Any, place: Any) -> bool:
-    """Whether a part of a batch can be copied into the place of the first one's."""
-    if not isinstance(leaf, Tensor) or not isinstance(place, Tensor):
-        return bool(type(leaf) is type(place) and leaf == place)
-    return leaf.shape == place.shape and leaf.dtype == place.dtype
+    Raises:
+        CaptureError: naming the part.
+    """
+    for name, module in model.named_modules():
+        if module._compiled_call_impl is not None or type(module).__name__ == "OptimizedModule":
+            raise CaptureError(
+                f"CapturedStep got a model that `torch.compile` has compiled, in {name or 'whole'!r}: compiled code "
+                "has no second derivative, and graphs of its own. Pass the model as it was before."
+            )
 
 
 def refuse_several_processes(model: nn.Module, optimizer: SGDPH) -> None:
@@ -75,6 +40,11 @@ def refuse_several_processes(model: nn.Module, optimizer: SGDPH) -> None:
     Raises:
         CaptureError: if the model is wrapped or sharded, or there are several processes.
     """
+    if not isinstance(optimizer, SGDPH):
+        raise CaptureError(
+            f"CapturedStep takes an SGDPH, but got a {type(optimizer).__name__}. Where a trainer has wrapped it, pass "
+            "the optimizer itself, before the trainer takes it."
+        )
     wrapped = isinstance(model, (DataParallel, DistributedDataParallel)) or optimizer._layout().is_sharded
     if wrapped or not is_alone(optimizer._process_group):
         raise CaptureError(
@@ -82,3 +52,45 @@ def refuse_several_processes(model: nn.Module, optimizer: SGDPH) -> None:
             "trained by several processes, which agree on each step by what their hosts read. Write the loop out with "
             "`optimizer.backward` and `optimizer.step`."
         )
+
+
+def refuse_several_devices(model: nn.Module, optimizer: SGDPH) -> None:
+    """Refuse parameters on more than one device.
+
+    Raises:
+        CaptureError: naming the devices.
+    """
+    held = (p for group in optimizer.param_groups for p in group["params"])
+    devices = sorted({str(p.device) for p in (*model.parameters(), *held)})
+    if len(devices) > 1:
+        raise CaptureError(
+            f"CapturedStep works on one device; the parameters of model and optimizer are on {' and '.join(devices)}. "
+            "Move them together, or write the loop out with `optimizer.backward` and `optimizer.step`."
+        )
+
+
+def refuse_surroundings(model: nn.Module, optimizer: SGDPH, device: torch.device, *, autocast: bool) -> None:
+    """Refuse what would be left out of the step: processes that came later, hooks before it, autocast from outside.
+
+    Raises:
+        CaptureError: saying where it belongs.
+    """
+    refuse_several_processes(model, optimizer)
+    if optimizer._optimizer_step_pre_hooks or torchs._global_optimizer_pre_hooks:
+        raise CaptureError(
+            "A hook of `register_step_pre_hook` runs between backward pass and step, which are one here. Pass what it "
+            "does as `before_step`, and remove the hook; those of `register_step_post_hook` are called."
+        )
+    if not autocast and torch.is_autocast_enabled(device.type):
+        dtype = torch.get_autocast_dtype(device.type)
+        raise CaptureError(
+            f"CapturedStep was called under `torch.autocast` in {dtype}, and model and loss run in the precision that "
+            f"it was made with. Pass `autocast={dtype}` to CapturedStep, and call it outside."
+        )
+
+
+def call_hooks_after(optimizer: SGDPH) -> None:
+    """Call the hooks that torch calls after a step; gradients are gone by then."""
+    hooks = (*optimizer._optimizer_step_post_hooks.values(), *torchs._global_optimizer_post_hooks.values())
+    for hook in hooks:
+        hook(optimizer, (optimizer,), {})

@@ -19,10 +19,12 @@ class Recording:
     Args:
         replay: Runs it again, on the current stream.
         result: What it returns; each replay writes over it.
+        given_up: How many products torch's double backward takes in it.
     """
 
     replay: Callable[[], object]
     result: Tensor
+    given_up: int = 0
 
 
 class Recorder:

@@ -8,109 +8,88 @@ from __future__ import annotations
 
 import random
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from types import FrameType
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.utils import _pytree as pytree
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from sgdph_fx.errors import CaptureError
+from sgdph_fx.optim.capture.host_state import host_put_back, plain_values, tensors_held
+from sgdph_fx.optim.capture.host_values import PLAIN, modules_of, variables
+from sgdph_fx.optim.capture.watched_reads import ReadsRefused
 from sgdph_fx.optim.hessian.isolated_forward import isolated_loss
 
-__all__ = ["dry_run"]
-
-# Operations whose result's value or shape the host reads.
-_READS = (
-    "_local_scalar_dense",
-    "nonzero",
-    "masked_select",
-    "equal",
-    "unique_",
-    "_unique",
-    "repeat_interleave.Tensor",
-)
+__all__ = ["Observed", "dry_run"]
 
 
-def dry_run(loss_fn: Callable[[], Tensor], model: nn.Module, batch: Any, device: torch.device) -> Tensor:
+class Observed(NamedTuple):
+    """What a dry run found.
+
+    Args:
+        loss: The loss, with its graph.
+        left_behind: Module and attribute, by ``id`` and name, that the forward pass writes and does not read: a
+            recording has its own, whatever is there.
+    """
+
+    loss: Tensor
+    left_behind: frozenset[tuple[int, str]]
+
+
+def dry_run(
+    loss_of: Callable[[], Tensor],
+    model: nn.Module,
+    loss_fn: object,
+    leaves: Sequence[Any],
+    device: torch.device,
+) -> Observed:
     """Compute a loss twice, the second time under observation.
 
     Args:
-        loss_fn: Runs the model and the loss; buffers, random numbers and plain attributes are put back.
+        loss_of: Runs the model and the loss function; buffers, random numbers, attributes of modules and variables of
+            the loss function are put back.
         model: The model.
-        batch: What it runs on.
+        loss_fn: The loss function.
+        leaves: The parts of the batch that they run on.
         device: Where.
-
-    Returns:
-        The loss, with its graph.
 
     Raises:
         CaptureError: naming what depends on the host, and where.
     """
-    with _host_put_back(model):
-        isolated_loss(loss_fn, device)  # whatever is made at a first call is made by now
-        before = _plain_values(model)
-        sources = [*model.parameters(), *model.buffers(), *pytree.tree_leaves(batch)]
-        with _python_draws_refused(device), _ReadsRefused(t for t in sources if isinstance(t, Tensor)):
-            loss = isolated_loss(loss_fn, device)
-        _refuse_changed(before, _plain_values(model))
-    return loss
+    modules = modules_of((model, loss_fn))
+    names = {id(module): name for name, module in model.named_modules()}
+    named = [(names.get(id(module), type(module).__name__), module) for module in modules]
+    with host_put_back(modules, loss_fn):
+        isolated_loss(loss_of, device)  # whatever is made at a first call is made by now
+        before, held = _plain(named, loss_fn), tensors_held(named)
+        rebound = [(module, dict(module.__dict__)) for module in modules]
+        sources = [*_tensors_of(modules), *leaves]
+        watch = ReadsRefused((t for t in sources if isinstance(t, Tensor)), device)
+        with _python_draws_refused(device), watch:
+            loss = isolated_loss(loss_of, device)
+        _refuse_changed(before, _plain(named, loss_fn))
+        _refuse_carried(held, tensors_held(named), watch)
+        left_behind = frozenset(
+            (id(module), key)
+            for module, values in rebound
+            for key, value in values.items()
+            if module.__dict__.get(key) is not value
+        )
+    return Observed(loss, left_behind)
 
 
-class _ReadsRefused(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Refuses to let the host read what follows from the batch or the weights; on a GPU, to let it read at all."""
-
-    def __init__(self, sources: Iterable[Tensor]) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        # By storage, as views are other tensors; the storages are kept, so that their addresses stay theirs.
-        self._kept: dict[int, Any] = {}
-        for tensor in sources:
-            self._mark(tensor)
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        given = [t for t in pytree.tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
-        depends = any(t.is_cuda or self._is_marked(t) for t in given)
-        if depends and _is_read(func.name(), args):
-            raise CaptureError(
-                f"This step cannot be captured as a CUDA graph: the host reads a number that the device computes, by "
-                f"{func.name()} {_where()}. Compute with tensors there (`torch.where` in place of `if`), or train this "
-                "model without CapturedStep. Nothing has been changed."
-            )
-        result = func(*args, **(kwargs or {}))
-        if depends:
-            for tensor in pytree.tree_leaves(result):
-                if isinstance(tensor, Tensor):
-                    self._mark(tensor)
-        return result
-
-    def _mark(self, tensor: Tensor) -> None:
-        if tensor.layout is torch.strided and tensor.numel():
-            storage = tensor.untyped_storage()
-            self._kept[storage.data_ptr()] = storage
-
-    def _is_marked(self, tensor: Tensor) -> bool:
-        return tensor.layout is not torch.strided or tensor.untyped_storage().data_ptr() in self._kept
+def _tensors_of(modules: Iterable[nn.Module]) -> Iterator[Tensor | None]:
+    for module in modules:
+        yield from module._parameters.values()
+        yield from module._buffers.values()
 
 
-def _is_read(name: str, args: Any) -> bool:
-    operation = name.removeprefix("aten::")
-    if operation.startswith("index.Tensor") and len(args) > 1:
-        return any(isinstance(i, Tensor) and i.dtype in (torch.bool, torch.uint8) for i in args[1])
-    return operation.startswith(_READS)
-
-
-def _where() -> str:
-    """The innermost line that is neither torch's nor ours."""
-    frame: FrameType | None = sys._getframe(1)
-    while frame is not None:
-        name = str(frame.f_globals.get("__name__", ""))
-        if not name.startswith(("torch.", "sgdph_fx.optim", "contextlib")) and name != "torch":
-            return f"at {frame.f_code.co_filename}:{frame.f_lineno}"
-        frame = frame.f_back
-    return "inside torch"
+def _plain(named: Sequence[tuple[str, nn.Module]], function: object) -> dict[str, Any]:
+    variables_now = {name: value for name, value in variables(function, on_gpu=False) if type(value) in PLAIN}
+    return {f"attribute {n!r}": v for n, v in plain_values(named).items()} | {
+        f"variable {n!r}": v for n, v in variables_now.items()
+    }
 
 
 @contextmanager
@@ -138,40 +117,23 @@ def _generators(device: torch.device) -> dict[str, Any]:
     return states
 
 
-def _plain_values(model: nn.Module) -> dict[str, Any]:
-    """Numbers and texts that modules hold as attributes."""
-    return {
-        f"{name}.{key}" if name else key: value
-        for name, module in model.named_modules()
-        for key, value in module.__dict__.items()
-        if isinstance(value, (bool, int, float, str))
-    }
-
-
-@contextmanager
-def _host_put_back(model: nn.Module) -> Iterator[None]:
-    """Put back what Python may have changed: attributes of modules, and its random numbers."""
-    kept = [
-        (module, {k: v for k, v in module.__dict__.items() if isinstance(v, (bool, int, float, str))})
-        for module in model.modules()
-    ]
-    drawn, numpy = random.getstate(), sys.modules.get("numpy")
-    drawn_by_numpy = None if numpy is None else numpy.random.get_state()
-    try:
-        yield
-    finally:
-        for module, values in kept:
-            module.__dict__.update(values)
-        random.setstate(drawn)
-        if numpy is not None:
-            numpy.random.set_state(drawn_by_numpy)
-
-
 def _refuse_changed(before: dict[str, Any], after: dict[str, Any]) -> None:
-    changed = [name for name in after if before.get(name, after[name]) != after[name]]
+    known = after.keys() & before.keys()
+    changed = [n for n in after if n in known and before[n] is not after[n] and before[n] != after[n]]
     if changed:
         raise CaptureError(
-            f"This step cannot be captured as a CUDA graph: the forward pass changes the attribute {changed[0]!r} "
-            f"from {before[changed[0]]!r} to {after[changed[0]]!r}, and a graph would keep what follows from it. Hold "
-            "it in a buffer on the device, or train this model without CapturedStep. Nothing has been changed."
+            f"This step cannot be captured as a CUDA graph: the forward pass changes the {changed[0]} from "
+            f"{before[changed[0]]!r} to {after[changed[0]]!r}, and a graph would keep what follows from it. Hold it in "
+            "a buffer on the device, or train this model without CapturedStep. Nothing has been changed."
         )
+
+
+def _refuse_carried(before: dict[str, Tensor], after: dict[str, Tensor], watch: ReadsRefused) -> None:
+    for name, tensor in before.items():
+        if name in after and after[name] is not tensor and watch.has_used(tensor):
+            raise CaptureError(
+                f"This step cannot be captured as a CUDA graph: the forward pass puts another tensor into the "
+                f"attribute {name!r}, which it reads at the next step, and a graph would read the first one again. "
+                "Write into a buffer in place, by `copy_`, or train this model without CapturedStep. Nothing has "
+                "been changed."
+            )

@@ -109,10 +109,10 @@ class Finding(Reporting):
         before = 0 if self._estimate is None else len(self._estimate.losses)
         return rank(self._process_group), before
 
-    def _count_given_up(self, reason: str) -> None:
+    def _count_given_up(self, reason: str = "", times: int = 1) -> None:
         """Count a product that torch's double backward takes: it is right and slower, so nothing is told."""
         for group in self.param_groups:
-            group["products_given_up"] += 1
+            group["products_given_up"] += times
 
     def _mark_lacking(self, parameters: Iterable[Tensor]) -> None:
         for parameter in parameters:

@@ -1,0 +1,127 @@
+"""What the host reads and writes while a step is watched: a graph would keep the numbers that were there once."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from types import FrameType
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from sgdph_fx.errors import CaptureError
+
+__all__ = ["ReadsRefused"]
+
+# Operations whose result's value or shape the host reads.
+_READS = (
+    "_local_scalar_dense",
+    "nonzero",
+    "masked_select",
+    "equal",
+    "unique_",
+    "_unique",
+    "repeat_interleave.Tensor",
+)
+
+
+class ReadsRefused(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Refuses to let the host read what follows from the batch or the weights; on a GPU, to let it read at all."""
+
+    def __init__(self, sources: Iterable[Tensor], device: torch.device) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        # By storage, as views are other tensors; the storages are kept, so that their addresses stay theirs.
+        self._kept: dict[int, Any] = {}
+        self._made: dict[int, Any] = {}
+        self._used: dict[int, Any] = {}
+        self._read: dict[int, Any] = {}
+        self._written: dict[int, Any] = {}
+        self._device = device
+        for tensor in sources:
+            self._mark(tensor)
+
+    def has_used(self, tensor: Tensor) -> bool:
+        """Whether an operation took a tensor of this memory."""
+        return _address(tensor) in self._used
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        given = [t for t in pytree.tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
+        depends = any(t.is_cuda or self._is_marked(t) for t in given)
+        if _is_read(func.name(), args):
+            if depends or any(_address(t) in self._written for t in given):
+                raise CaptureError(
+                    f"This step cannot be captured as a CUDA graph: the host reads a number that the device computes, "
+                    f"by {func.name()} {_where()}. Compute with tensors there (`torch.where` in place of `if`), or "
+                    "train this model without CapturedStep. Nothing has been changed."
+                )
+            _note(self._read, given)
+        _note(self._used, given)
+        self._refuse_host_numbers(func, args, kwargs or {})
+        result = func(*args, **(kwargs or {}))
+        made = [t for t in pytree.tree_leaves(result) if isinstance(t, Tensor)]
+        _note(self._made, [t for t in made if _address(t) not in self._used])
+        for tensor in made if depends else ():
+            self._mark(tensor)
+        return result
+
+    def _refuse_host_numbers(self, func: Any, args: Any, kwargs: Any) -> None:
+        """Refuse to write what lies with the host and outlives the step: kernels and Python have taken its number."""
+        given = dict(zip((a.name for a in func._schema.arguments), args, strict=False)) | kwargs
+        written = [
+            value
+            for argument in (func._schema.arguments if func._schema.is_mutable else ())
+            if argument.alias_info is not None and argument.alias_info.is_write
+            for value in pytree.tree_leaves(given.get(argument.name))
+            if isinstance(value, Tensor) and _address(value) not in self._made
+        ]
+        _note(self._written, written)
+        on_host = [t for t in written if t.device.type == "cpu" and self._device.type != "cpu"]
+        if on_host or any(_address(t) in self._read for t in written):
+            raise CaptureError(
+                f"This step cannot be captured as a CUDA graph: it writes into a tensor that lies with the host, by "
+                f"{func.name()} {_where()}, and a graph would keep the number that was there once. Hold it in a "
+                "buffer on the device and compute with that, or train this model without CapturedStep. Nothing has "
+                "been changed."
+            )
+
+    def _mark(self, tensor: Tensor) -> None:
+        _note(self._kept, [tensor])
+
+    def _is_marked(self, tensor: Tensor) -> bool:
+        return tensor.layout is not torch.strided or tensor.untyped_storage().data_ptr() in self._kept
+
+
+def _note(places: dict[int, Any], tensors: Iterable[Tensor]) -> None:
+    for tensor in tensors:
+        if tensor.layout is torch.strided and tensor.numel():
+            storage = tensor.untyped_storage()
+            places[storage.data_ptr()] = storage
+
+
+def _address(tensor: Tensor) -> int | None:
+    """Where its memory begins; None where it has none of the usual kind."""
+    if tensor.layout is not torch.strided or not tensor.numel():
+        return None
+    address: int = tensor.untyped_storage().data_ptr()
+    return address
+
+
+def _is_read(name: str, args: Any) -> bool:
+    operation = name.removeprefix("aten::")
+    if operation.startswith("index.Tensor") and len(args) > 1:
+        return any(isinstance(i, Tensor) and i.dtype in (torch.bool, torch.uint8) for i in args[1])
+    return operation.startswith(_READS)
+
+
+def _where() -> str:
+    """The innermost line that is neither torch's nor ours."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        name = str(frame.f_globals.get("__name__", ""))
+        if not name.startswith(("torch.", "sgdph_fx.optim", "contextlib")) and name != "torch":
+            return f"at {frame.f_code.co_filename}:{frame.f_lineno}"
+        frame = frame.f_back
+    return "inside torch"

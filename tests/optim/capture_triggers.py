@@ -1,0 +1,119 @@
+"""The smallest thing that raises each error of captured steps; see test_messages.py."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import Any
+from unittest import mock
+
+import torch
+from torch import Tensor, nn
+
+from sgdph_fx import SGDPH, CapturedStep
+from sgdph_fx.optim.capture.watched_reads import ReadsRefused
+from tests.optim.recording import FakeRecorder
+
+__all__ = ["OF_CAPTURED_STEPS"]
+
+
+def captured(forward: Callable[[Any, Tensor], Tensor], **more: Any) -> None:
+    class Model(nn.Linear):
+        calls = 0
+
+        def forward(self, x: Tensor) -> Tensor:
+            return forward(self, super().forward(x))
+
+    model = Model(2, 2)
+    model.calls = 0
+    optimizer = SGDPH([{"params": list(model.parameters()), "order": 2}], 0.1)
+    step = CapturedStep(model, nn.functional.mse_loss, optimizer, **more)
+    with mock.patch("sgdph_fx.optim.capture.captured_step.Recorder", FakeRecorder):
+        step._recorder = FakeRecorder(torch.device("cpu"))  # type: ignore[assignment]
+        step._uses_graphs = lambda: True  # type: ignore[method-assign]
+        for _ in range(4):
+            step(torch.ones(1, 2), torch.ones(1, 2))
+
+
+def count(model: Any, x: Tensor) -> Tensor:
+    model.calls += 1
+    return x
+
+
+def draw(model: Any, x: Tensor) -> Tensor:
+    random.random()
+    return x
+
+
+def fail_late() -> None:
+    calls = []
+
+    def before_step() -> None:
+        calls.append(1)
+        if len(calls) > 2:
+            raise RuntimeError("not permitted")
+
+    captured(lambda model, x: x, before_step=before_step)
+
+
+def remember(model: Any, x: Tensor) -> Tensor:
+    model.last = x.detach() + getattr(model, "last", 0)
+    return x
+
+
+def write_on_the_host() -> None:
+    count = torch.zeros(())
+    with ReadsRefused([], torch.device("cuda")):
+        count += 1
+
+
+def step_of(model: nn.Module, *others: nn.Parameter, **more: Any) -> CapturedStep:
+    groups = [{"params": list(model.parameters()), "order": 2}, {"params": list(others), "order": 1}]
+    return CapturedStep(model, nn.functional.mse_loss, SGDPH(groups, 0.1), **more)
+
+
+def under_autocast() -> None:
+    with torch.autocast("cpu", torch.bfloat16):
+        step_of(nn.Linear(2, 2))(torch.ones(1, 2), torch.ones(1, 2))
+
+
+def with_a_hook() -> None:
+    model = nn.Linear(2, 2)
+    optimizer = SGDPH([{"params": list(model.parameters()), "order": 2}], 0.1)
+    optimizer.register_step_pre_hook(lambda *_: None)
+    CapturedStep(model, nn.functional.mse_loss, optimizer)(torch.ones(1, 2), torch.ones(1, 2))
+
+
+def compiled() -> None:
+    model = nn.Linear(2, 2)
+    step = step_of(model)
+    model.compile(backend="eager")
+    step(torch.ones(1, 2), torch.ones(1, 2))
+
+
+def on_two_devices() -> None:
+    far = nn.Parameter(torch.ones(1, device="meta"))
+    step_of(nn.Linear(2, 2), far)(torch.ones(1, 2), torch.ones(1, 2))
+
+
+def of_sgd() -> None:
+    model: Any = nn.Linear(2, 2)
+    CapturedStep(model, nn.functional.mse_loss, torch.optim.SGD(model.parameters(), 0.1))  # type: ignore[arg-type]
+
+
+OF_CAPTURED_STEPS: tuple[Callable[[], Any], ...] = (
+    lambda: captured(lambda model, x: x * x.sum().item()),
+    lambda: captured(count),
+    lambda: captured(draw),
+    lambda: captured(remember),
+    fail_late,
+    write_on_the_host,
+    lambda: step_of(nn.Linear(2, 2))(object(), torch.ones(1, 2)),
+    lambda: step_of(nn.Linear(2, 2))(torch.ones(1, 2, requires_grad=True) * 2, torch.ones(1, 2)),
+    under_autocast,
+    with_a_hook,
+    compiled,
+    on_two_devices,
+    of_sgd,
+    lambda: step_of(nn.DataParallel(nn.Linear(2, 2))),
+)
