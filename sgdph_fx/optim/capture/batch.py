@@ -11,10 +11,11 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from sgdph_fx.errors import CaptureError
+from sgdph_fx.optim.capture.host_values import PLAIN
 
 __all__ = ["Batch", "Places"]
 
-_PLAIN = (bool, int, float, complex, str, bytes, type(None), torch.dtype, torch.device, Enum)
+_PLAIN = (*PLAIN, Enum)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

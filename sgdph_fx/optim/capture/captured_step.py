@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -181,7 +182,8 @@ class CapturedStep:
     def _run(self, batch: Batch, request: HessianRequest | None) -> Tensor:
         """One step, run or recorded: all that happens on the device, and no count of the host's."""
         optimizer, scaler = self._optimizer, self._scaler
-        self._drop_gradients()
+        held = parameters(modules_of((self._model, self._loss_fn)), optimizer)
+        self._drop_gradients(held)
         try:
             loss = check_loss(self._loss(batch))
             optimizer._find(loss if scaler is None else scaler.scale(loss), request)
@@ -195,22 +197,19 @@ class CapturedStep:
             if scaler is not None:
                 scaler.update()
         finally:
-            self._drop_gradients()
+            self._drop_gradients(held)
             if scaler is not None:  # where the step has failed, the next one begins anew
                 scaler._per_optimizer_states.pop(id(optimizer), None)
         return loss.detach()
 
-    def _drop_gradients(self) -> None:
+    def _drop_gradients(self, held: Iterable[Tensor]) -> None:
         self._optimizer._estimate = None
-        for parameter in parameters(modules_of((self._model, self._loss_fn)), self._optimizer):
+        for parameter in held:
             parameter.grad = None
 
     def _by_graph(self, batch: Batch, request: HessianRequest | None) -> Tensor:
         key = None if request is None else id(request.parameter)
-
-        def run() -> Tensor:
-            return self._run(batch, request)
-
+        run = partial(self._run, batch, request)
         if key not in self._warm:
             self._warm.add(key)
             return self._recorder.warm_up(run)

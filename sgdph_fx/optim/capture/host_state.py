@@ -13,18 +13,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sgdph_fx.optim.capture.host_values import variables_put_back
+from sgdph_fx.optim.capture.host_values import VALUES, variables_put_back
 
 __all__ = ["host_put_back", "plain_values", "tensors_held"]
 
-_PLAIN = (bool, int, float, complex, str, bytes, type(None))
 _CONTAINERS = (list, dict, set, deque)
 _TORCHS = frozenset({"_parameters", "_buffers", "_modules"})
 
 
 def plain_values(named: Sequence[tuple[str, nn.Module]]) -> dict[str, Any]:
     """Numbers and texts that modules hold as attributes, also in lists and dicts there."""
-    return {name: value for name, value in _attributes(named) if isinstance(value, _PLAIN)}
+    return {name: value for name, value in _attributes(named) if isinstance(value, VALUES)}
 
 
 def tensors_held(named: Sequence[tuple[str, nn.Module]]) -> dict[str, Tensor]:

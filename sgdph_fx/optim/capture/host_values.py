@@ -17,6 +17,7 @@ from sgdph_fx.optim.sgdph import SGDPH
 
 __all__ = [
     "PLAIN",
+    "VALUES",
     "attributes",
     "modules_of",
     "names_read",
@@ -26,7 +27,8 @@ __all__ = [
     "variables_put_back",
 ]
 
-PLAIN = frozenset({bool, int, float, complex, str, bytes, type(None), torch.dtype, torch.device})
+VALUES: tuple[type, ...] = (bool, int, float, complex, str, bytes, type(None))
+PLAIN: frozenset[type] = frozenset({*VALUES, torch.dtype, torch.device})
 _HOOKS = frozenset({"_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks"})
 _LEFT_OUT = frozenset(nn.Module().__dict__) - _HOOKS  # told apart, or of no use in a step
 _DEEPEST = 3

@@ -40,8 +40,7 @@ class ReadsRefused(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._read: dict[int, Any] = {}
         self._written: dict[int, Any] = {}
         self._device = device
-        for tensor in sources:
-            self._mark(tensor)
+        _note(self._kept, sources)
 
     def has_used(self, tensor: Tensor) -> bool:
         """Whether an operation took a tensor of this memory."""
@@ -63,8 +62,7 @@ class ReadsRefused(TorchDispatchMode):  # type: ignore[no-untyped-call]
         result = func(*args, **(kwargs or {}))
         made = [t for t in pytree.tree_leaves(result) if isinstance(t, Tensor)]
         _note(self._made, [t for t in made if _address(t) not in self._used])
-        for tensor in made if depends else ():
-            self._mark(tensor)
+        _note(self._kept, made if depends else ())
         return result
 
     def _refuse_host_numbers(self, func: Any, args: Any, kwargs: Any) -> None:
@@ -87,18 +85,15 @@ class ReadsRefused(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 "been changed."
             )
 
-    def _mark(self, tensor: Tensor) -> None:
-        _note(self._kept, [tensor])
-
     def _is_marked(self, tensor: Tensor) -> bool:
-        return tensor.layout is not torch.strided or tensor.untyped_storage().data_ptr() in self._kept
+        return tensor.layout is not torch.strided or _address(tensor) in self._kept
 
 
 def _note(places: dict[int, Any], tensors: Iterable[Tensor]) -> None:
     for tensor in tensors:
-        if tensor.layout is torch.strided and tensor.numel():
-            storage = tensor.untyped_storage()
-            places[storage.data_ptr()] = storage
+        address = _address(tensor)
+        if address is not None:
+            places[address] = tensor.untyped_storage()
 
 
 def _address(tensor: Tensor) -> int | None:
