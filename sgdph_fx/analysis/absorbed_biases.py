@@ -47,6 +47,4 @@ def _is_convolution(flow: Flow, name: str) -> bool:
 
 
 def _identity(flow: Flow, name: str) -> int:
-    owner, _, leaf = name.rpartition(".")
-    module = flow.modules.get(owner)
-    return 0 if module is None else id(module._parameters.get(leaf))
+    return id(flow.parameter(name))

@@ -156,9 +156,7 @@ def _reached(flow: Flow) -> Iterator[int]:
         if node.op == "call_module":
             yield from map(id, flow.modules[str(node.target)].parameters())
         elif node.op == "get_attr":
-            owner, _, leaf = str(node.target).rpartition(".")
-            if owner in flow.modules:
-                yield id(flow.modules[owner]._parameters.get(leaf))
+            yield id(flow.parameter(str(node.target)))
 
 
 def _in_convolution(model: nn.Module, name: str) -> bool:

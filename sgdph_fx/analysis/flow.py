@@ -47,6 +47,12 @@ class Flow:
     modules: dict[str, nn.Module]
     training: bool
 
+    def parameter(self, name: str) -> nn.Parameter | None:
+        """The parameter of this dotted name; None if there is none."""
+        owner, _, leaf = name.rpartition(".")
+        module = self.modules.get(owner)
+        return None if module is None else module._parameters.get(leaf)
+
 
 @dataclass(frozen=True, slots=True)
 class Ending:

@@ -51,10 +51,7 @@ def shifts(flow: Flow) -> list[str]:
 
 def _read_by_name(flow: Flow) -> Iterator[int]:
     """The parameters that the model reads itself."""
-    for node in _nodes(flow):
-        owner, _, leaf = str(node.target).rpartition(".")
-        if node.op == "get_attr" and owner in flow.modules:
-            yield id(flow.modules[owner]._parameters.get(leaf))
+    return (id(flow.parameter(str(node.target))) for node in _nodes(flow) if node.op == "get_attr")
 
 
 def _added(flow: Flow) -> Iterator[tuple[fx.Node, str, nn.Parameter]]:
@@ -65,7 +62,9 @@ def _added(flow: Flow) -> Iterator[tuple[fx.Node, str, nn.Parameter]]:
             continue
         path = str(node.target)
         known = (rule.bias,) if isinstance(rule, Conv) else rule.biases
-        if isinstance(flow.modules[path], nn.MultiheadAttention):
+        if isinstance(
+            flow.modules[path], nn.MultiheadAttention
+        ):  # its last layer is a module that nobody calls
             path, known = dotted(path, "out_proj"), ("bias",)
         bias = flow.modules[path]._parameters.get("bias")
         if "bias" in known and bias is not None:
