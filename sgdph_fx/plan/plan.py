@@ -28,7 +28,7 @@ __all__ = ["Plan"]
 
 VERSION = 1
 _LISTS = ("convolutions", "parameters", "hints")
-# Keys of parameters that earlier releases did not write, with the value that leaves them out.
+# Keys that earlier releases did not write, with the value that leaves them out.
 _ADDED: Mapping[str, object] = {
     "options": {},
     "kind": "",
@@ -36,6 +36,7 @@ _ADDED: Mapping[str, object] = {
     "fan_in": None,
     "fan_out": None,
     "layer": None,
+    "layers": None,
 }
 
 
@@ -85,7 +86,7 @@ class Plan:
         data: dict[str, object] = {"version": VERSION}
         for part in fields(self):
             value = getattr(self, part.name)
-            if part.name != "layers" or value is not None:  # nor did earlier releases write it
+            if not _is_left_out(part.name, value):
                 data[part.name] = list(map(_record, value)) if part.name in _LISTS else value
         return json.dumps(data, indent=2, ensure_ascii=False) + "\n"
 
@@ -201,7 +202,11 @@ def _record(entry: ConvolutionEntry | ParameterEntry | Hint) -> dict[str, object
     values = {part.name: getattr(entry, part.name) for part in fields(entry)}
     if not isinstance(entry, ParameterEntry):
         return values
-    return {name: value for name, value in values.items() if name not in _ADDED or value != _ADDED[name]}
+    return {name: value for name, value in values.items() if not _is_left_out(name, value)}
+
+
+def _is_left_out(name: str, value: object) -> bool:
+    return name in _ADDED and value == _ADDED[name]
 
 
 def require_consistent(plan: Plan) -> None:
