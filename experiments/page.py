@@ -19,9 +19,8 @@ from experiments.reports import tables
 from experiments.reports.plots import experiment_figure
 from experiments.running.recipe_files import Experiment, read_recipe, recipe_names
 from experiments.running.results import CellResult, collect_results
+from experiments.visits import glance, glance_figure
 from experiments.visits import report as visit_report
-from experiments.visits.glance import table
-from experiments.visits.glance_figure import figure, picture
 from experiments.visits.overview import overview
 from experiments.visits.scales import NAMES
 from experiments.visits.visit_log import VisitLog
@@ -45,7 +44,10 @@ PARTS: dict[str, Callable[[Experiment, Sequence[CellResult]], str]] = {
     "printed differences": _printed,
 }
 
-ALL_VISITS: dict[str, Callable[[Path], str]] = {"table": table, "picture": picture}
+ALL_VISITS: dict[str, Callable[[Path], str]] = {
+    "table": glance.table,
+    "picture": glance_figure.picture,
+}
 
 BLOCK = re.compile(r"<!-- (?P<name>[\w-]+): (?P<part>[^>]+?) -->\n(?:.*?\n)??<!-- end -->", re.DOTALL)
 
@@ -88,7 +90,7 @@ def _part(part: str, experiment: Experiment, results: Sequence[CellResult]) -> s
 
 def _figure(recipe: str, logs: Path) -> Figure:
     if recipe == TOGETHER:
-        return figure(logs)
+        return glance_figure.figure(logs)
     log = logs / f"{recipe}.jsonl"
     if recipe in VISITS:
         draw = visit_report.figure if VISITS[recipe] == "full" else overview

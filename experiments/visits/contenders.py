@@ -163,9 +163,6 @@ CONTENDERS = {
         f"{key}-fast": replace(CONTENDERS[key], label=f"{CONTENDERS[key].label}, higher rates", faster=20.0)
         for key in ("muon-gradient-all", "muon-gauss-newton", "muon-ph", "muon-gradient")
     },
-}
-CONTENDERS = {
-    **CONTENDERS,
     "muon-gradient-as-ph": replace(
         CONTENDERS["muon-gradient"], label="Muon, by gradient, with the settings of ones", tuned_as="muon-ph"
     ),

@@ -4,22 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from experiments.visits.tasks import Task
+from experiments.visits.tasks import SHORT_RUNS, Task
 
 __all__ = ["DEEP_TASKS"]
 
+DECIDING = (
+    *("sgdm", "gradient", "sgd-ph", "sgd-ph-rademacher", "gauss-newton"),
+    *("gradient-as-ones", "gradient-as-rademacher", "gradient-as-gauss-newton"),
+)
+BASELINES = ("adamw", "sgdm-longer")
+
 CONTENDERS = (
-    "sgdm",
-    "gradient",
-    "sgd-ph",
-    "sgd-ph-rademacher",
-    "gauss-newton",
-    "gradient-as-ones",
-    "gradient-as-rademacher",
-    "gradient-as-gauss-newton",
+    *DECIDING,
     "adam-channelwise",
-    "adamw",
-    "sgdm-longer",
+    *BASELINES,
     "signed-as-ones",
     # Added when the first results were known.
     "ones-as-rademacher",
@@ -33,10 +31,9 @@ MUON = (
     *("muon-adamw", "muon-adamw-wn", "muon-adamw-as-wn", "muon-adamw-wn-as-plain", "muon-gradient"),
     *("soap", "soap-wn", "soap-as-wn", "adamw-wn", "sgdm-wn"),
 )
-CHANNELWISE = {"channelwise_lr": (1e-4, 2e-3)}
 
-# For the tasks that were added last: what decides the question, and SGDM and AdamW beside it.
-FEWER = tuple(key for key in CONTENDERS[:11] if key != "adam-channelwise")
+# For the tasks that were added last.
+FEWER = (*DECIDING, *BASELINES)
 
 RACING = (
     *("sgdm", "adamw", "muon-adamw", "muon-ph", "muon-gradient", "muon-gradient-as-ph"),
@@ -57,7 +54,7 @@ DEEP_TASKS: Mapping[str, Task] = {
             (*CONTENDERS, *MUON),
             "normalized",
             train_size=1_600,
-            searched=CHANNELWISE,
+            searched=SHORT_RUNS,
             trial_seeds=2,
             time_ratio=1.875,
         ),
@@ -88,7 +85,7 @@ DEEP_TASKS: Mapping[str, Task] = {
             "plain",
             train_size=3_200,
             tier=3,
-            searched=CHANNELWISE,
+            searched=SHORT_RUNS,
             trial_seeds=2,
             time_ratio=1.8,
         ),
@@ -122,7 +119,7 @@ DEEP_TASKS: Mapping[str, Task] = {
             label_smoothing=0.2,
             mirrored=True,
             tier=5,
-            searched=CHANNELWISE,
+            searched=SHORT_RUNS,
             reference="muon-adamw",
             trial_seeds=2,
         ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from matplotlib.axes import Axes
@@ -22,8 +23,6 @@ BASELINES = {
     "AdamW": "adamw",
     "Muon, AdamW on the rest": "muon-adamw",
 }
-FURTHEST = (6.0, 18.0)
-"""Points beyond which the two halves of the picture cut off the intervals of image tasks."""
 
 
 def _curvatures(place: Place) -> Iterator[tuple[str, Difference, bool]]:
@@ -45,6 +44,31 @@ def _baselines(place: Place) -> Iterator[tuple[str, Difference, bool]]:
             yield label, difference, True
 
 
+@dataclass(frozen=True, slots=True)
+class _Half:
+    """One half of the picture.
+
+    Args:
+        head: What it asks.
+        than: What differences are taken from.
+        labels: What is compared, in the order of colours.
+        differences: Gives each difference of a task by its label, and whether its mark is filled.
+        furthest: Points beyond which the intervals of image tasks are cut off.
+    """
+
+    head: str
+    than: str
+    labels: Sequence[str]
+    differences: Callable[[Place], Iterator[tuple[str, Difference, bool]]]
+    furthest: float
+
+
+HALVES = (
+    _Half("Does curvature bring anything?", "|g| in its place", list(CURVATURES), _curvatures, 6.0),
+    _Half("Does SGD-PH (ones) win?", "the baseline", list(BASELINES), _baselines, 18.0),
+)
+
+
 def figure(logs: Path) -> Figure:
     """Draw what curvature brings on the left, and SGD-PH by ``ones`` against baselines on the right."""
     groups = _by_unit(places(logs))
@@ -52,19 +76,14 @@ def figure(logs: Path) -> Figure:
     heights = [len(group) + 0.6 for group in groups] or [1]
     grid = drawn.subplots(max(1, len(groups)), 2, squeeze=False, gridspec_kw={"height_ratios": heights})
     for row, group in zip(grid, groups, strict=False):
-        for axis, take, than in zip(
-            row, (_curvatures, _baselines), ("|g| in its place", "the baseline"), strict=True
-        ):
-            _forest(axis, group, take, f"{unit_of(group[0].task)} than {than}")
+        for axis, half in zip(row, HALVES, strict=True):
+            _forest(axis, group, half)
         row[1].set_yticklabels([])
-    for axis, head, labels in (
-        (grid[0, 0], "Does curvature bring anything?", CURVATURES),
-        (grid[0, 1], "Does SGD-PH (ones) win?", BASELINES),
-    ):
-        axis.set_title(head, loc="left", pad=38)
-        marks = [Line2D([], [], marker="o", linestyle="", color=COLOURS[n]) for n in range(len(labels))]
+    for axis, half in zip(grid[0], HALVES, strict=True):
+        axis.set_title(half.head, loc="left", pad=38)
+        marks = [Line2D([], [], marker="o", linestyle="", color=COLOURS[n]) for n in range(len(half.labels))]
         above = {"loc": "lower left", "bbox_to_anchor": (-0.02, 1.0), "frameon": False}
-        axis.legend(marks, list(labels), fontsize="small", ncols=2, handletextpad=0.1, **above)
+        axis.legend(marks, half.labels, fontsize="small", ncols=2, handletextpad=0.1, **above)
     return drawn
 
 
@@ -73,32 +92,26 @@ def _by_unit(found: Sequence[Place]) -> list[list[Place]]:
     return [[place for place in found if unit_of(place.task) == unit] for unit in units]
 
 
-def _forest(
-    axis: Axes,
-    group: Sequence[Place],
-    take: Callable[[Place], Iterator[tuple[str, Difference, bool]]],
-    label: str,
-) -> None:
-    labels = list(CURVATURES if take is _curvatures else BASELINES)
+def _forest(axis: Axes, group: Sequence[Place], half: _Half) -> None:
     for line, place in enumerate(group):
-        for name, found, filled in take(place):
-            number = labels.index(name)
+        for name, found, filled in half.differences(place):
+            number = half.labels.index(name)
             colour = COLOURS[number]
-            at = line + 0.18 * (number - (len(labels) - 1) / 2)
-            half = found.half_width if found.seeds > 1 else 0.0
+            at = line + 0.18 * (number - (len(half.labels) - 1) / 2)
+            width = found.half_width if found.seeds > 1 else 0.0
             axis.errorbar(
-                found.mean, at, xerr=half, fmt="o", color=colour, capsize=2, markersize=4,
+                found.mean, at, xerr=width, fmt="o", color=colour, capsize=2, markersize=4,
                 markerfacecolor=colour if filled else "white",
             )  # fmt: skip
     axis.set_yticks(range(len(group)), [place.label for place in group])
     axis.set_ylim(len(group) - 0.5, -0.5)
     low, high = axis.get_xlim()
-    if not (group[0].task.is_text or group[0].task.is_equation):
-        furthest = FURTHEST[take is _baselines]
-        axis.set_xlim(max(low, -furthest), min(high, furthest))
+    task = group[0].task
+    if not (task.is_text or task.is_equation):
+        axis.set_xlim(max(low, -half.furthest), min(high, half.furthest))
     axis.axvline(0, color="grey", linewidth=0.8)
     axis.grid(axis="x", alpha=0.3)
-    axis.set_xlabel(label, fontsize="small")
+    axis.set_xlabel(f"{unit_of(task)} than {half.than}", fontsize="small")
 
 
 def picture(logs: Path) -> str:

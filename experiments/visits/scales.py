@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from experiments.visits.deep_tasks import DEEP_TASKS
-from experiments.visits.tasks import RACERS, TASKS, Task
+from experiments.visits.tasks import RACERS, SHORT_RUNS, TASKS, Task
 
 __all__ = ["CORE_TASKS", "NAMES", "log_name", "tasks_at"]
 
@@ -28,8 +28,6 @@ STEPS_OF_SGDPH = (
 SIGNED = ("signed", "clamped")
 MIXED = ("muon-gradient", "muon-ph", "muon-gradient-all", "muon-gauss-newton")
 
-# On the GPU's tasks the best rate of the channel-wise parameters beside Muon was the highest of its range.
-SHORT_RUNS = {"channelwise_lr": (1e-4, 2e-3)}
 FAST = (
     *("muon-gradient-all-fast", "muon-gauss-newton-fast", "muon-ph-fast", "muon-gradient-fast"),
     *("muon-gradient-as-ones", "muon-gradient-all-as-gauss-newton"),
