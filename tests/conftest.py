@@ -12,6 +12,11 @@ if not torch.cuda.is_available():
     # Triton decides when it is first imported, by any test, whether its kernels are interpreted.
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # The workers share the cores, and so do the programs that their tests start.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    torch.set_num_threads(1)
+
 
 @pytest.fixture
 def one_thread() -> Iterator[None]:

@@ -143,7 +143,11 @@ def run(data: Path, out: Path, *options: str) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("task", ["vgg11", "speedrun", "language", "burgers"])
-def test_every_contender_of_a_task_is_tuned_and_trained(task: str, data: Path, tmp_path: Path) -> None:
+def test_every_contender_of_a_task_is_tuned_and_trained(
+    task: str, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, number in (("TRIALS", 2), ("SEEDS", 2), ("FIRST_SEEDS", 1)):
+        monkeypatch.setattr(f"experiments.visits.jobs.{name}", number)
     rows = run(data, tmp_path, "--workers", "0", "--only", f"{task}/*", "--minutes", "5")
     assert [found["error"] for found in rows if "error" in found] == []
     done = [Job.of(found) for found in rows]

@@ -17,7 +17,7 @@ from sgdph_fx.optim import SGDPH
 
 pytestmark = pytest.mark.filterwarnings("ignore:Using backward\\(\\) with create_graph=True:UserWarning")
 
-STEPS, SAMPLED = 600, 60
+STEPS, SAMPLED = 300, 60
 
 
 class Saved:
@@ -88,7 +88,7 @@ def test_no_step_holds_anything(
 def test_the_memory_of_the_process_stays_flat(
     small: Any, make_batches: Any, make_groups: Any, way: Any
 ) -> None:
-    """One kept graph of such a batch is half a megabyte; 400 of them may not add 20."""
+    """One kept graph of such a batch is half a megabyte; 200 of them may not add 20."""
     net = small()
     optimizer = SGDPH(make_groups(net), 0.01)
     (batch,) = make_batches(1, size=128)
