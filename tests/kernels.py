@@ -27,7 +27,7 @@ def launched(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
         names.append(name)
 
     monkeypatch.setattr(fused, "_launch", noted)
-    monkeypatch.setattr(fused, "_failure", "")
+    monkeypatch.setattr(fused, "_failures", {})
     monkeypatch.setattr(fused, "_fits", lambda t: type(t) is Tensor and t.dtype is not torch.float64)
     yield names
     assert not fused.failure()

@@ -1,7 +1,7 @@
 """Whether a formula can run as one Triton kernel, and its launch.
 
 On NVIDIA GPUs kernels stand in for chains of torch's calls, here and in the second derivatives. If Triton is missing or
-cannot compile here, torch's calls take over for good. The results agree up to rounding.
+cannot compile a kernel here, torch's calls take its place for good. The results agree up to rounding.
 """
 
 from __future__ import annotations
@@ -21,23 +21,24 @@ _ROW_TILE = 2048
 _HOMES = {
     "batch_norm_backward": "sgdph_fx.curvature.forward_over_reverse.triton_batch_norm",
     "batch_norm_sums": "sgdph_fx.curvature.forward_over_reverse.triton_batch_norm",
+    **dict.fromkeys(
+        ("attention_tangent", "attention_tangent_by_keys", "attention_tangent_by_queries"),
+        "sgdph_fx.curvature.forward_over_reverse.triton_attention",
+    ),
     "weight_norm_backward": "sgdph_fx.transform.triton_weight",
     "weight_norm_forward": "sgdph_fx.transform.triton_weight",
 }
-_failure = ""
+_failures: dict[str, str] = {}
 
 
 def failure() -> str:
-    """Say why the kernels do not run here; empty as long as they do, or none has been tried."""
-    return _failure
+    """Say which kernels do not run here, and why; empty as long as all do, or none has been tried."""
+    return "; ".join(f"{name}: {why}" for name, why in _failures.items())
 
 
 def is_fusible(*tensors: Tensor | None) -> bool:
     """Whether a kernel takes these tensors: plain ones in single or half precision, on an NVIDIA GPU."""
-    for t in tensors:  # plainly, as each step asks for each weight
-        if t is not None and not _fits(t):
-            return False
-    return not _failure
+    return all(t is None or _fits(t) for t in tensors)
 
 
 def _fits(t: Tensor) -> bool:
@@ -67,16 +68,15 @@ def launch_on_rows(name: str, rows: int, length: int, *arguments: Any, **constan
 
 def launch(name: str, blocks: int, arguments: Sequence[Any], constants: dict[str, Any]) -> bool:
     """Launch a kernel on the device and the stream of its first argument; see :func:`launch_on_rows`."""
-    global _failure
-    if _failure:
+    if name in _failures:
         return False
     try:
         _launch(name, blocks, arguments, constants)
     except torch.OutOfMemoryError:
         raise
     except Exception as error:  # no compiler, an old driver: torch's calls need none of it
-        _failure = f"{type(error).__name__}: {error}"
-    return not _failure
+        _failures[name] = f"{type(error).__name__}: {error}"
+    return name not in _failures
 
 
 def _launch(name: str, blocks: int, arguments: Sequence[Any], constants: dict[str, Any]) -> None:

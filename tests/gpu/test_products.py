@@ -14,6 +14,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from sgdph_fx.curvature import block_product, differentiable_gradient
 from sgdph_fx.curvature.forward_over_reverse import backward_with_product, coverage
 from sgdph_fx.errors import NoCurvatureError
+from sgdph_fx.transform import fused
 from tests.gpu.networks import WIDTHS, batches, loss_of, prepared
 from tests.products import LENGTH, product_by_torch
 from tests.products import loss_of as loss_of_operation
@@ -82,15 +83,45 @@ def test_each_fused_attention_has_its_product(
     p, v = torch.randn(2, LENGTH, dtype=torch.float64).unbind()
     active = (True,) * 3
     plain = attention(SDPBackend.MATH, torch.float64, is_causal=causal), HEADS
-    fused = attention(backend, dtype, is_causal=causal), HEADS
+    there = attention(backend, dtype, is_causal=causal), HEADS
     expected = product_by_torch(p.clone().requires_grad_(), v, plain, active)
-    there = p.to(device).requires_grad_()
-    loss = loss_of_operation(there, fused, active)
-    assert node in coverage(loss, there).own_rule
-    found = backward_with_product(loss, there, v.to(device))
+    q = p.to(device).requires_grad_()
+    loss = loss_of_operation(q, there, active)
+    assert node in coverage(loss, q).own_rule
+    found = backward_with_product(loss, q, v.to(device))
     assert found is not None
     atol = tolerance * expected.abs().max().item()
     torch.testing.assert_close(found.cpu(), expected, rtol=0, atol=atol)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("shape", [(2, 3, 197, 64), (1, 2, 70, 128), (2, 2, 300, 40)])
+def test_attentions_tangents_are_made_by_kernels(
+    device: torch.device,
+    monkeypatch: pytest.MonkeyPatch,
+    shape: tuple[int, ...],
+    causal: bool,
+    dtype: torch.dtype,
+) -> None:
+    names, launch = [], fused._launch
+    monkeypatch.setattr(fused, "_launch", lambda name, *rest: (names.append(name), launch(name, *rest))[1])
+    torch.manual_seed(0)
+    p, v = torch.randn(2, LENGTH, dtype=torch.float64).unbind()
+    p /= 4  # scores of a moderate size
+    plain = attention(SDPBackend.MATH, torch.float64, is_causal=causal), [shape] * 3
+    there = attention(SDPBackend.FLASH_ATTENTION, dtype, is_causal=causal), [shape] * 3
+    expected = product_by_torch(p.clone().requires_grad_(), v, plain, (True,) * 3)
+    q = p.to(device).requires_grad_()
+    found = backward_with_product(loss_of_operation(q, there, (True,) * 3), q, v.to(device))
+    assert found is not None
+    assert fused.failure() == ""
+    assert [name for name in names if name.startswith("attention")] == [
+        "attention_tangent",
+        "attention_tangent_by_queries",
+        "attention_tangent_by_keys",
+    ]
+    assert (found.cpu() - expected).norm() < (0.02 if dtype is torch.float16 else 0.1) * expected.norm()
 
 
 @pytest.mark.parametrize("backend", KERNELS, ids=lambda backend: backend.name)

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from sgdph_fx.curvature.forward_over_reverse import backward_with_product, coverage
-from sgdph_fx.curvature.forward_over_reverse.operations import attention
+from sgdph_fx.curvature.forward_over_reverse.operations import attention_by_scores
 from tests.products import LENGTH, activities, loss_of, product_by_torch
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -46,8 +46,8 @@ def test_the_parts_together_are_the_whole(
 ) -> None:
     how = HOW[name]
     of_one = how[1][0][1] * how[1][0][2] * how[1][1][2] * 8
-    monkeypatch.setattr(attention, "_bytes_at_once", lambda query: batches * of_one)
-    monkeypatch.setattr(attention, "_scores_are_kept", lambda node: kept)
+    monkeypatch.setattr(attention_by_scores, "_bytes_at_once", lambda query: batches * of_one)
+    monkeypatch.setattr(attention_by_scores, "_scores_are_kept", lambda node: kept)
     torch.manual_seed(0)
     p, v = torch.randn(2, LENGTH, dtype=torch.float64).unbind()
     p = p.clone().requires_grad_()

@@ -164,5 +164,5 @@ def test_where_a_kernel_cannot_be_compiled_torch_does_it(
     expected = torch.softmax(scores_of(False, False, torch.float32)[0].s[..., :5], -1)
     assert p is not None
     torch.testing.assert_close(p[..., :5], expected)
-    assert fused.failure() == "RuntimeError: no C compiler"
-    monkeypatch.setattr(fused, "_failure", "")
+    assert fused.failure() == "attention_forward: RuntimeError: no C compiler"
+    monkeypatch.setattr(fused, "_failures", {})
