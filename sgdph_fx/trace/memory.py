@@ -168,7 +168,7 @@ def _copy(numbers: Tensor) -> Tensor:
 def _checksum(numbers: Tensor) -> int:
     """One number for all bytes, which depends on their places, too; it takes a few MiB of memory.
 
-    Each word of eight bytes counts by a factor of its place. The factors are odd, so that no change of one word is lost.
+    Each word of eight bytes counts by a factor of its place. Factors are odd, so that no change of one word is lost.
     """
     length = min(len(numbers) // 8, _CHUNK)
     factors = torch.arange(1, 2 * length + 1, 2, device=numbers.device).mul_(0x9E3779B97F4A7C1)
