@@ -49,25 +49,27 @@ def _jvp(fwd: ForwardNode) -> Tensors:
 def _vjp_tangent(bwd: BackwardNode) -> Tensors:
     g, dg, dx = bwd.g[0], bwd.dg[0], bwd.tangents[0]
     by_x, by_gain, by_bias = (*bwd.active, False)[:3]
-    rows, shape = _rows(bwd.node), output_shape(bwd.node)
+    shape = output_shape(bwd.node)
     found: list[Tensor | None] = [None, None, dg if by_bias else None]
     if by_x:
-        by_rows = _by_x(bwd, rows)
+        by_rows = _by_x(bwd)
         found[0] = None if by_rows is None else by_rows.view(shape)
     if by_gain:
+        rows = _rows(bwd.node)
         passed = None if dg is None else dg * rows.normalized.view(shape)
         found[1] = total(passed, None if g is None or dx is None else g * rows.project(dx).view(shape))
     return found[: len(bwd.active)]
 
 
-def _by_x(bwd: BackwardNode, rows: Rows) -> Tensor | None:
-    """Compute the tangent of r P(γ g), in rows."""
+def _by_x(bwd: BackwardNode) -> Tensor | None:
+    """Compute the tangent of r P(γ g); its numbers are in the order of the rows."""
     g, dg, (dx, dgain) = bwd.g[0], bwd.dg[0], bwd.tangents[:2]
     weight = saved(bwd.node, "weight")
     if g is not None and dx is not None and dgain is None:
         in_one_pass = fused_layer_norm.vjp_tangent(bwd.node, g, dg, dx)
         if in_one_pass is not None:
             return in_one_pass
+    rows = _rows(bwd.node)
     dh = total(dg if weight is None else times(dg, weight), times(g, dgain))
     if g is None or dx is None:
         return None if dh is None else rows.project(dh)
