@@ -85,11 +85,22 @@ class BackwardHooks:
             self._working.clear()
 
     def _pull(self, bwd: BackwardNode) -> None:
+        if self._is_added_to_the_whole(bwd):
+            return
         found = bwd.fwd.rule.vjp_tangent(bwd)
         asked = [t if active else None for t, active in zip(found, bwd.active, strict=False)]
         own = owned_results(bwd.fwd.rule, asked, bwd.dg, bwd.writable)
         for edge, tangent, is_own in zip(bwd.node.next_functions, asked, own, strict=False):
             self._add(edge, tangent, is_own)
+
+    def _is_added_to_the_whole(self, bwd: BackwardNode) -> bool:
+        """Add ġ of a part to what the whole has received, if it has: that spares a whole of zeros, and its sum."""
+        part, whole, dg = bwd.fwd.rule.part, bwd.node.next_functions[0], bwd.dg[0]
+        held = self._tangents.get(whole) if whole in self._writable else None
+        if part is None or held is None or dg is None or held.dtype is not dg.dtype:
+            return False
+        part(bwd.node, held).add_(dg)
+        return True
 
     def _add(self, edge: Edge, tangent: Tensor | None, is_own: bool) -> None:
         if edge[0] is None or tangent is None:

@@ -60,12 +60,14 @@ class Rule:
         vjp_tangent: One turn in the backward pass ↦ the tangents of the gradients by the inputs.
         linearity: ``NONLINEAR``, ``BILINEAR`` or ``LINEAR``: decides whether ẋ is kept for ``vjp_tangent``.
         owns_output: Whether what both give lies in memory of its own, or in that of the tangents they were given.
+        part: For an operation that reads a part of its first input: the view of that part, of any tensor of its shape.
     """
 
     jvp: Callable[[ForwardNode], Tensors]
     vjp_tangent: Callable[[BackwardNode], Tensors]
     linearity: int
     owns_output: bool = False
+    part: Callable[[Node, Tensor], Tensor] | None = None
 
 
 @dataclass(slots=True, eq=False)

@@ -6,6 +6,7 @@ An operation with several inputs counts if it is linear in all of them together,
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -22,7 +23,7 @@ from sgdph_fx.curvature.forward_over_reverse.rule import (
     saved,
 )
 
-__all__ = ["TRANSPOSED", "by_call", "linear", "linear_vjp_tangent"]
+__all__ = ["TRANSPOSED", "by_call", "linear", "linear_vjp_tangent", "part_by_call"]
 
 
 def linear_vjp_tangent(bwd: BackwardNode) -> Tensors:
@@ -50,12 +51,23 @@ def by_call(name: str, *arguments: str) -> Rule:
         name: Its name in ``torch.ops.aten``, with the overload unless that is the default one.
         arguments: The names under which autograd saves the arguments after the first, in order.
     """
+    call = _call(name, arguments)
+    return TRANSPOSED if call is None else linear(call)
+
+
+def part_by_call(name: str, *arguments: str) -> Rule:
+    """As :func:`by_call`, for an operation that returns a view of a part of its input."""
+    return replace(by_call(name, *arguments), part=_call(name, arguments))
+
+
+def _call(name: str, arguments: Sequence[str]) -> Callable[[Node, Tensor], Tensor] | None:
+    """The operation as it was called, but for its first argument; None if this version of torch does not have it."""
     packet, _, overload = name.partition(".")
     operation: Any = getattr(torch.ops.aten, packet, None)
     if operation is None:
-        return TRANSPOSED  # this version of torch does not have it
+        return None
     call = getattr(operation, overload or "default")
-    return linear(lambda node, t: call(t, *(saved(node, argument) for argument in arguments)))
+    return lambda node, t: call(t, *(saved(node, argument) for argument in arguments))
 
 
 TRANSPOSED = Rule(torch_jvp, linear_vjp_tangent, LINEAR, owns_output=True)

@@ -14,6 +14,7 @@ from sgdph_fx.curvature.forward_over_reverse.operations.linear import (
     by_call,
     linear,
     linear_vjp_tangent,
+    part_by_call,
 )
 from sgdph_fx.curvature.forward_over_reverse.rule import (
     LINEAR,
@@ -78,8 +79,8 @@ _VIEWS: Mapping[str, Rule] = {
     "DiagonalBackward0": by_call("diagonal", "offset", "dim1", "dim2"),
     "ExpandBackward0": linear(_expand),
     "PermuteBackward0": by_call("permute", "dims"),
-    "SelectBackward0": by_call("select.int", "dim", "index"),
-    "SliceBackward0": by_call("slice.Tensor", "dim", "start", "end", "step"),
+    "SelectBackward0": part_by_call("select.int", "dim", "index"),
+    "SliceBackward0": part_by_call("slice.Tensor", "dim", "start", "end", "step"),
     "SplitBackward0": linear(_split),
     "SplitWithSizesBackward0": linear(_split_with_sizes),
     "TBackward0": by_call("t"),
