@@ -171,6 +171,11 @@ CONTENDERS = {
         label="Muon, by gradient, with the settings of ones at higher rates",
         tuned_as="muon-ph-fast",
     ),
+    "muon-gradient-all-as-slow-gauss-newton": replace(
+        CONTENDERS["muon-gradient-all"],
+        label="Muon, by gradient, all at once, with the settings of Gauss-Newton",
+        tuned_as="muon-gauss-newton",
+    ),
     "muon-gradient-all-as-gauss-newton": replace(
         CONTENDERS["muon-gradient-all"],
         label="Muon, by gradient, all at once, with the settings of Gauss-Newton at higher rates",

@@ -38,6 +38,8 @@ FEWER = (*DECIDING, *BASELINES)
 RACING = (
     *("sgdm", "adamw", "muon-adamw", "muon-ph", "muon-gradient", "muon-gradient-as-ph"),
     *("muon-gauss-newton", "muon-gradient-all", "soap"),
+    *("muon-gradient-all-as-slow-gauss-newton", "muon-gradient-all-fast", "muon-gauss-newton-fast"),
+    "muon-gradient-all-as-gauss-newton",
 )
 
 DEEP_TASKS: Mapping[str, Task] = {

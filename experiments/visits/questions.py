@@ -28,6 +28,10 @@ QUESTIONS: Mapping[str, tuple[str, str]] = {
         "muon-gradient-as-ones",
     ),
     "Muon and Gauss-Newton against Muon by gradient, both with the settings of Gauss-Newton": (
+        "muon-gauss-newton",
+        "muon-gradient-all-as-slow-gauss-newton",
+    ),
+    "Muon and Gauss-Newton against Muon by gradient, both with the settings of Gauss-Newton at higher rates": (
         "muon-gauss-newton-fast",
         "muon-gradient-all-as-gauss-newton",
     ),
