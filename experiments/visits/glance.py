@@ -54,7 +54,7 @@ CURVATURES: Mapping[str, tuple[tuple[str, tuple[str, ...]], ...]] = {
     "Gauss-Newton": (
         ("gauss-newton", BY_GRADIENT),
         ("muon-gauss-newton-fast", ("muon-gradient-all-fast", "muon-gradient-all-as-gauss-newton")),
-        ("muon-gauss-newton", ("muon-gradient-all",)),
+        ("muon-gauss-newton", ("muon-gradient-all", "muon-gradient-all-as-slow-gauss-newton")),
     ),
 }
 """Curvature → the contenders that have it, each with those that have |g| in its place."""
