@@ -21,6 +21,8 @@ SOURCES = {
     "other.py": NET.replace("nn.BatchNorm2d(4)", "nn.Identity()"),
     "none.py": "WIDTH = 3\n",
     "several.py": HEAD + "one, two = nn.Linear(1, 1), nn.Linear(1, 1)\n",
+    "loose.py": "from .none import WIDTH\n",
+    "exits.py": "exit(2)\n",
     "broken.py": "raise KeyError('weights')\n",
     "number.py": "four = 4\n\n\ndef make():\n    return four\n",
     "needs.py": HEAD
@@ -115,6 +117,7 @@ COMMANDS = (
     "net.py --input 1,3,9999999,9999999",
     "net.py --rule keep",
     "net.py --rule head=drop",
+    "restore epoch.pt --plan plan.json --output epoch.pt",
     # 3: no model
     "''",
     "no-such-module",
@@ -124,6 +127,9 @@ COMMANDS = (
     "none.py",
     "several.py",
     "broken.py",
+    "loose.py",
+    "exits.py",
+    "busy/",
     "needs.py",
     "several.py:one --arg width=3",
     "needs.py:Needs",
