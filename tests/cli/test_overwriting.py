@@ -48,6 +48,17 @@ def test_what_a_command_reads_is_not_written_over(command: str, files: Path, con
     assert {path: path.read_bytes() for path in files.iterdir() if path.is_file()} == before
 
 
+@pytest.mark.parametrize("options", [("--output", ""), ("--check", ""), ("--weights", "")])
+def test_an_empty_name_is_not_the_current_folder(
+    options: tuple[str, str], net: Path, convert: Convert
+) -> None:
+    before = [*net.parent.iterdir()]
+    result = convert("net.py", *options)
+    assert result.exit_code == 2
+    assert "The name is empty." in result.stderr
+    assert [*net.parent.iterdir()] == before
+
+
 def test_older_results_are_replaced_as_before(files: Path, convert: Convert) -> None:
     Path("plain.pt").write_bytes(b"older")
     assert convert("restore", "epoch.pt", "--plan", "plan.json", "--output", "plain.pt").exit_code == 0
