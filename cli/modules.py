@@ -87,9 +87,11 @@ def _import_alone(path: Path) -> ModuleType:
         except ImportError as error:
             if "no known parent package" not in str(error):
                 raise
+            parts = (path.parent.name, path.stem)
+            otherwise = f", or name it as a module from the folder around: {'.'.join(parts)}"
             raise ModelNotLoadedError(
                 f"Importing {path} failed: it has a relative import and is in no package. Add an __init__.py to "
-                f"{path.parent}, or name the module from the folder around it: {path.parent.name}.{path.stem}."
+                f"{path.parent}{otherwise if all(map(str.isidentifier, parts)) else ''}."
             ) from error
     return module
 

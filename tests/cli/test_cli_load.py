@@ -129,6 +129,13 @@ def test_a_folder_and_an_open_call_are_told_from_a_missing_module(write: Write, 
     assert "A call ends with a parenthesis" in refused(f"{write(HEAD)}:build(3")
 
 
+@pytest.mark.parametrize("text", ["timm", "torchvision", "hf", "hf:"])
+def test_a_collection_alone_asks_for_a_name(text: str, write: Write) -> None:
+    assert f"{text.strip(':')} is a collection of models; name one of them: " in refused(text)
+    path = write(HEAD + "net = nn.Linear(3, 1)", "hf.py")
+    assert load_model(path.stem).in_features == 3
+
+
 def test_a_notebook_is_refused_with_what_makes_a_file_of_it(write: Write) -> None:
     assert "nets.ipynb is a notebook: jupyter nbconvert --to script" in refused(write("{}", "nets.ipynb"))
 
@@ -161,7 +168,7 @@ def test_a_relative_import_outside_a_package_says_how_to_make_one(write: Write, 
     write("WIDTH = 4\n", "loose/sizes.py")
     path = write(HEAD + "from .sizes import WIDTH\nnet = nn.Linear(WIDTH, 1)", "loose/nets.py")
     message = refused(path)
-    assert f"Add an __init__.py to {path.parent}, or name the module" in message
+    assert f"Add an __init__.py to {path.parent}, or name it as a module" in message
     assert load_model(message.split()[-1].rstrip(".")).in_features == 4
 
 

@@ -118,6 +118,7 @@ COMMANDS = (
     "net.py --rule keep",
     "net.py --rule head=drop",
     "restore epoch.pt --plan plan.json --output epoch.pt",
+    "net.py --output ''",
     # 3: no model
     "''",
     "no-such-module",
@@ -135,6 +136,7 @@ COMMANDS = (
     "needs.py:Needs",
     "net.py:Net --arg width=3",
     "timm:resnte18",
+    "torchvision",
     "hf:no/such/model",
     "net.py:nix",
     "number.py:four",
