@@ -54,6 +54,19 @@ def test_both_derivatives_by_finite_differences(parts: tuple[Tensor, Tensor, Fil
     assert torch.autograd.gradcheck(weight, (direction, gain.detach()), check_forward_ad=True)
 
 
+def test_zeros_that_torch_writes_without_memory_are_read_as_zeros(
+    parts: tuple[Tensor, Tensor, Filters],
+) -> None:
+    """The derivative of a sign is one; so is the second one of an L1 penalty, which is piecewise linear in γ."""
+    direction, gain, filters = parts
+    for found in torch.autograd.grad(compose(direction, gain, filters).sgn().sum(), (direction, gain)):
+        assert not found.any()
+    penalty = compose(direction, gain, filters).abs().sum()
+    (by_gain,) = torch.autograd.grad(penalty, gain, create_graph=True)
+    (bent,) = torch.autograd.grad(by_gain.sum(), gain)
+    torch.testing.assert_close(bent, torch.zeros_like(gain), rtol=0, atol=1e-12)
+
+
 class Calls(TorchDispatchMode):
     """Names of the operations that were called."""
 
