@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.checkpoint import checkpoint
 
 from sgdph_fx import prepare
 from sgdph_fx.transform.filters import Filters, compose, decompose
@@ -65,6 +66,21 @@ def test_zeros_that_torch_writes_without_memory_are_read_as_zeros(
     (by_gain,) = torch.autograd.grad(penalty, gain, create_graph=True)
     (bent,) = torch.autograd.grad(by_gain.sum(), gain)
     torch.testing.assert_close(bent, torch.zeros_like(gain), rtol=0, atol=1e-12)
+
+
+def test_a_product_passes_an_activation_checkpoint(parts: tuple[Tensor, Tensor, Filters]) -> None:
+    """It may read each saved tensor once."""
+    direction, gain, filters = parts
+
+    def loss(v: Tensor, g: Tensor) -> Tensor:
+        return compose(v, g, filters).exp().sum()
+
+    def products(value: Tensor) -> tuple[Tensor, ...]:
+        first = torch.autograd.grad(value, (direction, gain), create_graph=True)
+        return torch.autograd.grad([f.sum() for f in first], (direction, gain))
+
+    recomputed = products(checkpoint(loss, direction, gain, use_reentrant=False))
+    torch.testing.assert_close(recomputed, products(loss(direction, gain)))
 
 
 class Calls(TorchDispatchMode):
