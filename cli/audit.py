@@ -10,7 +10,9 @@ import click
 from .examples import WithExamples
 from .loss_names import LOSSES
 from .options import NEW_FILE, OLD_FILE, Asked, model_options, traceback_option
+from .overwriting import refuse_to_overwrite
 from .streams import results
+from .target import parse_target
 from .working import working
 
 __all__ = ["command"]
@@ -72,9 +74,13 @@ def command(
         raise click.UsageError("A batch is needed: --input SHAPE for random numbers, or --data FILE.")
     if asked.inputs and choices["data"] is not None:
         raise click.UsageError("--input and --data both say what the batch is; give one of them.")
+    code = [Path(parse_target(text, {}).place).absolute() for text in (asked.model, choices["loss"])]
+    refuse_to_overwrite((*code, asked.weights, choices["data"]), (json_file, plot_file))
     with working(with_traceback):
-        from .auditing import audited, write
+        from .auditing import audited, require_matplotlib, write
 
+        if plot_file is not None:
+            require_matplotlib()
         found = audited(asked, **choices)
     # Shown first: an audit may have taken hours, and a full disk must not take it away.
     found.show(results())

@@ -13,6 +13,7 @@ from typing import Any
 from torch import nn
 
 from sgdph_fx.audits import Audit, audit
+from sgdph_fx.audits.result import require_matplotlib
 from sgdph_fx.pipeline import prepare
 from sgdph_fx.plan.wording import counted
 from sgdph_fx.report.files import write_text
@@ -26,7 +27,7 @@ from .progress import Line
 from .reading import filled_model, read_model
 from .streams import is_dumb, remark
 
-__all__ = ["audited", "write"]
+__all__ = ["audited", "require_matplotlib", "write"]
 
 # With fewer products or less time than this nobody needs to be told beforehand.
 FEW_SECONDS = 20.0

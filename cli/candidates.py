@@ -15,7 +15,7 @@ from torch import nn
 
 from .target import Target
 
-__all__ = ["Candidate", "find_candidates", "lacking"]
+__all__ = ["Candidate", "find_candidates", "has_main_guard", "lacking"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,12 +108,25 @@ def _returned(node: ast.AST) -> Iterator[ast.expr]:
             yield from _returned(child)
 
 
-def _imported_names(module: ModuleType) -> frozenset[str]:
+def has_main_guard(module: ModuleType) -> bool:
+    """Whether a part of ``module`` runs only as a script, as what stands under ``if __name__ == "__main__":`` does."""
+    return any(
+        isinstance(node, ast.If) and "__name__" in ast.unparse(node.test)
+        for node in ast.walk(_source_tree(module))
+    )
+
+
+def _source_tree(module: ModuleType) -> ast.Module:
     try:
-        tree = ast.parse(inspect.getsource(module))
+        return ast.parse(inspect.getsource(module))
     except (OSError, SyntaxError, TypeError):
-        return frozenset()
-    imports = (node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom))
+        return ast.Module([], [])
+
+
+def _imported_names(module: ModuleType) -> frozenset[str]:
+    imports = (
+        node for node in ast.walk(_source_tree(module)) if isinstance(node, ast.Import | ast.ImportFrom)
+    )
     return frozenset(
         (alias.asname or alias.name.partition(".")[0]) for node in imports for alias in node.names
     )

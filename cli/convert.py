@@ -21,6 +21,7 @@ from .options import (
     model_options,
     traceback_option,
 )
+from .overwriting import refuse_to_overwrite
 from .pager import page
 from .progress import progress
 from .streams import QUIET, remark, results
@@ -69,6 +70,8 @@ def convert(
       sgdph-convert model.py --dot | dot -Tsvg > model.svg
     """
     click.get_current_context().meta[QUIET] = form == "quiet"
+    if output is not None:
+        refuse_to_overwrite((asked.weights,), (output / name for name in FILES))
     with contextlib.ExitStack() as stack:
         with working(with_traceback), progress("Preparing"):
             if output is not None:

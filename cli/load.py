@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import difflib
 import inspect
 import shlex
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from types import ModuleType
 from typing import Any
 
 from torch import nn
 
-from .candidates import Candidate, find_candidates, lacking
+from .candidates import Candidate, find_candidates, has_main_guard, lacking
 from .errors import ModelNotLoadedError
 from .modules import import_module_of, their_code
 from .target import Target, parse_target
@@ -35,13 +38,16 @@ def load_model(text: str, arguments: Mapping[str, Any] | None = None) -> nn.Modu
         UsageError: if the arguments in ``text`` are no literals.
     """
     target = parse_target(text, arguments or {})
-    with their_code(f"Looking for {target.text}"):
-        factory = factory_in_collection(target)
-    if factory is not None:
-        return _instance(factory, target)
-    module = import_module_of(target)
-    found = _attribute(module, target.name, target.text) if target.name else _only_candidate(module, target)
-    return _instance(found, target)
+    with _own_command_line(target):
+        with their_code(f"Looking for {target.text}"):
+            factory = factory_in_collection(target)
+        if factory is not None:
+            return _instance(factory, target)
+        module = import_module_of(target)
+        if target.name:
+            return _instance(_attribute(module, target.name, target.text), target)
+        candidate = _only_candidate(module, target)
+        return _instance(candidate.value, _named(candidate, target))
 
 
 def load_function(text: str) -> Callable[..., Any]:
@@ -51,7 +57,8 @@ def load_function(text: str) -> Callable[..., Any]:
         ModelNotLoadedError: if there is no such name, if it cannot be called, or if the code fails.
     """
     target = parse_target(text, {})
-    module = import_module_of(target)
+    with _own_command_line(target):
+        module = import_module_of(target)
     found = _attribute(module, target.name, text) if target.name else module
     if not callable(found) or isinstance(found, type):
         kind = "class" if isinstance(found, type) else type(found).__name__
@@ -60,6 +67,17 @@ def load_function(text: str) -> Callable[..., Any]:
         )
     function: Callable[..., Any] = found
     return function
+
+
+@contextlib.contextmanager
+def _own_command_line(target: Target) -> Iterator[None]:
+    """What ``python model.py`` would see: a script that reads its arguments must not take those of this program."""
+    arguments = sys.argv
+    sys.argv = [target.place]
+    try:
+        yield
+    finally:
+        sys.argv = arguments
 
 
 def _attribute(module: ModuleType, name: str, target: str) -> Any:
@@ -79,11 +97,11 @@ def _offer(module: ModuleType, name: str) -> str:
     return f" Models there: {', '.join(map(str, candidates))}." if candidates else ""
 
 
-def _only_candidate(module: ModuleType, target: Target) -> Any:
+def _only_candidate(module: ModuleType, target: Target) -> Candidate:
     place, candidates = target.place, find_candidates(module)
     fitting = [c for c in candidates if _fits(c, target)]
     if len(fitting) == 1:
-        return fitting[0].value
+        return fitting[0]
     if fitting:
         choices = ", ".join(f"{place}:{c.name} ({c.kind})" for c in fitting)
         raise ModelNotLoadedError(f"{place} defines several models; pick one: {choices}.")
@@ -95,7 +113,12 @@ def _only_candidate(module: ModuleType, target: Target) -> Any:
     raise ModelNotLoadedError(
         f"{place} defines no model: no nn.Module object, no function that returns one, no nn.Module class. What it "
         f"imports counts when you pick it by name: {place}:NAME. Otherwise write a function that returns the model."
+        f"{_about_main_guard(module)}"
     )
+
+
+def _about_main_guard(module: ModuleType) -> str:
+    return ' Nothing under `if __name__ == "__main__":` runs.' if has_main_guard(module) else ""
 
 
 def _fits(candidate: Candidate, target: Target) -> bool:
@@ -110,8 +133,12 @@ def _needs(candidate: Candidate, target: Target) -> str:
 
 def _with_arguments(candidate: Candidate, target: Target) -> str:
     """A command line that gives what is needed."""
-    named = Target(f"{target.place}:{candidate.name}", target.place, candidate.name, (), target.keywords)
+    named = dataclasses.replace(_named(candidate, target), positional=())
     return _command_line(named, lacking(candidate.value, target))
+
+
+def _named(candidate: Candidate, target: Target) -> Target:
+    return dataclasses.replace(target, text=f"{target.place}:{candidate.name}", name=candidate.name)
 
 
 def _command_line(target: Target, needed: tuple[str, ...]) -> str:

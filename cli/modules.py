@@ -42,6 +42,13 @@ def _exists(path: Path) -> bool:
         return False
 
 
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):
+        return False
+
+
 def _import_file(path: Path) -> ModuleType:
     if not _exists(path):
         raise ModelNotLoadedError(f"There is no file {path}.")
@@ -66,14 +73,26 @@ def _import_alone(path: Path) -> ModuleType:
     name = _free_module_name(path.stem)
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
+        notebook = f" {path.name} is a notebook: jupyter nbconvert --to script makes a Python file of it."
         raise ModelNotLoadedError(
             f"{path} is no Python file. MODEL is the code that makes the model; weights are given by --weights."
+            f"{notebook if path.suffix == '.ipynb' else ''}"
         )
     module = importlib.util.module_from_spec(spec)
     # Dataclasses and pickling look their module up by name.
     sys.modules[name] = module
     with their_code(f"Importing {path}"):
-        spec.loader.exec_module(module)
+        try:
+            spec.loader.exec_module(module)
+        except ImportError as error:
+            if "no known parent package" not in str(error):
+                raise
+            parts = (path.parent.name, path.stem)
+            otherwise = f", or name it as a module from the folder around: {'.'.join(parts)}"
+            raise ModelNotLoadedError(
+                f"Importing {path} failed: it has a relative import and is in no package. Add an __init__.py to "
+                f"{path.parent}{otherwise if all(map(str.isidentifier, parts)) else ''}."
+            ) from error
     return module
 
 
@@ -86,8 +105,13 @@ def _free_module_name(stem: str) -> str:
 
 def _import_name(name: str) -> ModuleType:
     _prepend(Path.cwd())
+    if _is_folder(Path(name)) and not name.isidentifier():
+        raise ModelNotLoadedError(
+            f"{name} is a folder. Name the file in it that makes the model, or its module."
+        )
     if any(not part.isidentifier() for part in name.split(".")):
-        raise ModelNotLoadedError(f"{name!r} is neither a file nor the name of a module. {FORMS}")
+        call = " A call ends with a parenthesis, as in 'model.py:build(width=32)'." if "(" in name else ""
+        raise ModelNotLoadedError(f"{name!r} is neither a file nor the name of a module. {FORMS}{call}")
     try:
         return _import(name, f"the module {name}")
     except ModelNotLoadedError as error:
@@ -118,7 +142,12 @@ def their_code(doing: str) -> Iterator[None]:
     except ModelNotLoadedError:
         raise
     # A script without a main guard may well exit; that must not end the command in silence.
-    except (Exception, SystemExit) as error:
+    except SystemExit as error:
+        raise ModelNotLoadedError(
+            f"{doing} failed: SystemExit: {error}. Its code ends the program: take that out of it, or put it under "
+            '`if __name__ == "__main__":` (--traceback shows where)'
+        ) from error
+    except Exception as error:
         raise ModelNotLoadedError(
             f"{doing} failed: {type(error).__name__}: {error} (--traceback shows where)"
         ) from error

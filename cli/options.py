@@ -73,6 +73,8 @@ class PlacePath(click.Path):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """The whole path."""
+        if not str(value):  # as a variable of a shell that is not set; it would be the current folder
+            raise click.BadParameter("The name is empty.", ctx, param)
         return Path(super().convert(value, param, ctx)).absolute()  # type: ignore[arg-type]
 
 

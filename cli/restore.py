@@ -8,6 +8,7 @@ import click
 
 from .examples import WithExamples
 from .options import NEW_FILE, OLD_FILE, PLAN_FILE, traceback_option
+from .overwriting import refuse_to_overwrite
 from .progress import progress
 from .streams import remark
 from .working import working
@@ -36,12 +37,13 @@ __all__ = ["restore"]
 def restore(checkpoint: Path, plan_file: Path, output: Path, with_traceback: bool) -> None:
     """Turn CHECKPOINT, saved while the prepared model trained, into weights of the plain model.
 
-    Each direction and gain becomes one weight again, under its original name; all else stays as it is. The
+    Each direction and gain becomes one weight again, under its original name; other weights stay as they are. The
     model's code is not needed. A file that is there already is replaced once the new one is complete.
 
     Example:
       sgdph-convert restore epoch90.pt --plan converted/plan.json --output plain.safetensors
     """
+    refuse_to_overwrite((checkpoint, plan_file), (output,))
     with working(with_traceback), progress("Restoring"):
         from .plain_weights import write_plain_weights
 

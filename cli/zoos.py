@@ -21,6 +21,7 @@ __all__ = ["factory_in_collection"]
 Factory = Callable[..., Any]
 
 PACKAGES = {"timm": "timm", "torchvision": "torchvision", "hf": "transformers"}
+EXAMPLES = {"timm": "timm:resnet18", "torchvision": "torchvision:vgg11", "hf": "hf:resnet"}
 
 
 def factory_in_collection(target: Target) -> Factory | None:
@@ -29,8 +30,11 @@ def factory_in_collection(target: Target) -> Factory | None:
     ``timm:create_model`` is something else: a function of the module timm, not one of its models.
 
     Raises:
-        ModelNotLoadedError: if the collection is not installed, or has nothing of that name.
+        ModelNotLoadedError: if the collection is not installed, or has nothing of that name, or if there is no name.
     """
+    alone = target.place.removesuffix(":")
+    if target.name is None and alone in COLLECTIONS and not Path(f"{alone}.py").exists():
+        raise ModelNotLoadedError(f"{alone} is a collection of models; name one of them: {EXAMPLES[alone]}.")
     if target.place not in COLLECTIONS or target.name is None:
         return None
     package = PACKAGES[target.place]

@@ -9,6 +9,7 @@ release = version = version_of("sgdph-fx")
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.mathjax"]
 html_theme = "furo"
 html_title = f"sgdph-fx {version}"
+html_show_copyright = False
 # Options such as --check and quotes in code must stay what they are.
 smartquotes = False
 

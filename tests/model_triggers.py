@@ -116,6 +116,18 @@ class Shared(nn.Conv2d):
         return self
 
 
+def with_a_result() -> nn.Module:
+    model: Any = net()
+    model.seen = model(X)
+    return model
+
+
+def in_a_circle() -> nn.Module:
+    model: Any = net()
+    model[1].parent = model
+    return model
+
+
 MODEL_TRIGGERS: tuple[Callable[[], Any], ...] = (
     lambda: weight_norm(nn.ReLU()),
     lambda: weight_norm(weight_norm(nn.Linear(2, 2))),
@@ -136,5 +148,7 @@ MODEL_TRIGGERS: tuple[Callable[[], Any], ...] = (
     lambda: prepare(nn.Sequential(Tampered(lambda y: y[:, :1])), X),
     lambda: prepare(nn.Sequential(Tampered(lambda y: 2 * y)), X),
     lambda: prepare(NAMED),
+    lambda: prepare(with_a_result()),
+    lambda: prepare(in_a_circle()),
     lambda: decouple(nn.Sequential(Shared(3, 2, 1)), {"0.weight": Filters()}),
 )

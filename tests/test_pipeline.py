@@ -11,6 +11,7 @@ from torch import nn
 
 from sgdph_fx import SGDPH, check_optimizer, prepare
 from sgdph_fx.errors import (
+    ModelError,
     NonFiniteWeightError,
     NotAModuleError,
     NothingToTrainError,
@@ -37,6 +38,12 @@ def with_nan() -> nn.Module:
     return model
 
 
+def in_a_circle() -> nn.Module:
+    model: Any = nn.Sequential(net(), net())
+    model[1][1].parent = model[1]
+    return model
+
+
 BAD: list[tuple[str, Callable[[], Any], type[SgdphError], str]] = [
     ("no parameters", nn.ReLU, NothingToTrainError, "ReLU has no parameters"),
     ("all frozen", frozen, NothingToTrainError, "All 6 parameters of Sequential are frozen"),
@@ -47,6 +54,7 @@ BAD: list[tuple[str, Callable[[], Any], type[SgdphError], str]] = [
         UninitializedModelError,
         r"0 \(LazyConv2d\) is lazy",
     ),
+    ("a circle", in_a_circle, ModelError, r"'1\.1\.parent' of Sequential is a module that also holds it"),
     ("no module", lambda: 3, NotAModuleError, "this is a int"),
     ("a class", lambda: nn.Linear, NotAModuleError, "Linear is a class"),
     ("scripted", lambda: torch.jit.script(net()), ScriptedModelError, "TorchScript"),

@@ -58,12 +58,9 @@ class Audit(Findings, Shown):
         Raises:
             AuditError: if matplotlib is not installed, or no parameter has a diagonal to compare with.
         """
-        try:
-            from sgdph_fx.audits.plot import figure
-        except ImportError as error:
-            raise AuditError(
-                "A plot needs matplotlib, which is not installed: `pip install 'sgdph-fx[plot]'`."
-            ) from error
+        require_matplotlib()
+        from sgdph_fx.audits.plot import figure
+
         fig = figure(self)
         if file is not None:
             with replacing(file) as part:
@@ -72,3 +69,13 @@ class Audit(Findings, Shown):
 
     def _document(self) -> Document:
         return document(self)
+
+
+def require_matplotlib() -> None:
+    """Raise an :class:`AuditError` unless a plot can be drawn: before an audit rather than after it."""
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError as error:
+        raise AuditError(
+            "A plot needs matplotlib, which is not installed: `pip install 'sgdph-fx[plot]'`."
+        ) from error

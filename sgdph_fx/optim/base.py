@@ -106,10 +106,16 @@ class OptimizerBase(Optimizer):
         """As any optimizer's: plain data, which ``torch.load(weights_only=True)`` reads.
 
         Returns:
-            ``state`` and ``param_groups``, as :class:`sgdph_fx.SGDPH` describes them.
+            ``state`` and ``param_groups``, as :class:`sgdph_fx.SGDPH` describes them; no state of a parameter that
+            somebody has taken out of the groups.
         """
         self._settle()
-        return super().state_dict()
+        everything, held = self.state, {id(p) for group in self.param_groups for p in group["params"]}
+        try:
+            self.state = defaultdict(dict, {p: own for p, own in everything.items() if id(p) in held})
+            return super().state_dict()
+        finally:
+            self.state = everything
 
     def _settle(self) -> None:
         """Bring the groups' counts up to date; the host waits for the device where it has not done so yet."""

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import torch
 from torch import Tensor
+from torch.optim import optimizer as torchs
 
 from sgdph_fx.optim.affine_blocks.averages import init_couplings, refresh_blocks
 from sgdph_fx.optim.affine_blocks.step import BlockStep, active_pairs, members
@@ -119,6 +120,14 @@ class Stepping(Finding):
         self._estimate = None
         refuse_sparse_gradients(self.param_groups)
         self._write_where(found, self._steps_taken + 1, present, self._numbers)
+
+    def _finish_recorded_step(self) -> None:
+        """What torch does around :meth:`step` on the host, and a replay leaves out; gradients are gone by then."""
+        self._finish_step()
+        self._opt_called = True  # a scheduler looks here for a step before its own
+        hooks = (*self._optimizer_step_post_hooks.values(), *torchs._global_optimizer_post_hooks.values())
+        for hook in hooks:
+            hook(self, (self,), {})
 
     def _make_capturable(self) -> None:
         for group in self.param_groups:

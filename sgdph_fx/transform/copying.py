@@ -11,13 +11,18 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.utils.prune import BasePruningMethod
+from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.nn.utils.weight_norm import WeightNorm
 
 from sgdph_fx.errors import UncopyableModelError
 from sgdph_fx.transform.guard import one_at_a_time
 from sgdph_fx.transform.references import everything, referents
 
 __all__ = ["copy_of"]
+
+_COMPUTING = (BasePruningMethod, SpectralNorm, WeightNorm)
 
 
 def copy_of(model: nn.Module) -> nn.Module:
@@ -32,6 +37,7 @@ def copy_of(model: nn.Module) -> nn.Module:
     memo = {
         id(p): _copy_of_sparse(p) for p in model.parameters() if p.layout not in (torch.strided, torch.jagged)
     }
+    memo |= {id(tensor): tensor.detach().clone() for tensor in _made_before_each_forward(model)}
     with one_at_a_time(model):
         try:
             # With gradients, TorchScript copies its parameters into results of a computation.
@@ -39,6 +45,13 @@ def copy_of(model: nn.Module) -> nn.Module:
                 copied: nn.Module = copy.deepcopy(model, memo)
                 _complete(model, copied, memo)
         except Exception as error:
+            kept = _kept_result(model)
+            if kept:
+                raise UncopyableModelError(
+                    f"{type(model).__name__} cannot be deep-copied: its attribute {kept!r} holds a computed tensor "
+                    "with its graph, which torch does not copy. Set it to None, or pass inplace=True to rewrite the "
+                    "model itself."
+                ) from error
             raise UncopyableModelError(
                 f"{type(model).__name__} cannot be deep-copied ({type(error).__name__}: {error}). "
                 "Pass inplace=True to rewrite the model itself."
@@ -50,6 +63,28 @@ def copy_of(model: nn.Module) -> nn.Module:
 def _copy_of_sparse(parameter: nn.Parameter) -> Any:
     """What PyTorch's own deep copy of a parameter cannot do."""
     return nn.Parameter(parameter.detach().clone(), parameter.requires_grad)
+
+
+def _made_before_each_forward(model: nn.Module) -> Iterator[Tensor]:
+    """Tensors with a graph, which a copy may lack: torch's own hooks make them anew before each forward pass."""
+    for module in model.modules():
+        for hook in module._forward_pre_hooks.values():
+            name = hook._tensor_name if isinstance(hook, BasePruningMethod) else getattr(hook, "name", "")
+            value = module.__dict__.get(name) if isinstance(hook, _COMPUTING) else None
+            if isinstance(value, Tensor) and value.grad_fn is not None:
+                yield value
+
+
+def _kept_result(model: nn.Module) -> str:
+    """The name of an attribute that holds a computed tensor with its graph; empty if there is none."""
+    for owner, module in model.named_modules():
+        held = {
+            k: v for k, v in module.__dict__.items() if k not in ("_modules", "_buffers")
+        } | module._buffers
+        for name, value in held.items():
+            if any(isinstance(part, Tensor) and part.grad_fn is not None for part in everything([value])):
+                return f"{owner}.{name}" if owner else name
+    return ""
 
 
 def _complete(model: nn.Module, copied: nn.Module, memo: dict[int, Any]) -> None:

@@ -51,9 +51,11 @@ def norms(weight: Tensor, filters: Filters) -> Tensor:
 def positive_norms(weight: Tensor, filters: Filters) -> Tensor:
     """The same, and 1 for a filter of zeros."""
     found = norms(weight, filters)
-    if type(found) is Tensor:
+    if type(found) is Tensor and not torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
         return torch.threshold(found, 0, 1)
-    return found.masked_fill(found == 0, 1)  # not every version can shard a threshold
+    return found.masked_fill(
+        found == 0, 1
+    )  # no threshold can be sharded by every version, or put into ONNX by a trace
 
 
 def dots(a: Tensor, b: Tensor, filters: Filters) -> Tensor:

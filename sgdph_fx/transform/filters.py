@@ -171,7 +171,9 @@ class Composition(torch.autograd.Function):
         """By V and γ; itself differentiable."""
         direction, gain, norm = ctx.saved_tensors
         if torch.is_grad_enabled() or forward_ad._current_level >= 0:  # ‖V‖ is differentiated as well
-            return *TransformedComposition.backward(ctx, grad.to(direction.dtype)), None
+            # By what has been read: an activation checkpoint allows one reading.
+            norm = positive_norms(direction, ctx.filters)
+            return *_gradients(grad.to(direction.dtype), direction, gain, norm, ctx.filters), None, None
         return *gradients(grad, direction, gain, norm, ctx.filters), None, None
 
     @staticmethod

@@ -43,8 +43,9 @@ def is_fusible(*tensors: Tensor | None) -> bool:
 
 def _fits(t: Tensor) -> bool:
     single = t.is_cuda and t.dtype in (torch.float32, torch.float16, torch.bfloat16)
-    # A tensor of a subclass, or in a transform of torch.func, has no memory to point at.
-    return single and type(t) in (Tensor, nn.Parameter) and torch.version.hip is None and t.numel() > 0
+    # A tensor of a subclass or in a transform of torch.func, and zeros that torch did not write, have no memory.
+    has_memory = type(t) in (Tensor, nn.Parameter) and not t._is_zerotensor() and t.numel() > 0
+    return single and has_memory and torch.version.hip is None
 
 
 def launch_on_rows(name: str, rows: int, length: int, *arguments: Any, **constants: Any) -> bool:

@@ -44,6 +44,8 @@ def gradients(
     rows = None if filters.transposed else side_by_side(direction)
     if rows is None or not gain.is_contiguous():
         return None
+    if grad._is_zerotensor():  # zeros that torch writes without memory, which kernels read all the same
+        return None
     passed = grad if rows is direction else grad.movedim(1, -1)
     if grad.dtype is not direction.dtype and is_fusible(grad) and _is_single(direction, gain):
         found = _by_triton(passed.contiguous(), rows, gain, norm)

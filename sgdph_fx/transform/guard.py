@@ -9,6 +9,8 @@ from contextlib import ExitStack, contextmanager
 
 from torch import nn
 
+from sgdph_fx.errors import ModelError
+
 __all__ = ["nesting", "one_at_a_time"]
 
 # Two at once would put back each other's random numbers, and one model's flags.
@@ -37,15 +39,40 @@ def one_at_a_time(model: nn.Module) -> Iterator[None]:
 def nesting(model: nn.Module) -> int:
     """How many modules stand one inside the other at most.
 
+    Raises:
+        ModelError: if a module holds itself.
+
     >>> nesting(nn.Sequential(nn.Sequential(nn.ReLU()), nn.ReLU()))
     3
     """
     depth: dict[nn.Module, int] = {}
+    most = sum(1 for _ in model.modules())
     todo = [(model, 1)]
     while todo:
         module, level = todo.pop()
         if level <= depth.get(module, 0):
             continue
+        if level > most:
+            raise ModelError(
+                f"{_first_circle(model)!r} of {type(model).__name__} is a module that also holds it, and torch's own "
+                "`train()` and `state_dict()` fail on such a circle. Keep a module that stands above in a tuple, "
+                "`self.parent = (parent,)`, so that it is not registered as a part."
+            )
         depth[module] = level
         todo.extend((child, level + 1) for child in module.children())
     return max(depth.values())
+
+
+def _first_circle(model: nn.Module) -> str:
+    """The name of a module that stands above itself."""
+    todo: list[tuple[str, nn.Module, frozenset[int]]] = [("", model, frozenset())]
+    seen: set[int] = set()
+    while todo:
+        name, module, above = todo.pop()
+        if id(module) in above:
+            return name
+        if id(module) not in seen:
+            seen.add(id(module))
+            inside = above | {id(module)}
+            todo.extend((f"{name}.{key}" if name else key, m, inside) for key, m in module.named_children())
+    return ""

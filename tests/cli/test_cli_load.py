@@ -100,7 +100,7 @@ def test_a_class_that_needs_arguments_is_named(write: Write) -> None:
     ("source", "pick", "message"),
     [
         ("raise KeyError('weights')", "", "net.py failed: KeyError: 'weights'"),
-        ("import sys\nsys.exit(0)", "", "net.py failed: SystemExit: 0"),
+        ("import sys\nsys.exit(0)", "", "net.py failed: SystemExit: 0. Its code ends the program"),
         ("def broken(:", "", "net.py failed: SyntaxError"),
         ("def net():\n    raise OSError('no disk')", ":net", "net failed: OSError: no disk"),
         ("def net():\n    return 4", ":net", "net returned a int, no nn.Module"),
@@ -119,6 +119,64 @@ def test_a_missing_file_and_a_missing_module_are_told_apart(write: Write, tmp_pa
         "no_such_module.inner:x"
     )
     assert "neither a file nor the name of a module" in refused("no-such-module")
+
+
+def test_a_folder_and_an_open_call_are_told_from_a_missing_module(write: Write, tmp_path: Path) -> None:
+    assert (
+        refused(f"{tmp_path}/")
+        == f"{tmp_path}/ is a folder. Name the file in it that makes the model, or its module."
+    )
+    assert "A call ends with a parenthesis" in refused(f"{write(HEAD)}:build(3")
+
+
+@pytest.mark.parametrize("text", ["timm", "torchvision", "hf", "hf:"])
+def test_a_collection_alone_asks_for_a_name(text: str, write: Write) -> None:
+    assert f"{text.strip(':')} is a collection of models; name one of them: " in refused(text)
+    path = write(HEAD + "net = nn.Linear(3, 1)", "hf.py")
+    assert load_model(path.stem).in_features == 3
+
+
+def test_a_notebook_is_refused_with_what_makes_a_file_of_it(write: Write) -> None:
+    assert "nets.ipynb is a notebook: jupyter nbconvert --to script" in refused(write("{}", "nets.ipynb"))
+
+
+def test_what_only_a_script_does_is_named_where_nothing_else_is(write: Write) -> None:
+    guard = 'if __name__ == "__main__":\n    net = nn.Linear(1, 1)\n'
+    assert refused(write(HEAD + guard)).endswith('Nothing under `if __name__ == "__main__":` runs.')
+    assert "__main__" not in refused(write(HEAD, "empty.py"))
+
+
+def test_a_script_sees_its_own_command_line(write: Write) -> None:
+    source = "import argparse, sys\nparser = argparse.ArgumentParser()\nparser.add_argument('--width', default=5)\n"
+    path = write(HEAD + source + "net = nn.Linear(parser.parse_args().width, 1)\nseen = sys.argv\n")
+    before = [*sys.argv]
+    assert load_model(f"{path}:net").in_features == 5
+    assert sys.modules["net"].seen == [str(path)]
+    assert sys.argv == before
+
+
+def test_a_script_that_needs_arguments_says_what_to_do(
+    write: Write, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = "import argparse\nparser = argparse.ArgumentParser()\nparser.add_argument('width')\nparser.parse_args()\n"
+    message = refused(write(source, "train.py"))
+    assert 'put it under `if __name__ == "__main__":`' in message
+    assert "train.py: error: the following arguments are required: width" in capsys.readouterr().err
+
+
+def test_a_relative_import_outside_a_package_says_how_to_make_one(write: Write, tmp_path: Path) -> None:
+    write("WIDTH = 4\n", "loose/sizes.py")
+    path = write(HEAD + "from .sizes import WIDTH\nnet = nn.Linear(WIDTH, 1)", "loose/nets.py")
+    message = refused(path)
+    assert f"Add an __init__.py to {path.parent}, or name it as a module" in message
+    assert load_model(message.split()[-1].rstrip(".")).in_features == 4
+
+
+def test_the_only_model_of_a_file_is_called_by_its_name_when_it_fails(write: Write) -> None:
+    path = write("def build(width: int = 2):\n    open('no/such/file')\n    return 1")
+    assert f"Calling {path}:build failed" in refused(path)
+    with pytest.raises(ModelNotLoadedError, match=r"net\.py:build takes \(width: int = 2\)"):
+        load_model(str(path), {"depth": 3})
 
 
 def test_a_module_that_a_module_lacks_is_not_taken_for_it(write: Write) -> None:

@@ -33,6 +33,7 @@ class Net(nn.Module):
 
 net = Net()
 """
+ROOT = Path(__file__).parents[2]
 INPUT = ("--input", "1,3,4,4")
 
 
@@ -210,3 +211,15 @@ def test_the_module_is_the_program(net: Path) -> None:
     )
     assert (by_module.returncode, by_script.returncode) == (0, 0)
     assert by_module.stdout == by_script.stdout
+
+
+def test_a_clone_runs_as_a_module_though_the_command_line_is_installed_elsewhere() -> None:
+    """In a clone, ``-m`` takes the package from the current folder, which has no ``cli`` inside."""
+    without_finders = (
+        "import runpy, sys; sys.meta_path[:] = [f for f in sys.meta_path if 'editable' not in str(f)]; "
+        "sys.argv = ['sgdph_fx', '--version']; runpy.run_module('sgdph_fx', run_name='__main__', alter_sys=True)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", without_finders], cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True
+    )
+    assert done.stdout.startswith("sgdph-convert, version"), done.stderr

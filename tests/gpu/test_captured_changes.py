@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import pickle
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -78,6 +79,19 @@ def numbers(net: nn.Module, optimizer: SGDPH) -> list[Tensor]:
     return [t.detach().clone() for t in (*net.parameters(), *net.buffers(), *state)]
 
 
+def train(
+    step: CapturedStep,
+    batches: list[tuple[Tensor, Tensor]],
+    change: Callable[[], object],
+    changed_at: int = CHANGED_AT,
+) -> None:
+    """Take a step for each batch, and change something before one of them."""
+    for number, (x, y) in enumerate(batches):
+        if number == changed_at:
+            change()
+        step(x, y)
+
+
 CHANGES: dict[str, Callable[[Any, SGDPH], object]] = {
     "a rate of dropout": lambda net, _: setattr(net.drop, "p", 0.6),
     "a momentum of batch norm": lambda net, _: setattr(net.norm, "momentum", 0.5),
@@ -101,16 +115,17 @@ def test_changes_are_followed(device: torch.device, name: str) -> None:
     found = []
     for kind in (Eager, CapturedStep):
         net, optimizer, step = made(device, kind)
-        for number, (x, y) in enumerate(data(device)):
-            if number == CHANGED_AT:
-                CHANGES[name](net, optimizer)
-            step(x, y)
+        train(step, data(device), partial(CHANGES[name], net, optimizer))
         found.append(numbers(net, optimizer))
     assert step.graphs > 2
     torch.testing.assert_close(*found, rtol=0, atol=0)
 
 
 def test_numbers_of_the_loss_function_and_of_clipping_are_followed(device: torch.device) -> None:
+    def change() -> None:
+        nonlocal most, alpha
+        most, alpha = 0.01, 1.0
+
     found = []
     for kind in (Eager, CapturedStep):
         most, alpha = 1.0, 0.0
@@ -120,10 +135,7 @@ def test_numbers_of_the_loss_function_and_of_clipping_are_followed(device: torch
             lambda out, y: cross_entropy(out, y) + alpha * out.square().mean(),  # noqa: B023
             before_step=lambda: nn.utils.clip_grad_norm_(net.parameters(), most),  # noqa: B023
         )
-        for number, (x, y) in enumerate(data(device)):
-            if number == CHANGED_AT:
-                most, alpha = 0.01, 1.0
-            step(x, y)
+        train(step, data(device), change)
         found.append(numbers(net, optimizer))
     assert step.graphs > 2
     torch.testing.assert_close(*found, rtol=0, atol=0)
@@ -135,10 +147,7 @@ def test_settings_of_a_scaler_are_followed(device: torch.device) -> None:
     for kind in (Eager, CapturedStep):
         scaler = GradScaler("cuda", init_scale=4.0, growth_interval=3)
         _, _, step = made(device, kind, scaler=scaler)
-        for number, (x, y) in enumerate(data(device, 39)):
-            if number == CHANGED_AT + 1:
-                scaler.set_growth_interval(2)
-            step(x, y)
+        train(step, data(device, 39), partial(scaler.set_growth_interval, 2), CHANGED_AT + 1)
         found.append(scaler.get_scale())
     assert found == [2.0**18] * 2
 

@@ -202,3 +202,20 @@ def test_groups_whose_tensors_were_exchanged_are_indexed_anew() -> None:
     assert optimizer.due is new
     optimizer.param_groups[0]["params"] = [q, new, last]
     assert optimizer.due is q
+
+
+def test_the_state_of_a_parameter_that_was_taken_out_is_not_saved() -> None:
+    """As when a head is exchanged, or channels are cut off; torch's own optimizers cannot save then."""
+    kept, gone, new = vector(), vector(), vector(3.0, 4.0)
+    optimizer = SGDPH([{"params": [kept, gone], "order": 2}, {"params": [matrix()]}], 0.1)
+    optimizer.backward((kept**2 * gone**2).sum())
+    optimizer.step()
+    optimizer.param_groups[0]["params"][1] = new
+    saved = optimizer.state_dict()
+    assert list(saved["state"]) == [0]
+    optimizer.load_state_dict(saved)
+    assert kept in optimizer.state
+    optimizer.param_groups[0]["params"][1] = gone  # whoever puts it back begins with a new state
+    optimizer.backward((kept**2 * gone**2).sum())
+    optimizer.step()
+    assert list(optimizer.state_dict()["state"]) == [0, 1]

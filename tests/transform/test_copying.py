@@ -13,6 +13,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils import prune
 
 from sgdph_fx import SGDPH, prepare, restore
 from tests.trace.states import state_of
@@ -202,3 +203,40 @@ def test_the_original_is_not_kept_alive_by_its_copy() -> None:
     gc.collect()
     assert original() is None
     assert prepared(X).shape == (2, 4, 4, 4)
+
+
+def of_weight_norm(model: nn.Sequential) -> None:
+    nn.utils.weight_norm(model[0])
+
+
+def of_spectral_norm(model: nn.Sequential) -> None:
+    nn.utils.spectral_norm(model[0])
+
+
+def of_pruning(model: nn.Sequential) -> None:
+    prune.l1_unstructured(model[0], "weight", 0.5)
+    prune.random_unstructured(model[0], "weight", 2)  # a container of hooks
+    prune.l1_unstructured(model[3], "bias", 2)
+
+
+@pytest.mark.parametrize("take_apart", [of_weight_norm, of_spectral_norm, of_pruning])
+@pytest.mark.filterwarnings("ignore:.*weight_norm:FutureWarning")
+def test_weights_that_torchs_hooks_compute_do_not_keep_a_model_from_being_copied(
+    take_apart: Callable[[nn.Sequential], None],
+) -> None:
+    """The original, by plain autograd, says what outputs and gradients have to be."""
+    model = nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3).requires_grad_(False), nn.BatchNorm2d(4)
+    )
+    take_apart(model)
+    model.eval()(X)  # what is computed has a graph now
+    before = state_of(model)
+    prepared = prepare(model, X).model
+    assert state_of(model) == before
+    for _ in range(2):
+        results = [candidate(X) for candidate in (model, prepared)]
+        torch.testing.assert_close(*results)
+        for result in results:
+            result.square().sum().backward()
+    for name, parameter in prepared.named_parameters():
+        torch.testing.assert_close(parameter.grad, model.get_parameter(name).grad, msg=name)

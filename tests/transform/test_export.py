@@ -1,4 +1,4 @@
-"""What comes back from `restore` is a plain model: `torch.export` and ONNX Runtime compute the same with it."""
+"""`torch.export` and ONNX Runtime compute the same with what comes back from `restore`, a plain model."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -71,3 +71,13 @@ def test_a_trained_and_restored_model_is_exported(build: Callable[[], nn.Module]
     assert len(found) == len(expected)
     for mine, wanted in zip(found, expected, strict=True):
         np.testing.assert_allclose(mine, wanted.numpy(), rtol=1e-3, atol=1e-5)
+
+
+def test_a_trace_of_a_prepared_model_goes_into_onnx_as_well(tmp_path: Path) -> None:
+    """By the exporter that came first, which many still call."""
+    net = prepare(narrow_vgg19()).model.eval()
+    file = tmp_path / "net.onnx"
+    torch.onnx.export(net, (IMAGES,), file, dynamo=False)
+    session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+    (found,) = session.run(None, {session.get_inputs()[0].name: IMAGES.numpy()})
+    np.testing.assert_allclose(found, net(IMAGES).detach().numpy(), rtol=1e-3, atol=1e-5)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.checkpoint import checkpoint
 
 from sgdph_fx import prepare
 from sgdph_fx.transform.filters import Filters, compose, decompose
@@ -52,6 +53,34 @@ def test_both_derivatives_by_finite_differences(parts: tuple[Tensor, Tensor, Fil
     # One of the two may be frozen.
     assert torch.autograd.gradcheck(weight, (direction.detach(), gain), check_forward_ad=True)
     assert torch.autograd.gradcheck(weight, (direction, gain.detach()), check_forward_ad=True)
+
+
+def test_zeros_that_torch_writes_without_memory_are_read_as_zeros(
+    parts: tuple[Tensor, Tensor, Filters],
+) -> None:
+    """The derivative of a sign is one; so is the second one of an L1 penalty, which is piecewise linear in γ."""
+    direction, gain, filters = parts
+    for found in torch.autograd.grad(compose(direction, gain, filters).sgn().sum(), (direction, gain)):
+        assert not found.any()
+    penalty = compose(direction, gain, filters).abs().sum()
+    (by_gain,) = torch.autograd.grad(penalty, gain, create_graph=True)
+    (bent,) = torch.autograd.grad(by_gain.sum(), gain)
+    torch.testing.assert_close(bent, torch.zeros_like(gain), rtol=0, atol=1e-12)
+
+
+def test_a_product_passes_an_activation_checkpoint(parts: tuple[Tensor, Tensor, Filters]) -> None:
+    """It may read each saved tensor once."""
+    direction, gain, filters = parts
+
+    def loss(v: Tensor, g: Tensor) -> Tensor:
+        return compose(v, g, filters).exp().sum()
+
+    def products(value: Tensor) -> tuple[Tensor, ...]:
+        first = torch.autograd.grad(value, (direction, gain), create_graph=True)
+        return torch.autograd.grad([f.sum() for f in first], (direction, gain))
+
+    recomputed = products(checkpoint(loss, direction, gain, use_reentrant=False))
+    torch.testing.assert_close(recomputed, products(loss(direction, gain)))
 
 
 class Calls(TorchDispatchMode):

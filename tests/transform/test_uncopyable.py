@@ -67,3 +67,25 @@ def test_a_part_that_copies_share_is_not_rewritten_in_the_copy_alone() -> None:
     frozen = nn.Sequential(Shared(3, 3, 1).requires_grad_(False), nn.Conv2d(3, 4, 3))
     prepared = prepare(frozen).model  # a teacher, say: shared, and left alone
     assert prepared[0] is frozen[0]
+
+
+class Remembers(nn.Module):
+    """Keeps what it computed, as many do to look at it later."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.seen = net(), {}
+
+    def forward(self, x: Any) -> Any:
+        self.seen["first"] = [self.body[0](x)]
+        return self.body[1:](self.seen["first"][0])
+
+
+def test_an_attribute_that_holds_a_result_with_its_graph_is_named() -> None:
+    model = nn.Sequential(Remembers())
+    model(X)
+    with pytest.raises(
+        UncopyableModelError, match=r"attribute '0\.seen' holds a computed tensor.*Set it to None"
+    ):
+        prepare(model, X)
+    assert prepare(model, X, inplace=True).report.plan.decoupled

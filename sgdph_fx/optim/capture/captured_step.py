@@ -16,7 +16,6 @@ from sgdph_fx.errors import CaptureError, OptimizerError
 from sgdph_fx.optim.capture.batch import Batch, Places
 from sgdph_fx.optim.capture.changes import Changes, Recorded, parameters
 from sgdph_fx.optim.capture.checks import (
-    call_hooks_after,
     refuse_compiled,
     refuse_several_devices,
     refuse_several_processes,
@@ -150,9 +149,7 @@ class CapturedStep:
             loss = self._by_graph(places.batch, request)
         else:
             loss = self._run(batch, request)
-        optimizer._finish_step()
-        optimizer._opt_called = True  # type: ignore[attr-defined]  # a scheduler looks here for a step before its own
-        call_hooks_after(optimizer)
+        optimizer._finish_recorded_step()
         return loss
 
     def _begin(self, batch: Batch) -> Places:

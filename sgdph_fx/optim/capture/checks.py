@@ -11,13 +11,7 @@ from sgdph_fx.errors import CaptureError
 from sgdph_fx.optim.processes.all_reduce import is_alone
 from sgdph_fx.optim.sgdph import SGDPH
 
-__all__ = [
-    "call_hooks_after",
-    "refuse_compiled",
-    "refuse_several_devices",
-    "refuse_several_processes",
-    "refuse_surroundings",
-]
+__all__ = ["refuse_compiled", "refuse_several_devices", "refuse_several_processes", "refuse_surroundings"]
 
 
 def refuse_compiled(model: nn.Module) -> None:
@@ -87,10 +81,3 @@ def refuse_surroundings(model: nn.Module, optimizer: SGDPH, device: torch.device
             f"CapturedStep was called under `torch.autocast` in {dtype}, and model and loss run in the precision that "
             f"it was made with. Pass `autocast={dtype}` to CapturedStep, and call it outside."
         )
-
-
-def call_hooks_after(optimizer: SGDPH) -> None:
-    """Call the hooks that torch calls after a step; gradients are gone by then."""
-    hooks = (*optimizer._optimizer_step_post_hooks.values(), *torchs._global_optimizer_post_hooks.values())
-    for hook in hooks:
-        hook(optimizer, (optimizer,), {})

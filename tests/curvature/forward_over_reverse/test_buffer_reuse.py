@@ -48,7 +48,9 @@ SHARED: dict[str, Callable[[Tensor], Tensor]] = {
     "halves": lambda z: torch.cat([F.relu(z[:, :1]), z[:, 1:] + z[:, :2]], 1),
     "all thirds": lambda z: torch.stack([F.relu(z[:, 0]), z[:, 1].tanh(), z[:, 2].exp() * z[:, 0]], 1),
     "a third twice, and the whole": lambda z: (F.relu(z[:, 1]) * z[:, 1].tanh())[:, None] + late(z),
-    "parts of parts": lambda z: z * (z[1:, ::2].tanh().mean() + F.relu(z[0:3, 1, -1] * z[1:, 0, 1].exp()).sum()),
+    "parts of parts": lambda z: (
+        z * (z[1:, ::2].tanh().mean() + F.relu(z[0:3, 1, -1] * z[1:, 0, 1].exp()).sum())
+    ),
     "parts of a clone": lambda z: late(z) + torch.cat([F.relu(y := z.clone())[:2], y[2:].tanh() * y[:2]]),
     "half and whole": lambda z: F.relu(z.split(2)[0]).repeat(2, 1, 1, 1) * F.relu(z),
     "broadcast": lambda z: F.relu(z.mean((2, 3), keepdim=True) + X),
