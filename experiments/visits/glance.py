@@ -80,8 +80,10 @@ class Place:
         return self.log.tasks[self.name]
 
     def first_of(self, keys: Sequence[str]) -> str | None:
-        """Give the first contender that has a run which counts."""
-        return next((key for key in keys if self.log.scores(self.name, key)), None)
+        """Give the contender with the most runs that count; of several the first."""
+        runs = {key: len(self.log.scores(self.name, key)) for key in keys}
+        most = max(runs, key=lambda key: runs[key])  # the first of the largest
+        return most if runs[most] else None
 
     def settings(self, key: str) -> dict[str, float] | None:
         """Give the settings that a contender's runs have."""

@@ -28,9 +28,9 @@ BASELINES = {
 def _curvatures(place: Place) -> Iterator[tuple[str, Difference, bool]]:
     """Give each curvature's difference from |g|, and whether both have the same settings."""
     for label, candidates in CURVATURES.items():
-        ran = [(key, controls) for key, controls in candidates if place.log.scores(place.name, key)]
-        found = control_of(place, *ran[0]) if ran else None
-        difference = None if found is None else place.log.difference(place.name, ran[0][0], found[0])
+        key = place.first_of([key for key, _ in candidates])
+        found = None if key is None else control_of(place, key, dict(candidates)[key])
+        difference = None if found is None else place.log.difference(place.name, key, found[0])
         if found is not None and difference is not None:
             yield label, difference, found[1]
 
