@@ -30,8 +30,10 @@ def _curvatures(place: Place) -> Iterator[tuple[str, Difference, bool]]:
     for label, candidates in CURVATURES.items():
         key = place.first_of([key for key, _ in candidates])
         found = None if key is None else control_of(place, key, dict(candidates)[key])
-        difference = None if found is None else place.log.difference(place.name, key, found[0])
-        if found is not None and difference is not None:
+        if key is None or found is None:
+            continue
+        difference = place.log.difference(place.name, key, found[0])
+        if difference is not None:
             yield label, difference, found[1]
 
 
