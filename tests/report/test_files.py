@@ -23,6 +23,7 @@ with replacing(sys.argv[1]) as part:
 TOO_MUCH = """
 import resource, sys
 from sgdph_fx.report.files import write_text
+sys.dont_write_bytecode = True  # the limit would cut compiled modules short, too
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
 write_text(sys.argv[1], "x" * 5000)
 """
