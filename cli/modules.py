@@ -7,7 +7,7 @@ import importlib
 import importlib.util
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import takewhile
 from pathlib import Path
 from types import ModuleType
@@ -32,25 +32,19 @@ def import_module_of(target: Target) -> ModuleType:
 
 
 def _is_file(place: str) -> bool:
-    return place.endswith(".py") or _exists(Path(place))
+    return place.endswith(".py") or _holds(Path(place).is_file)
 
 
-def _exists(path: Path) -> bool:
+def _holds(is_there: Callable[[], bool]) -> bool:
+    """Ask the system about a path; no, if no system takes its name: too long, or with a null byte."""
     try:
-        return path.is_file()
-    except (OSError, ValueError):  # a name that no system takes: too long, or with a null byte
-        return False
-
-
-def _is_folder(path: Path) -> bool:
-    try:
-        return path.is_dir()
+        return is_there()
     except (OSError, ValueError):
         return False
 
 
 def _import_file(path: Path) -> ModuleType:
-    if not _exists(path):
+    if not _holds(path.is_file):
         raise ModelNotLoadedError(f"There is no file {path}.")
     path = path.resolve()
     return _import_from_package(path) or _import_alone(path)
@@ -105,7 +99,7 @@ def _free_module_name(stem: str) -> str:
 
 def _import_name(name: str) -> ModuleType:
     _prepend(Path.cwd())
-    if _is_folder(Path(name)) and not name.isidentifier():
+    if _holds(Path(name).is_dir) and not name.isidentifier():
         raise ModelNotLoadedError(
             f"{name} is a folder. Name the file in it that makes the model, or its module."
         )

@@ -41,7 +41,7 @@ COLUMNS: Mapping[str, tuple[str, ...]] = {
     "Muon": ("muon-adamw",),
     "SOAP": ("soap",),
 }
-"""Head → the contenders that may stand there; a task has one of them, or none."""
+"""Head → the contenders that may stand there: of those that a task has, the one with the most runs."""
 
 BY_GRADIENT = ("gradient", "gradient-as-ones", "gradient-as-rademacher", "gradient-as-gauss-newton")
 CURVATURES: Mapping[str, tuple[tuple[str, tuple[str, ...]], ...]] = {

@@ -53,9 +53,8 @@ def positive_norms(weight: Tensor, filters: Filters) -> Tensor:
     found = norms(weight, filters)
     if type(found) is Tensor and not torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
         return torch.threshold(found, 0, 1)
-    return found.masked_fill(
-        found == 0, 1
-    )  # no threshold can be sharded by every version, or put into ONNX by a trace
+    # Not every version can shard a threshold, and a trace cannot put it into ONNX.
+    return found.masked_fill(found == 0, 1)
 
 
 def dots(a: Tensor, b: Tensor, filters: Filters) -> Tensor:

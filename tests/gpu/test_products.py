@@ -16,6 +16,7 @@ from sgdph_fx.curvature.forward_over_reverse import backward_with_product, cover
 from sgdph_fx.errors import NoCurvatureError
 from sgdph_fx.transform import fused
 from tests.gpu.networks import WIDTHS, batches, loss_of, prepared
+from tests.kernels import note_launches
 from tests.products import LENGTH, product_by_torch
 from tests.products import loss_of as loss_of_operation
 
@@ -104,8 +105,7 @@ def test_attentions_tangents_are_made_by_kernels(
     causal: bool,
     dtype: torch.dtype,
 ) -> None:
-    names, launch = [], fused._launch
-    monkeypatch.setattr(fused, "_launch", lambda name, *rest: (names.append(name), launch(name, *rest))[1])
+    names = note_launches(monkeypatch)
     torch.manual_seed(0)
     p, v = torch.randn(2, LENGTH, dtype=torch.float64).unbind()
     p /= 4  # scores of a moderate size

@@ -85,7 +85,7 @@ class BackwardHooks:
             self._working.clear()
 
     def _pull(self, bwd: BackwardNode) -> None:
-        if self._is_added_to_the_whole(bwd):
+        if self._add_to_the_whole(bwd):
             return
         found = bwd.fwd.rule.vjp_tangent(bwd)
         asked = [t if active else None for t, active in zip(found, bwd.active, strict=False)]
@@ -93,8 +93,12 @@ class BackwardHooks:
         for edge, tangent, is_own in zip(bwd.node.next_functions, asked, own, strict=False):
             self._add(edge, tangent, is_own)
 
-    def _is_added_to_the_whole(self, bwd: BackwardNode) -> bool:
-        """Add ġ of a part to what the whole has received, if it has: that spares a whole of zeros, and its sum."""
+    def _add_to_the_whole(self, bwd: BackwardNode) -> bool:
+        """Add ġ of a part to what the whole has received: that spares a whole of zeros, and its sum.
+
+        Returns:
+            Whether it was added; if not, nothing has been done.
+        """
         part, whole, dg = bwd.fwd.rule.part, bwd.node.next_functions[0], bwd.dg[0]
         held = self._tangents.get(whole) if whole in self._writable else None
         if part is None or held is None or dg is None or held.dtype is not dg.dtype:

@@ -57,11 +57,16 @@ def _products(a, da, b, db, HAS_DA: tl.constexpr, HAS_DB: tl.constexpr):
 
 
 @_jit
-def _hidden_as_minus_infinity(s, query, key, keys, CAUSAL: tl.constexpr):
+def _scores(
+    a, da, b, db, query, key, keys, scale,
+    CAUSAL: tl.constexpr, HAS_DA: tl.constexpr, HAS_DB: tl.constexpr,
+):  # fmt: skip
+    """Compute S, minus infinity where a query does not see a key, and Ṡ; or both transposed."""
+    s, ds = _products(a, da, b, db, HAS_DA, HAS_DB)
     seen = key < keys
     if CAUSAL:
         seen = seen & (key <= query)
-    return tl.where(seen, s, float("-inf"))
+    return tl.where(seen, s * scale, float("-inf")), ds * scale
 
 
 @_jit
@@ -83,8 +88,7 @@ def attention_tangent(
     for first in range(0, end, COLS):
         col = first + tl.arange(0, COLS)
         b, db = _read(k, dk, k0, k1, k2, head, heads, col, keys, width, HAS_DK, WIDTH)
-        s, ds = _products(a, da, b, db, HAS_DQ, HAS_DK)
-        s = _hidden_as_minus_infinity(s * scale, row[:, None], col[None, :], keys, CAUSAL)
+        s, ds = _scores(a, da, b, db, row[:, None], col[None, :], keys, scale, CAUSAL, HAS_DQ, HAS_DK)
         higher = tl.maximum(highest, tl.max(s, axis=1))
         e = tl.exp(s - higher[:, None])
         shrunk = tl.exp(highest - higher)
@@ -92,19 +96,18 @@ def attention_tangent(
         moved = moved * shrunk + tl.sum(e * ds, axis=1)
         highest = higher
     log = highest + tl.log(total)
-    mean = moved * scale / total
+    mean = moved / total
     tl.store(logs + head * queries + row, log, mask=row < queries)
     tl.store(means + head * queries + row, mean, mask=row < queries)
     found = tl.zeros([ROWS, WIDTH], dtype=tl.float32)
     for first in range(0, end, COLS):
         col = first + tl.arange(0, COLS)
         b, db = _read(k, dk, k0, k1, k2, head, heads, col, keys, width, HAS_DK, WIDTH)
-        s, ds = _products(a, da, b, db, HAS_DQ, HAS_DK)
-        s = _hidden_as_minus_infinity(s * scale, row[:, None], col[None, :], keys, CAUSAL)
+        s, ds = _scores(a, da, b, db, row[:, None], col[None, :], keys, scale, CAUSAL, HAS_DQ, HAS_DK)
         p = tl.exp(s - log[:, None])
         c, dc = _read(v, dv, v0, v1, v2, head, heads, col, keys, width, HAS_DV, WIDTH)
         if HAS_DQ or HAS_DK:
-            found = tl.dot((p * (ds * scale - mean[:, None])).to(c.dtype), c, found)
+            found = tl.dot((p * (ds - mean[:, None])).to(c.dtype), c, found)
         if HAS_DV:
             found = tl.dot(p.to(c.dtype), dc, found)
     at, inside = _places(o0, o1, o2, head, heads, row, queries, width, WIDTH)
@@ -132,26 +135,24 @@ def attention_tangent_by_queries(
     for first in range(0, end, COLS):
         col = first + tl.arange(0, COLS)
         b, db = _read(k, dk, k0, k1, k2, head, heads, col, keys, width, HAS_DK, WIDTH)
-        s, ds = _products(a, da, b, db, HAS_DQ, HAS_DK)
-        s = _hidden_as_minus_infinity(s * scale, row[:, None], col[None, :], keys, CAUSAL)
+        s, ds = _scores(a, da, b, db, row[:, None], col[None, :], keys, scale, CAUSAL, HAS_DQ, HAS_DK)
         p = tl.exp(s - log)
         c, dc = _read(v, dv, v0, v1, v2, head, heads, col, keys, width, HAS_DV, WIDTH)
         w, dw = _products(passed, turned, c, dc, HAS_DG, HAS_DV)
         dot += tl.sum(p * w, axis=1)
-        turn += tl.sum(p * ((ds * scale - mean) * w + dw), axis=1)
+        turn += tl.sum(p * ((ds - mean) * w + dw), axis=1)
     tl.store(dots + head * queries + row, dot, mask=row < queries)
     tl.store(turns + head * queries + row, turn, mask=row < queries)
     found = tl.zeros([ROWS, WIDTH], dtype=tl.float32)
     for first in range(0, end, COLS):
         col = first + tl.arange(0, COLS)
         b, db = _read(k, dk, k0, k1, k2, head, heads, col, keys, width, HAS_DK, WIDTH)
-        s, ds = _products(a, da, b, db, HAS_DQ, HAS_DK)
-        s = _hidden_as_minus_infinity(s * scale, row[:, None], col[None, :], keys, CAUSAL)
+        s, ds = _scores(a, da, b, db, row[:, None], col[None, :], keys, scale, CAUSAL, HAS_DQ, HAS_DK)
         p = tl.exp(s - log)
         c, dc = _read(v, dv, v0, v1, v2, head, heads, col, keys, width, HAS_DV, WIDTH)
         w, dw = _products(passed, turned, c, dc, HAS_DG, HAS_DV)
         h = w - dot[:, None]
-        found = tl.dot((p * ((ds * scale - mean) * h + dw - turn[:, None])).to(b.dtype), b, found)
+        found = tl.dot((p * ((ds - mean) * h + dw - turn[:, None])).to(b.dtype), b, found)
         if HAS_DK:
             found = tl.dot((p * h).to(b.dtype), db, found)
     at, inside = _places(o0, o1, o2, head, heads, row, queries, width, WIDTH)
@@ -184,11 +185,10 @@ def attention_tangent_by_keys(
         mean = tl.load(means + stats, mask=there, other=0.0)[None, :]
         dot = tl.load(dots + stats, mask=there, other=0.0)[None, :]
         turn = tl.load(turns + stats, mask=there, other=0.0)[None, :]
-        s, ds = _products(b, db, a, da, HAS_DK, HAS_DQ)
+        s, ds = _scores(b, db, a, da, col[None, :], row[:, None], keys, scale, CAUSAL, HAS_DK, HAS_DQ)
         w, dw = _products(c, dc, passed, turned, HAS_DV, HAS_DG)
-        s = _hidden_as_minus_infinity(s * scale, col[None, :], row[:, None], keys, CAUSAL)
         p = tl.exp(s - log)
-        u, h = ds * scale - mean, w - dot
+        u, h = ds - mean, w - dot
         found_k = tl.dot((p * (u * h + dw - turn)).to(a.dtype), a, found_k)
         if HAS_DQ:
             found_k = tl.dot((p * h).to(a.dtype), da, found_k)

@@ -13,7 +13,7 @@ from sgdph_fx.curvature.forward_over_reverse.operations import fused_attention
 from sgdph_fx.transform import fused
 from tests.curvature.forward_over_reverse.test_accelerators import (
     GROUPS,
-    STAND_INS,
+    STAND_INS,  # noqa: F401 - of the fixture `stand_ins`
     attention_by,
     plain_attention,
 )
@@ -21,7 +21,6 @@ from tests.products import LENGTH, activities, loss_of, product_by_torch
 
 pytestmark = pytest.mark.usefixtures("one_thread", "stand_ins")
 
-assert STAND_INS  # of the fixture `stand_ins`
 KERNELS = ["attention_tangent", "attention_tangent_by_queries", "attention_tangent_by_keys"]
 
 

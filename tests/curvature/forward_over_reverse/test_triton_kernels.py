@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -17,7 +16,7 @@ from sgdph_fx.curvature.forward_over_reverse.operations.attention_scores import 
 from sgdph_fx.transform import fused
 from tests.curvature.forward_over_reverse.test_accelerators import (
     GROUPS,
-    STAND_INS,
+    STAND_INS,  # noqa: F401 - of the fixture `stand_ins`
     attention_by,
     plain_attention,
 )
@@ -82,15 +81,6 @@ def test_rows_of_scores_backward(
         close(getattr(found, name), getattr(expected, name), dtype)
 
 
-@pytest.fixture
-def _stand_ins() -> Iterator[None]:
-    library = torch.library.Library("aten", "IMPL", "CPU")
-    for name, kernel in STAND_INS.items():
-        library.impl(name, kernel)
-    yield
-    library._destroy()
-
-
 HEADS = [(2, 2, 5, 4), (2, 2, 3, 4), (2, 2, 3, 4)]
 HOW: dict[str, Any] = {
     "plain": (attention_by("flash"), plain_attention(), HEADS),
@@ -100,7 +90,7 @@ HOW: dict[str, Any] = {
 }
 
 
-@pytest.mark.usefixtures("_stand_ins")
+@pytest.mark.usefixtures("stand_ins")
 @pytest.mark.parametrize("multiple", [1, 8])
 @pytest.mark.parametrize(
     ("name", "active"),

@@ -90,7 +90,7 @@ class Applied:
         """Compute Ȯ, laid out as O, and what the backward pass needs; None where the kernel does not run."""
         out = torch.empty_like(output)
         if out.stride(-1) != 1:
-            out = torch.empty(output.shape, dtype=output.dtype, device=output.device)
+            out = torch.empty_like(output, memory_format=torch.contiguous_format)
         rows = Rows(self._row_numbers(), self._row_numbers())
         given = (*self._inputs(), out, rows.logs, rows.means)
         ran = self._launch("attention_tangent", self.q.value, given, _strides(*self._values(), out))
@@ -106,11 +106,8 @@ class Applied:
             dg: Its tangent; None is zero.
             rows: What :meth:`output_tangent` gave.
         """
-        if (
-            g.dtype is not self.q.value.dtype
-            or not is_fusible(g, dg)
-            or (dg is not None and dg.dtype is not g.dtype)
-        ):
+        dtype = self.q.value.dtype
+        if any(t is not None and t.dtype is not dtype for t in (g, dg)) or not is_fusible(g, dg):
             return None
         passed = _Pair.of(g, dg)
         by_q, by_k, by_v = (torch.empty_like(t) for t in self._values())
