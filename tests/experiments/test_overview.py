@@ -67,7 +67,10 @@ def test_the_heads_say_what_is_more(log: VisitLog) -> None:
 
 def test_the_picture_has_pairs_above_and_everyone_below(log: VisitLog) -> None:
     axes = overview(log).axes
-    assert [axis.get_title() for axis in axes[:2]] == [log.tasks[task].label for task in ("vgg11", "burgers")]
+    assert [axis.get_title() for axis in axes[:2]] == [
+        "VGG-11 without norm,\nwidth 8",
+        "Burgers' equation, 4\nlayers of 20",
+    ]
     assert [text.get_text() for text in axes[0].get_yticklabels()] == [*CURVATURE_PAIRS, *ADDED_LATER]
     names = [text.get_text() for text in axes[2].get_yticklabels()]
     assert names[:2] == ["SGDM", "SGD-PH, ones"]
