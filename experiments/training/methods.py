@@ -21,7 +21,11 @@ from experiments.training.mixed_optimizers import (
     OptimizerLike,
     split_matrices,
 )
-from experiments.training.muon_channelwise import muon_channelwise, prepare_linears
+from experiments.training.muon_channelwise import (
+    muon_adamw_channelwise,
+    muon_channelwise,
+    prepare_linears,
+)
 from sgdph_fx import SGDPH, prepare, restore
 
 __all__ = ["METHODS", "MethodBuilder", "Setup"]
@@ -136,6 +140,14 @@ def muon_ph(net: nn.Module, example: Tensor, lr: float, weight_decay: float, **o
     return Setup(model, optimizer, optimizer.backward, restore)
 
 
+def muon_adamw_split(
+    net: nn.Module, example: Tensor, lr: float, weight_decay: float, **options: Any
+) -> Setup:
+    """Use Muon on directions and matrices, AdamW on the rest, with a rate for the channel-wise parameters alone."""
+    model, optimizer = muon_adamw_channelwise(net, example, lr, weight_decay, **options)
+    return Setup(model, optimizer, _gradients, restore)
+
+
 def soap(net: nn.Module, example: Tensor, lr: float, weight_decay: float, **options: Any) -> Setup:
     """Use SOAP (Vyas et al. 2024), ``pytorch_optimizer``'s: Adam in the eigenbasis of Shampoo's preconditioner."""
     from pytorch_optimizer import SOAP
@@ -230,6 +242,7 @@ METHODS: dict[str, MethodBuilder] = {
     "adam-channelwise": adam_channelwise,
     "muon-adamw": muon_adamw,
     "muon-adamw-wn": _decoupled(muon_adamw),
+    "muon-adamw-split": muon_adamw_split,
     "muon-ph": muon_ph,
     "soap": soap,
     "soap-wn": _decoupled(soap),

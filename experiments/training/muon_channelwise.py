@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from experiments.training.mixed_optimizers import CombinedOptimizer, MatrixMuon, OptimizerLike, split_matrices
 from sgdph_fx import SGDPH, Config, prepare
 
-__all__ = ["MuonChannelwise", "muon_channelwise", "prepare_linears"]
+__all__ = ["MuonChannelwise", "muon_adamw_channelwise", "muon_channelwise", "prepare_linears"]
 
 
 class MuonChannelwise:
@@ -100,3 +100,34 @@ def muon_channelwise(
         ),
     )
     return model, MuonChannelwise(sgdph, others)
+
+
+def muon_adamw_channelwise(
+    net: nn.Module,
+    example: Tensor,
+    lr: float,
+    weight_decay: float,
+    *,
+    adamw_lr: float = 1e-3,
+    channelwise_lr: float = 1e-4,
+) -> tuple[nn.Module, CombinedOptimizer]:
+    """Do as :func:`muon_channelwise` does, with AdamW's step in place of SGD-PH's.
+
+    Args:
+        net: The network.
+        example: One batch of inputs.
+        lr: Muon's learning rate.
+        weight_decay: Decay, decoupled from the gradient, times each one's learning rate.
+        adamw_lr: AdamW's learning rate for what is neither a matrix nor channel-wise.
+        channelwise_lr: AdamW's learning rate for the channel-wise parameters.
+    """
+    model, groups = prepare_linears(net, example)
+    channelwise = [p for group in groups if group["order"] == 2 for p in group["params"]]
+    known = {id(p) for p in channelwise}
+    matrices, rest = split_matrices(model)
+    others = [p for p in rest if id(p) not in known]
+    return model, CombinedOptimizer(
+        MatrixMuon(matrices, lr=lr, weight_decay=weight_decay),
+        torch.optim.AdamW(others, lr=adamw_lr, weight_decay=weight_decay),
+        torch.optim.AdamW(channelwise, lr=channelwise_lr, weight_decay=weight_decay),
+    )

@@ -163,6 +163,15 @@ CONTENDERS = {
         f"{key}-fast": replace(CONTENDERS[key], label=f"{CONTENDERS[key].label}, higher rates", faster=20.0)
         for key in ("muon-gradient-all", "muon-gauss-newton", "muon-ph", "muon-gradient")
     },
+    "muon-adamw-split": Contender(
+        "Muon, AdamW, the channel-wise at rates of their own", "muon-adamw-split", own=MIXED, faster=20.0
+    ),
+    "muon-adamw-split-as-gradient": Contender(
+        "Muon, AdamW, with the settings of |g| at higher rates",
+        "muon-adamw-split",
+        own=MIXED,
+        tuned_as="muon-gradient-all-fast",
+    ),
     "muon-gradient-as-ph": replace(
         CONTENDERS["muon-gradient"], label="Muon, by gradient, with the settings of ones", tuned_as="muon-ph"
     ),

@@ -39,7 +39,7 @@ RACING = (
     *("sgdm", "adamw", "muon-adamw", "muon-ph", "muon-gradient", "muon-gradient-as-ph"),
     *("muon-gauss-newton", "muon-gradient-all", "soap"),
     *("muon-gradient-all-as-slow-gauss-newton", "muon-gradient-all-fast", "muon-gauss-newton-fast"),
-    "muon-gradient-all-as-gauss-newton",
+    *("muon-gradient-all-as-gauss-newton", "muon-adamw-split", "muon-adamw-split-as-gradient"),
 )
 
 DEEP_TASKS: Mapping[str, Task] = {

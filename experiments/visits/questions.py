@@ -46,6 +46,12 @@ QUESTIONS: Mapping[str, tuple[str, str]] = {
         "muon-gradient-all-fast",
         "muon-adamw",
     ),
+    "Higher rates: Muon by gradient against AdamW's step on the channel-wise": (
+        "muon-gradient-all-fast",
+        "muon-adamw-split",
+    ),
+    "The same, both with the settings of |g|": ("muon-gradient-all-fast", "muon-adamw-split-as-gradient"),
+    "Higher rates: Muon by gradient against SOAP": ("muon-gradient-all-fast", "soap"),
     "Ones against no Hessian, both with the settings of ones": ("sgd-ph", "gradient-as-ones"),
     "Gauss-Newton against no Hessian with the settings of ones": ("gauss-newton", "gradient-as-ones"),
     "Rademacher against no Hessian with the settings of ones": ("sgd-ph-rademacher", "gradient-as-ones"),

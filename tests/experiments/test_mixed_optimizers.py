@@ -94,3 +94,25 @@ def test_adam_takes_the_second_order_parameters_with_sgd_phs_decay() -> None:
         setup.model.named_parameters(), by_hand.model.named_parameters(), strict=True
     ):
         torch.testing.assert_close(ours, hand, rtol=1e-9, atol=1e-12, msg=name)
+
+
+def test_adamw_gives_the_channel_wise_parameters_a_rate_of_their_own() -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(16, 2)).double()
+    before = {name: p.detach().clone() for name, p in net.named_parameters()}
+    rates = {"adamw_lr": 1e-3, "channelwise_lr": 1e-2}
+    setup = METHODS["muon-adamw-split"](net, torch.randn(2, 3, 4, 4, dtype=torch.float64), 0.02, 0.0, **rates)
+    for p in setup.model.parameters():
+        p.grad = torch.full_like(p, 3.0)
+    setup.optimizer.step()
+    moved = {name: before[name] - p.detach() for name, p in setup.model.named_parameters()}
+    # At its first step AdamW moves every number by its rate. Muon keeps the one singular vector of equal numbers.
+    for name, rate in {
+        "3.weight": 1e-3,
+        "3.bias": 1e-2,
+        "1.weight": 1e-2,
+        "1.bias": 1e-2,
+        "0.bias": 1e-2,
+    }.items():
+        torch.testing.assert_close(moved[name], torch.full_like(moved[name], rate), rtol=1e-6, atol=0)
+    assert moved["0.weight"].std() < 1e-9 < moved["0.weight"].abs().max()
