@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -10,7 +10,7 @@ from torch import fx, nn
 
 from sgdph_fx.rules.calls import METADATA, operation_name
 
-__all__ = ["constant_shape", "is_constant"]
+__all__ = ["called_on", "constant_shape", "is_constant"]
 
 _RANDOM = (
     "rand",
@@ -72,9 +72,16 @@ def _computed(node: Any, modules: Mapping[str, nn.Module]) -> Any:
     if node.op == "get_attr":
         owner, _, leaf = str(node.target).rpartition(".")
         return getattr(modules[owner], leaf)
-    args, kwargs = fx.node.map_arg(
-        (node.args, dict(node.kwargs)), lambda operand: _computed(operand, modules)
-    )
+    return called_on(node, lambda operand: _computed(operand, modules))
+
+
+def called_on(node: fx.Node, value: Callable[[fx.Node], Any]) -> Any:
+    """What the function or method of ``node`` returns for the ``value`` of each of its operands.
+
+    Raises:
+        Exception: whatever the call raises.
+    """
+    args, kwargs = fx.node.map_arg((node.args, dict(node.kwargs)), value)
     if node.op == "call_method":
         return getattr(args[0], str(node.target))(*args[1:], **kwargs)
     assert callable(node.target)

@@ -8,19 +8,19 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from sgdph_fx.analysis.constants import constant_shape, is_constant
+from sgdph_fx.analysis.constants import called_on, constant_shape, is_constant
 from sgdph_fx.analysis.weight_provenance import Provenance
 from sgdph_fx.rules.calls import METADATA, argument_reader, operation_name
 from sgdph_fx.rules.kinds import Transparent
 from sgdph_fx.rules.operations import rule_of_operation
 from sgdph_fx.transform.filters import Filters, filter_numbers
 
-__all__ = ["filters_preserved"]
+__all__ = ["MOVES_NO_NUMBER", "filters_preserved", "same_filters"]
 
-# These move no number; what they are given says nothing about places.
-_IN_PLACE = frozenset(
+MOVES_NO_NUMBER = frozenset(
     {"clone", "contiguous", "to", "type_as", "float", "double", "half", "bfloat16", "identity", "neg"}
 )
+"""Operations whose further operands say nothing about places."""
 
 
 def filters_preserved(
@@ -55,10 +55,19 @@ def filters_preserved(
         return False
     if moved.numel() != numbers.numel():
         return False  # a part of the parameter, or some of it several times
-    # One to one: each filter there holds numbers of one filter here, and no two those of the same.
-    one_of = torch.zeros_like(torch.unique(there)).scatter_(0, there.flatten(), moved.flatten())
-    same = len(one_of) == len(torch.unique(one_of)) == len(torch.unique(numbers))
-    return same and torch.equal(one_of[there], moved)
+    return same_filters(there, moved, len(torch.unique(numbers)))
+
+
+def same_filters(there: Tensor, numbers: Tensor, count: int) -> bool:
+    """Whether each filter holds one number alone, and no two filters the same.
+
+    Args:
+        there: The filter of each place of a weight, counted from 0.
+        numbers: What each place holds, one of 0, …, ``count`` - 1.
+        count: How many filters there must be.
+    """
+    one_of = torch.zeros_like(torch.unique(there)).scatter_(0, there.flatten(), numbers.flatten())
+    return len(one_of) == len(torch.unique(one_of)) == count and torch.equal(one_of[there], numbers)
 
 
 class _Tracking:
@@ -72,16 +81,13 @@ class _Tracking:
         if node is self._source:
             return self._numbers
         name = operation_name(node) if node.op in ("call_function", "call_method") else ""
-        if name in _IN_PLACE:
+        if name in MOVES_NO_NUMBER:
             return self.value(argument_reader(node)(0, "input", None))
         if name in ("mul", "div"):
             return self._scaled(node)
         if not (name in METADATA or isinstance(rule_of_operation(node), Transparent)):
             raise ValueError(f"{node} is no view of a parameter")
-        args, kwargs = fx.node.map_arg((node.args, dict(node.kwargs)), self.value)
-        if node.op == "call_method":
-            return getattr(args[0], node.target)(*args[1:], **kwargs)
-        return node.target(*args, **kwargs)
+        return called_on(node, self.value)
 
     def _scaled(self, node: fx.Node) -> Tensor:
         first, second = argument_reader(node)(0, "input", None), argument_reader(node)(1, "other", None)

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from torch import fx, nn
 
+from sgdph_fx.analysis.carried_gains import carried_by
 from sgdph_fx.analysis.flow import Flow
 from sgdph_fx.analysis.found_roles import FoundRole, channel_wise, norm_role
 from sgdph_fx.analysis.verdicts import name_of
@@ -38,6 +39,11 @@ def uses_of_parameters(flows: Sequence[Flow]) -> Mapping[str, list[FoundRole]]:
 def _uses_of(flow: Flow, source: fx.Node) -> Iterator[FoundRole]:
     parameter = _parameter(flow, source)
     if parameter is None:
+        return
+    layer = carried_by(flow, source, parameter)
+    if layer is not None:
+        reason = f"second-order: gain that the weight of {name_of(layer)} carries, one number for each output channel"
+        yield FoundRole(2, "gain", reason)
         return
     waiting = [source]
     while waiting:

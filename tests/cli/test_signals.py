@@ -46,13 +46,14 @@ def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [*COMMAND, "net.py:net", "--input", "1,3,4,4", *arguments],
         cwd=folder, env=ENVIRONMENT, stdout=-1, stderr=-1, text=True, start_new_session=True,
-        preexec_fn=_heed_hangups,
+        preexec_fn=_heed_signals,
     )  # fmt: skip
 
 
-def _heed_hangups() -> None:
-    """The tests themselves may run under `nohup`, and what that ignores the program ignores, too."""
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+def _heed_signals() -> None:
+    """The tests themselves may run under `nohup` or after `&`, and what these ignore the program ignores, too."""
+    for each in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
+        signal.signal(each, signal.SIG_DFL)
 
 
 def wait_for(path: Path) -> None:
