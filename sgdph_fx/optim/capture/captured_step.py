@@ -99,6 +99,7 @@ class CapturedStep:
 
     def _drop_graphs(self) -> None:
         self._recordings: dict[int | None, Recording] = {}
+        self._recorder.forget()
         self._warm: set[int | None] = set()
         self._signs = Signs(self._device)
 
@@ -213,15 +214,14 @@ class CapturedStep:
         if key not in self._recordings:
             self._recordings[key] = self._record(run)
         recording = self._recordings[key]
-        recording.replay()
         self._optimizer._count_given_up(times=recording.given_up)
-        return recording.result.clone()
+        return recording.run()
 
     def _record(self, run: Callable[[], Tensor]) -> Recording:
         before = self._optimizer.param_groups[0]["products_given_up"]
         try:
             recording = self._recorder.record(run)
-        except OptimizerError:
+        except (OptimizerError, torch.OutOfMemoryError):
             raise
         except RuntimeError as error:
             raise CaptureError(
@@ -232,7 +232,7 @@ class CapturedStep:
         finally:
             given_up = self._optimizer.param_groups[0]["products_given_up"] - before
             self._optimizer._count_given_up(times=-given_up)
-        return replace(recording, given_up=given_up)
+        return replace(recording, given_up=given_up, written=self._recorded.tensors())
 
     def _may_use_graphs(self, misfit: str) -> bool:
         """Whether this step runs by a graph; graphs of what has changed are dropped."""
