@@ -44,6 +44,19 @@ def test_another_thread_may_pin_memory_while_steps_are_recorded(device: torch.de
     assert step.graphs > 2
 
 
+def test_a_loss_of_an_earlier_step_may_still_be_held(device: torch.device) -> None:
+    """Its graph has nodes for the parameters' gradients, on the stream that it was made on."""
+    net, optimizer, step = made(device, CapturedStep)
+    ((x, y), *batches) = data(device)
+    held = cross_entropy(net(x), y)
+    optimizer.backward(held)
+    optimizer.step()
+    for x, y in batches:
+        step(x, y)
+    assert step.graphs > 2
+    assert held.grad_fn is not None
+
+
 class Leaves(Net):
     """Leaves an activation behind, as models do for a look at it: after a recording it lies in the graph's memory."""
 

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import get_gradient_edge
 from torch.nn.functional import cross_entropy
 
 from sgdph_fx import SGDPH, prepare
@@ -48,6 +49,25 @@ def test_a_decoupled_weight_that_is_kept_follows_replays() -> None:
     with torch.no_grad():
         kept.mul_(2)
     torch.testing.assert_close(model[0].weight.detach(), 2 * trained)
+
+
+def test_a_graph_that_somebody_holds_is_not_added_to() -> None:
+    """Its nodes for the parameters' gradients lie on the stream of its own pass, where nothing can be recorded."""
+    net, optimizer, step = made(OnTape)
+    data, hooked = pieces(10), []
+    net.conv.weight.register_hook(lambda g: hooked.append(1))
+    held = cross_entropy(net(data[0][0]), data[0][1])
+    old = [get_gradient_edge(p).node for p in net.parameters()]
+    for node in old:
+        node.register_hook(lambda *_: pytest.fail("of the graph that is held"))  # type: ignore[attr-defined]
+    places = [(p.data_ptr(), p.dtype) for p in net.parameters()]
+    for x, y in data:
+        step(x, y)
+    assert step.graphs > 2
+    assert [(p.data_ptr(), p.dtype) for p in net.parameters()] == places
+    assert hooked
+    assert held.grad_fn is not None
+    assert optimizer.statistics()["step"] == 10
 
 
 def test_graphs_of_what_has_changed_take_their_pool_along(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ from torch.amp.grad_scaler import GradScaler
 
 from sgdph_fx.curvature.autograd_graph import nodes
 from sgdph_fx.errors import CaptureError, OptimizerError
+from sgdph_fx.optim.capture.accumulators import renew_accumulators
 from sgdph_fx.optim.capture.batch import Batch, Places
 from sgdph_fx.optim.capture.changes import Changes, Recorded, parameters
 from sgdph_fx.optim.capture.checks import (
@@ -180,7 +181,7 @@ class CapturedStep:
     def _run(self, batch: Batch, request: HessianRequest | None) -> Tensor:
         """One step, run or recorded: all that happens on the device, and no count of the host's."""
         optimizer, scaler = self._optimizer, self._scaler
-        held = parameters(modules_of((self._model, self._loss_fn)), optimizer)
+        held = self._held()
         self._drop_gradients(held)
         try:
             loss = check_loss(self._loss(batch))
@@ -200,6 +201,9 @@ class CapturedStep:
                 scaler._per_optimizer_states.pop(id(optimizer), None)
         return loss.detach()
 
+    def _held(self) -> list[Tensor]:
+        return parameters(modules_of((self._model, self._loss_fn)), self._optimizer)
+
     def _drop_gradients(self, held: Iterable[Tensor]) -> None:
         self._optimizer._estimate = None
         for parameter in held:
@@ -208,6 +212,8 @@ class CapturedStep:
     def _by_graph(self, batch: Batch, request: HessianRequest | None) -> Tensor:
         key = None if request is None else id(request.parameter)
         run = partial(self._run, batch, request)
+        if key not in self._recordings:
+            renew_accumulators(self._held())
         if key not in self._warm:
             self._warm.add(key)
             return self._recorder.warm_up(run)
