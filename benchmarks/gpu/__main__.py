@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -79,18 +80,16 @@ def main(
             late = seconds is not None and time.monotonic() - started > seconds
             why = "no time left" if late else "" if is_available(kind) else "pytorch_optimizer is missing"
             try:
-                found = (
-                    [] if why else _measured(network, kind, torch.device(device), sample, rounds, profiles)
-                )
-            except (RuntimeError, NotImplementedError) as error:
-                found, why = [], (str(error).strip().splitlines() or [type(error).__name__])[0]
-            for result in found:
-                result.append_to(out)
-                click.echo(f"{network}, {result.name}: {result.milliseconds:.2f} ms", err=True)
-            results += found
+                if not why:
+                    _free()
+                    for result in _measured(network, kind, torch.device(device), sample, rounds, profiles):
+                        result.append_to(out)
+                        results.append(result)
+                        click.echo(f"{network}, {result.name}: {result.milliseconds:.2f} ms", err=True)
+            except Exception as error:  # whatever it is, the next one may go well, and what is there is shown
+                why = (str(error).strip().splitlines() or [type(error).__name__])[0]
             if why:
                 left_out.append(f"{name}: {why}")
-            _free()
     click.echo(markdown(results))
     click.echo(_how(device, sample, rounds))
     if fused.failure():
@@ -101,15 +100,14 @@ def main(
 
 def _measured(
     network: str, kind: LoopKind, device: torch.device, sample: int, rounds: int, profiles: Path | None
-) -> list[Result]:
+) -> Iterator[Result]:
     workload = WORKLOADS[network]
     loop = kind.make(workload.network(device), workload.data(device))
-    found = measure(loop, device, sample=sample, rounds=rounds, captured=kind.form == "captured")
-    results = [Result.of(network, kind.optimizer, kind.form, each) for each in found]
-    for each, result in zip(found, results, strict=True):
+    for each in measure(loop, device, sample=sample, rounds=rounds, captured=kind.form == "captured"):
+        result = Result.of(network, kind.optimizer, kind.form, each)
         if profiles is not None and each.kernels is not None:
             _write_profile(profiles, f"{network}, {result.name}", each.kernels)
-    return results
+        yield result
 
 
 def _write_profile(file: Path, title: str, kernels: Kernels) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import statistics
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,7 +57,9 @@ class Measured:
     kernels: Kernels | None
 
 
-def measure(loop: Loop, device: torch.device, *, sample: int, rounds: int, captured: bool) -> list[Measured]:
+def measure(
+    loop: Loop, device: torch.device, *, sample: int, rounds: int, captured: bool
+) -> Iterator[Measured]:
     """Measure one loop.
 
     Args:
@@ -67,8 +69,8 @@ def measure(loop: Loop, device: torch.device, *, sample: int, rounds: int, captu
         rounds: How often each block of steps is timed; the best counts.
         captured: Whether the steps are CUDA graphs.
 
-    Returns:
-        One entry; for SGD-PH two: refreshes at every step, and at every tenth.
+    Yields:
+        One entry; for SGD-PH two, each as soon as it is there: refreshes at every step, and at every tenth.
     """
     counts = isinstance(loop.optimizer, SGDPH)
     places = _places(loop.cycle, sample)
@@ -76,15 +78,13 @@ def measure(loop: Loop, device: torch.device, *, sample: int, rounds: int, captu
     if counts:
         some = _places(loop.cycle, min(sample, 3))
         blocks[INTERVAL] = [[place * INTERVAL + k for k in range(INTERVAL)] for place in some]
-    found = []
     for interval, each in blocks.items():
         for block in each * WARM_UPS:
             _run(loop, block)
         megabytes = _peak(loop, device, each, captured)
         seconds = statistics.mean(min(_timed(loop, b, device) for _ in range(rounds)) for b in each)
         kernels = _profiled(loop, device, places[:: max(1, len(places) // 3)]) if interval == 1 else None
-        found.append(Measured(interval, 1e3 * seconds, megabytes, kernels))
-    return found
+        yield Measured(interval, 1e3 * seconds, megabytes, kernels)
 
 
 def _places(cycle: int, count: int) -> list[int]:

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, Node
 
 from sgdph_fx.curvature.autograd_graph import nodes_below, passing_nothing_on
+from sgdph_fx.curvature.precision import widest_float
 
 __all__ = ["has_constant_slope", "is_cut", "is_linear_in_gradient", "is_symmetric", "is_symmetric_block"]
 
@@ -159,13 +160,15 @@ def _values(t: Tensor) -> Tensor:
 
 def _mixed_signs(t: Tensor) -> Tensor:
     """Numbers of either sign, none of them zero and no two alike."""
-    numbers = torch.linspace(0.5, 1.5, t.numel(), dtype=torch.float64, device=t.device)
+    numbers = torch.linspace(0.5, 1.5, t.numel(), dtype=widest_float(t.device), device=t.device)
     numbers[1::2].neg_()
     return numbers.to(t.dtype).view(t.shape)
 
 
 def _product(first: Sequence[Tensor], second: Sequence[Tensor]) -> float:
-    return sum(float((a.double() * b.double()).sum()) for a, b in zip(first, second, strict=True))
+    dtypes = [widest_float(t.device) for t in first]
+    columns = zip(first, second, dtypes, strict=True)
+    return sum(float((a.to(dtype) * b.to(dtype)).sum()) for a, b, dtype in columns)
 
 
 def _tolerance(tensors: Sequence[Tensor]) -> float:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sgdph_fx.curvature.precision import widest_float
 from sgdph_fx.errors import OptimizerError
 from sgdph_fx.optim.affine_blocks.step import BlockStep, active_pairs, members
 from sgdph_fx.optim.batch_step import cycles_begun, rectified
@@ -27,9 +28,9 @@ class DeviceNumbers:
     """What changes from step to step, on the device that the parameters are on.
 
     Args:
-        counts: Steps taken, steps skipped and refreshes skipped, float64 ``(3,)``: so whole numbers add up exactly, and
-            a step that was not taken, a float32, can be added to them.
-        rates: τ and τ_SO of each group, float64 ``(groups, 2)``.
+        counts: Steps taken, steps skipped and refreshes skipped, ``(3,)``, in the device's widest floats: so whole
+            numbers add up exactly, and a step that was not taken, a float32, can be added to them.
+        rates: τ and τ_SO of each group, ``(groups, 2)``, likewise.
         known: The rates that ``rates`` holds, as the host knows them.
         one: 1, float32, on the device.
         zero: 0, likewise.
@@ -44,9 +45,10 @@ class DeviceNumbers:
     @classmethod
     def of(cls, groups: Sequence[Group], device: torch.device) -> DeviceNumbers:
         """Those of the groups as they are."""
-        counts = torch.zeros(3, dtype=torch.float64, device=device)
+        precise = widest_float(device)
+        counts = torch.zeros(3, dtype=precise, device=device)
         one = torch.ones((), dtype=torch.float32, device=device)
-        rates = torch.zeros(len(groups), 2, dtype=torch.float64, device=device)
+        rates = torch.zeros(len(groups), 2, dtype=precise, device=device)
         made = cls(counts, rates, [(None, float("nan"))] * len(groups), one, torch.zeros_like(one))
         for place, key in enumerate(("step", "steps_skipped", "refreshes_skipped")):
             counts[place].fill_(groups[0][key])

@@ -21,6 +21,8 @@ __all__ = ["descend_where", "sgd_where"]
 
 # The fused kernel reads a learning rate on the device in single precision.
 _FUSED = (torch.float32, torch.float16, torch.bfloat16)
+# Apple's devices have such a kernel, which takes no `found_inf`; others may have none.
+_FUSED_ON = frozenset({"cpu", "cuda", "xpu"})
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -52,7 +54,7 @@ def descend_where(
         c: The numbers; those that change from step to step may be tensors of one number.
     """
     columns = [params, grads, momenta, *([] if averages is None else [averages])]
-    fused, others = _sorted(columns, c.keep > 0)
+    fused, others = _sorted(columns, c.keep > 0 and bad.device.type in _FUSED_ON)
     for rows in fused:
         _descend_fused(bad, _Rows(rows[0], rows[1], rows[2], None if averages is None else rows[3]), c)
     if not others[0]:
@@ -188,7 +190,7 @@ def sgd_where(
     if group["maximize"]:
         grads = list(torch._foreach_neg(grads))
     momentum, decay = group["momentum"], group["weight_decay"]
-    fused, others = _sorted([params, grads, *([momenta] if momenta else [])], True)
+    fused, others = _sorted([params, grads, *([momenta] if momenta else [])], bad.device.type in _FUSED_ON)
     for rows in fused:
         held = rows[2] if momenta else []
         _fused(bad, rows[0], rows[1], held, lr=lr, momentum=momentum, weight_decay=decay)

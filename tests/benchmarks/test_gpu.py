@@ -81,6 +81,26 @@ def test_what_fails_or_comes_too_late_is_named(tmp_path: Path, monkeypatch: pyte
     assert read_results(file) == []
 
 
+def test_what_was_measured_before_something_failed_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An error of any kind, in the second half of a loop's measurement: the first half and other loops stay."""
+    peak = measure_module._peak
+
+    def fails(loop: Loop, device: torch.device, blocks: Any, captured: bool) -> float | None:
+        if len(blocks[0]) == 10:
+            raise AssertionError("of a compiler")
+        return peak(loop, device, blocks, captured)
+
+    monkeypatch.setattr(measure_module, "_peak", fails)
+    file = tmp_path / "gpu.jsonl"
+    done = run(file, "--network", "resnet18")
+    kept = [("SGD", "eager"), ("SGD", "captured"), ("SGD-PH", "eager"), ("SGD-PH", "captured")]
+    assert [(r.optimizer, r.form) for r in read_results(file)] == kept
+    assert done.stdout.count("| resnet18 |") == 4
+    assert "Not measured: resnet18, SGD-PH, eager: of a compiler\n" in done.output
+
+
 def test_without_a_gpu_the_command_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     done = CliRunner().invoke(command.main, ["--out", str(tmp_path / "gpu.jsonl")])

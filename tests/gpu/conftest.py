@@ -19,3 +19,12 @@ def device() -> Iterator[torch.device]:
     yield torch.device("cuda")
     for place, allowed in zip(places, before, strict=True):
         place.allow_tf32 = allowed
+
+
+@pytest.fixture
+def deterministic() -> Iterator[None]:
+    """cuDNN's kernels that give the same bits each time; to be asked for by a module."""
+    with torch.backends.cudnn.flags(
+        enabled=True, deterministic=True
+    ):  # these are off where they are not named
+        yield

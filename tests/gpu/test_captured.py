@@ -19,7 +19,7 @@ from sgdph_fx import SGDPH, CapturedStep
 from sgdph_fx.errors import CaptureError
 from tests.gpu.networks import batches, prepared
 
-pytestmark = pytest.mark.gpu
+pytestmark = [pytest.mark.gpu, pytest.mark.usefixtures("deterministic")]
 
 STEPS = 100  # two cycles of 41 and more: every graph has been recorded and replayed
 
@@ -46,12 +46,6 @@ def data(device: Any, count: int = STEPS, dtype: torch.dtype = torch.float32) ->
 def numbers(model: nn.Module, optimizer: SGDPH) -> list[Tensor]:
     averages = [own[k] for own in optimizer.state.values() for k in sorted(own) if isinstance(own[k], Tensor)]
     return [t.detach().clone() for t in (*model.parameters(), *model.buffers(), *averages)]
-
-
-@pytest.fixture(autouse=True)
-def _deterministic() -> Any:
-    with torch.backends.cudnn.flags(deterministic=True, benchmark=False):
-        yield
 
 
 OPTIONS: dict[str, dict[str, Any]] = {

@@ -18,7 +18,7 @@ from torch.utils.checkpoint import checkpoint
 from sgdph_fx import SGDPH, CapturedStep
 from sgdph_fx.errors import CaptureError
 
-pytestmark = pytest.mark.gpu
+pytestmark = [pytest.mark.gpu, pytest.mark.usefixtures("deterministic")]
 
 STEPS, CHANGED_AT = 40, 20  # five turns, each replayed by then
 
@@ -44,12 +44,6 @@ class Net(nn.Module):
         x = self.drop(torch.tanh(self.norm(self.conv(x))))
         out: Tensor = self.linear(x.mean((2, 3)))
         return out * self.heat
-
-
-@pytest.fixture(autouse=True)
-def _deterministic() -> Any:
-    with torch.backends.cudnn.flags(deterministic=True, benchmark=False):
-        yield
 
 
 def data(device: torch.device, count: int = STEPS, size: int = 8) -> list[tuple[Tensor, Tensor]]:

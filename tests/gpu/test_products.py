@@ -124,6 +124,25 @@ def test_attentions_tangents_are_made_by_kernels(
     assert (found.cpu() - expected).norm() < (0.02 if dtype is torch.float16 else 0.1) * expected.norm()
 
 
+def test_branches_on_two_devices_are_both_taken(device: torch.device) -> None:
+    """The threads of CPU and GPU go through them at the same time."""
+    p, v = torch.linspace(-1, 1, 4096, dtype=torch.float64), torch.ones(4096, dtype=torch.float64)
+
+    def loss_of_branches(q: Tensor, place: torch.device | str) -> Tensor:
+        here, there = q, q.to(place)
+        for _ in range(20):
+            here, there = (here + q).sin(), (there * 1.1).tanh()
+        return (here.to(place) * there).sum()
+
+    q = p.clone().requires_grad_()
+    gradient = differentiable_gradient(loss_of_branches(q, "cpu"), q)
+    assert gradient is not None
+    expected = block_product(gradient, q)(v)
+    for _ in range(20):
+        q = p.clone().requires_grad_()
+        torch.testing.assert_close(backward_with_product(loss_of_branches(q, device), q, v), expected)
+
+
 @pytest.mark.parametrize("backend", KERNELS, ids=lambda backend: backend.name)
 def test_dropout_inside_a_kernel_is_refused(device: torch.device, backend: SDPBackend) -> None:
     p = torch.ones(LENGTH, dtype=torch.float64, device=device, requires_grad=True)

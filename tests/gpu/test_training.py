@@ -57,7 +57,7 @@ def test_training_is_that_of_the_cpu(device: torch.device, options: dict[str, An
 
 def test_multi_tensor_calls_have_the_bits_of_the_plain_loop(device: torch.device) -> None:
     found = []
-    with torch.backends.cudnn.flags(deterministic=True):
+    with torch.backends.cudnn.flags(enabled=True, deterministic=True):
         for foreach in (False, True):
             model, optimizer = trainer(device, torch.float32, foreach=foreach)
             train(model, optimizer, batches(STEPS))

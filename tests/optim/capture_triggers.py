@@ -67,6 +67,11 @@ def write_on_the_host() -> None:
         count += 1
 
 
+def draw_on_the_host() -> None:
+    with ReadsRefused([], torch.device("cuda")):
+        torch.rand(())
+
+
 def step_of(model: nn.Module, *others: nn.Parameter, **more: Any) -> CapturedStep:
     groups = [{"params": list(model.parameters()), "order": 2}, {"params": list(others), "order": 1}]
     return CapturedStep(model, nn.functional.mse_loss, SGDPH(groups, 0.1), **more)
@@ -108,6 +113,7 @@ OF_CAPTURED_STEPS: tuple[Callable[[], Any], ...] = (
     lambda: captured(remember),
     fail_late,
     write_on_the_host,
+    draw_on_the_host,
     lambda: step_of(nn.Linear(2, 2))(object(), torch.ones(1, 2)),
     lambda: step_of(nn.Linear(2, 2))(torch.ones(1, 2, requires_grad=True) * 2, torch.ones(1, 2)),
     under_autocast,

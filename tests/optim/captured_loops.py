@@ -19,6 +19,7 @@ __all__ = [
     "LOOPS",
     "Noisy",
     "OnTape",
+    "Tempered",
     "made",
     "noisy_groups",
     "pieces",
@@ -54,6 +55,19 @@ class Noisy(nn.Module):
         x = self.drop(torch.tanh(self.norm(self.conv(x))))
         out: Tensor = self.linear(x.mean((2, 3)))
         return out
+
+
+class Tempered(nn.Module):
+    """A loss with a parameter of its own, and a buffer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.heat = nn.Parameter(torch.tensor(1.0))
+        self.register_buffer("seen", torch.zeros(3))
+
+    def forward(self, out: Tensor, y: Tensor) -> Tensor:
+        self.seen.add_(out.detach().mean(0))
+        return cross_entropy(out * self.heat, y)
 
 
 def noisy_groups(net: nn.Module) -> list[dict[str, Any]]:

@@ -1,7 +1,7 @@
 """A stand-in for CUDA graphs on the CPU: operations are recorded with their tensors, and replayed without Python.
 
 As in a CUDA graph, each operation of a replay reads and writes the memory that it was recorded with, numbers of the
-host's stay what they were, and a read by the host is an error while recording.
+host's stay what they were, no tensor is told that it was written, and a read by the host is an error while recording.
 """
 
 from __future__ import annotations
@@ -39,6 +39,9 @@ class FakeRecorder:
         with _Untouched(tape), tape:
             result = run()
         return Recording(self._counted(tape.replay), result)
+
+    def forget(self) -> None:
+        """There is no pool of memory here."""
 
     def _counted(self, replay: Callable[[], None]) -> Callable[[], None]:
         def counted() -> None:
@@ -87,7 +90,8 @@ class _Tape(TorchDispatchMode):
                 self.written[_storage(tensor)] = (tensor.detach(), tensor.detach().clone())
 
     def replay(self) -> None:
-        with torch.no_grad():
+        outside = tuple(tensor for tensor, _ in self.written.values())
+        with torch.no_grad(), torch.autograd._unsafe_preserve_version_counter(outside):
             for func, args, kwargs, outputs in self.operations:
                 found = pytree.tree_leaves(func(*args, **kwargs))
                 for out, place in zip(found, outputs, strict=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import types
 import warnings
@@ -16,7 +17,7 @@ from torch.nn.functional import cross_entropy
 from sgdph_fx import CapturedStep
 from sgdph_fx.optim import SGDPH
 from sgdph_fx.optim.capture import captured_step as module
-from tests.optim.captured_loops import Noisy, OnTape, noisy_groups, pieces, state_of
+from tests.optim.captured_loops import Noisy, OnTape, Tempered, noisy_groups, pieces, state_of
 from tests.optim.recording import FakeRecorder
 
 STEPS = 30
@@ -186,26 +187,29 @@ def of_clipping(net: Any, optimizer: SGDPH) -> Any:
     return cross_entropy, clip, change
 
 
-def of_a_second_optimizer(net: Any, optimizer: SGDPH) -> Any:
+def second_optimizer(net: Any, optimizer: SGDPH) -> torch.optim.SGD:
     own = list(net.linear.parameters())
     for group in optimizer.param_groups:
         kept = [i for i, p in enumerate(group["params"]) if not any(p is q for q in own)]
         group.update({key: [group[key][i] for i in kept] for key in ("params", "index")})
-    second = torch.optim.SGD(own, 0.1)
+    return torch.optim.SGD(own, 0.1, momentum=0.5)
+
+
+def of_a_second_optimizer(net: Any, optimizer: SGDPH) -> Any:
+    second = second_optimizer(net, optimizer)
     return cross_entropy, second.step, lambda: second.param_groups[0].update(lr=0.01)
 
 
-class Tempered(nn.Module):
-    """A loss with a parameter of its own, and a buffer."""
+def of_a_second_optimizers_state(net: Any, optimizer: SGDPH) -> Any:
+    second = second_optimizer(net, optimizer)
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.heat = nn.Parameter(torch.tensor(1.0))
-        self.register_buffer("seen", torch.zeros(3))
+    def load() -> None:
+        state = copy.deepcopy(second.state_dict())
+        for own in state["state"].values():
+            own["momentum_buffer"].mul_(-5)
+        second.load_state_dict(state)
 
-    def forward(self, out: Tensor, y: Tensor) -> Tensor:
-        self.seen.add_(out.detach().mean(0))
-        return cross_entropy(out * self.heat, y)
+    return cross_entropy, second.step, load
 
 
 def of_a_loss_with_parameters(net: Any, optimizer: SGDPH) -> Any:
@@ -223,6 +227,7 @@ FUNCTIONS = (
     of_a_trainers_method,
     of_clipping,
     of_a_second_optimizer,
+    of_a_second_optimizers_state,
     of_a_loss_with_parameters,
 )
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -15,7 +16,8 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from sgdph_fx.optim import SGDPH, stepping
+from sgdph_fx.curvature.precision import widest_float
+from sgdph_fx.optim import SGDPH, device_step, masked_update, stepping
 from sgdph_fx.optim.hessian.estimate import HessianEstimate
 from tests.optim.test_capturable import OPTIONS, poisoned, take_spoiled_step, train
 
@@ -194,3 +196,41 @@ def test_on_a_gpu_that_is_not_there_the_step_asks_for_no_number(options: Any, du
         assert kernels.calls > 0
         with pytest.raises(DataDependentOutputException):
             _ = optimizer.steps_skipped
+
+
+class AsOnApples(TorchDispatchMode):
+    """What Apple's devices refuse: float64, and torch's fused kernel of SGD with a flag that says whether to step."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func.overloadpacket.__name__ == "_fused_sgd_" and (kwargs or {}).get("found_inf") is not None:
+            raise RuntimeError("grad_scale and found_inf are not supported on MPS")
+        found = func(*args, **(kwargs or {}))
+        if isinstance(found, Tensor) and found.dtype is torch.float64:
+            raise TypeError("the MPS framework doesn't support float64")
+        return found
+
+
+@pytest.mark.parametrize("options", [{}, {"variant": "paper", "weight_decay": 0.1}, {"blocks": "affine"}])
+@pytest.mark.parametrize("capturable", [False, True])
+@pytest.mark.usefixtures("by_device")
+def test_on_apples_devices_steps_ask_for_what_these_have(
+    small: Any,
+    make_batches: Any,
+    make_groups: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    options: dict[str, Any],
+    capturable: bool,
+) -> None:
+    monkeypatch.setattr(device_step, "widest_float", lambda device: widest_float(torch.device("mps")))
+    monkeypatch.setattr(masked_update, "_FUSED_ON", masked_update._FUSED_ON - {"cpu"})
+    assert "mps" not in masked_update._FUSED_ON
+    data = [(x.float(), y) for x, y in make_batches(10)]
+    found = []
+    for mode in (nullcontext(), AsOnApples()):
+        net = small().float()
+        optimizer = SGDPH(make_groups(net), 0.05, capturable=capturable, **options)
+        with mode:
+            train(net, optimizer, data)
+        found.append([p.detach() for p in net.parameters()])
+        assert optimizer.statistics()["step"] == 10
+    torch.testing.assert_close(*found)

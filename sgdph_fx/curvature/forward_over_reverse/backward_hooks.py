@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 import warnings
 from typing import Any
 
@@ -18,6 +19,25 @@ from sgdph_fx.curvature.forward_over_reverse.rule import BackwardNode, ForwardNo
 __all__ = ["BackwardHooks"]
 
 
+class _Pass:
+    """The backward pass that is watched, in which each device has a thread of its own, the CPU too.
+
+    Attributes:
+        one_at_a_time: Held while a rule works, and tangents change.
+    """
+
+    def __init__(self) -> None:
+        self.one_at_a_time = threading.RLock()
+        self._task: int | None = None
+
+    def is_outermost(self) -> bool:
+        """Whether this thread works for it: a rule may run autograd, over operations that it has yet to reach."""
+        task: int = torch._C._current_graph_task_id()
+        if self._task is None:
+            self._task = task
+        return task == self._task
+
+
 class BackwardHooks:
     """Hooks on the operations of a forward sweep, for one backward pass inside ``with``.
 
@@ -30,8 +50,7 @@ class BackwardHooks:
         self._tangents: dict[Edge, Tensor] = {}
         self._writable: set[Edge] = set()
         self._forward_nodes = forward_nodes
-        # A rule may run autograd itself, over operations that the backward pass has yet to reach.
-        self._working: set[Node] = set() if beside is None else beside._working
+        self._pass: _Pass = _Pass() if beside is None else beside._pass
         self._failed: str | None = None
 
     def __enter__(self) -> BackwardHooks:
@@ -63,8 +82,13 @@ class BackwardHooks:
         return lambda by_inputs, g: self._after_node(node, by_inputs, g)
 
     def _after_node(self, node: Node, by_inputs: Tensors, g: Tensors) -> None:
-        if self._working or self._failed is not None:
+        if not self._pass.is_outermost():
             return
+        with self._pass.one_at_a_time:
+            if self._failed is None:
+                self._take_turn(node, by_inputs, g)
+
+    def _take_turn(self, node: Node, by_inputs: Tensors, g: Tensors) -> None:
         fwd = self._forward_nodes.pop(node, None)
         if fwd is None:
             return
@@ -73,7 +97,6 @@ class BackwardHooks:
         if fwd.rule.linearity > sum(fwd.active) and all(t is None for t in dg):
             return
         bwd = BackwardNode(fwd, g, dg, [edge in self._writable for edge in edges], by_inputs)
-        self._working.add(node)
         try:
             with arithmetic_alone(_device_type(g)):
                 self._pull(bwd)
@@ -81,8 +104,6 @@ class BackwardHooks:
             raise
         except Exception as error:
             self._failed = f"the rule for {type(node).__name__} failed ({type(error).__name__}: {error})"
-        finally:
-            self._working.clear()
 
     def _pull(self, bwd: BackwardNode) -> None:
         if self._add_to_the_whole(bwd):

@@ -26,6 +26,7 @@ from sgdph_fx.curvature.forward_over_reverse.rule import (
     total,
 )
 from sgdph_fx.curvature.hvp import missing_derivatives_explained
+from sgdph_fx.curvature.precision import widest_float
 
 __all__ = ["FALLBACK", "apply", "require_known_kind", "torch_jvp", "torch_vjp_tangent"]
 
@@ -114,7 +115,8 @@ class _Once(dict[Any, "Tensor | None"]):
 def _generic(declared: Any) -> Tensor:
     """Numbers of either sign, none of them zero: some operations take the logarithm of a gradient."""
     count = math.prod(declared.shape)
-    numbers = torch.linspace(0.5, 1.5, count, dtype=torch.float64, device=declared.device)
+    device = declared.device
+    numbers = torch.linspace(0.5, 1.5, count, dtype=widest_float(device), device=device)
     numbers[1::2].neg_()
     return numbers.to(declared.dtype).view(tuple(declared.shape))
 

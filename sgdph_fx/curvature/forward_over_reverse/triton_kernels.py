@@ -90,8 +90,12 @@ def gelu_backward(x, g, dg, dx, out, count, HAS_DG: tl.constexpr, BLOCK: tl.cons
     at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     inside = at < count
     value = tl.load(x + at, mask=inside, other=0.0).to(tl.float32)
-    density = 0.3989422804014327 * tl.exp(-0.5 * value * value)
-    bend = (2 - value * value) * density
+    square = value * value
+    square = tl.where(
+        square > 1e4, 1e4, square
+    )  # its exponential is zero, and infinity times that would be none
+    density = 0.3989422804014327 * tl.exp(-0.5 * square)
+    bend = (2 - square) * density
     moved = tl.load(dx + at, mask=inside, other=0.0).to(tl.float32)
     found = bend * moved * tl.load(g + at, mask=inside, other=0.0).to(tl.float32)
     if HAS_DG:

@@ -92,7 +92,6 @@ class BlockStep:
     def _coefficients(self, number: int, missed: int) -> Coefficients:
         group = self.groups[number]
         begun = self.schedule.cycles_begun(self.t, group["cycle_start"], group["cycles_before"], missed)
-        begun = begun.to(torch.float64) if isinstance(begun, Tensor) else begun
         rates = None if self.rates_of is None else self.rates_of(number)
         return Coefficients.of(group, VARIANTS[group["variant"]], begun, rates)
 

@@ -13,6 +13,7 @@ from torch.amp.grad_scaler import GradScaler
 
 from sgdph_fx.curvature.autograd_graph import nodes
 from sgdph_fx.errors import CaptureError, OptimizerError
+from sgdph_fx.optim.capture.accumulators import renew_accumulators
 from sgdph_fx.optim.capture.batch import Batch, Places
 from sgdph_fx.optim.capture.changes import Changes, Recorded, parameters
 from sgdph_fx.optim.capture.checks import (
@@ -99,6 +100,7 @@ class CapturedStep:
 
     def _drop_graphs(self) -> None:
         self._recordings: dict[int | None, Recording] = {}
+        self._recorder.forget()
         self._warm: set[int | None] = set()
         self._signs = Signs(self._device)
 
@@ -179,7 +181,7 @@ class CapturedStep:
     def _run(self, batch: Batch, request: HessianRequest | None) -> Tensor:
         """One step, run or recorded: all that happens on the device, and no count of the host's."""
         optimizer, scaler = self._optimizer, self._scaler
-        held = parameters(modules_of((self._model, self._loss_fn)), optimizer)
+        held = self._held()
         self._drop_gradients(held)
         try:
             loss = check_loss(self._loss(batch))
@@ -199,6 +201,9 @@ class CapturedStep:
                 scaler._per_optimizer_states.pop(id(optimizer), None)
         return loss.detach()
 
+    def _held(self) -> list[Tensor]:
+        return parameters(modules_of((self._model, self._loss_fn)), self._optimizer)
+
     def _drop_gradients(self, held: Iterable[Tensor]) -> None:
         self._optimizer._estimate = None
         for parameter in held:
@@ -207,21 +212,22 @@ class CapturedStep:
     def _by_graph(self, batch: Batch, request: HessianRequest | None) -> Tensor:
         key = None if request is None else id(request.parameter)
         run = partial(self._run, batch, request)
+        if key not in self._recordings:
+            renew_accumulators(self._held())
         if key not in self._warm:
             self._warm.add(key)
             return self._recorder.warm_up(run)
         if key not in self._recordings:
             self._recordings[key] = self._record(run)
         recording = self._recordings[key]
-        recording.replay()
         self._optimizer._count_given_up(times=recording.given_up)
-        return recording.result.clone()
+        return recording.run()
 
     def _record(self, run: Callable[[], Tensor]) -> Recording:
         before = self._optimizer.param_groups[0]["products_given_up"]
         try:
             recording = self._recorder.record(run)
-        except OptimizerError:
+        except (OptimizerError, torch.OutOfMemoryError):
             raise
         except RuntimeError as error:
             raise CaptureError(
@@ -232,7 +238,7 @@ class CapturedStep:
         finally:
             given_up = self._optimizer.param_groups[0]["products_given_up"] - before
             self._optimizer._count_given_up(times=-given_up)
-        return replace(recording, given_up=given_up)
+        return replace(recording, given_up=given_up, written=self._recorded.tensors())
 
     def _may_use_graphs(self, misfit: str) -> bool:
         """Whether this step runs by a graph; graphs of what has changed are dropped."""

@@ -73,7 +73,6 @@ class Recorded:
         groups, modules = self.optimizer.param_groups, modules_of(self.roots)
         names = names_read(self.roots, modules)
         params = parameters(modules, self.optimizer)
-        buffers = [b for module in modules for b in module._buffers.values() if b is not None]
         return {
             **{key: tuple(group[key] for group in groups) for key in _FIXED},
             "which groups have the same rates": sharing(groups),
@@ -83,13 +82,20 @@ class Recorded:
             "the training mode of a module": tuple(module.training for module in modules),
             "which modules there are": tuple(modules),
             "the parameters without curvature": self.optimizer.parameters_without_curvature,
-            "where a tensor lies in memory": tuple(
-                map(_place, (*params, *buffers, *_state(self.optimizer), *_of_scaler(self.scaler)))
-            ),
+            "where a tensor lies in memory": tuple(map(_place, self._tensors(modules, params))),
             "a setting of the scaler": _settings(self.scaler),
             _ATTRIBUTES: tuple((type(m).__name__, self._attributes(m, names)) for m in modules),
             _VARIABLES: (*self._variables(), *variables_of_modules(modules, on_gpu=self.on_gpu)),
         }
+
+    def tensors(self) -> tuple[Tensor, ...]:
+        """Parameters, buffers, and the state of optimizer and scaler: what a step may write."""
+        modules = modules_of(self.roots)
+        return self._tensors(modules, parameters(modules, self.optimizer))
+
+    def _tensors(self, modules: Iterable[nn.Module], params: Iterable[Tensor]) -> tuple[Tensor, ...]:
+        buffers = (b for module in modules for b in module._buffers.values() if b is not None)
+        return (*params, *buffers, *_state(self.optimizer), *_of_scaler(self.scaler))
 
     def _variables(self) -> Iterator[tuple[str, object]]:
         for root in self.roots:

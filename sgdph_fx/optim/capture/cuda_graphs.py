@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import increment_version
 
 __all__ = ["Recorder", "Recording"]
 
@@ -20,11 +21,19 @@ class Recording:
         replay: Runs it again, on the current stream.
         result: What it returns; each replay writes over it.
         given_up: How many products torch's double backward takes in it.
+        written: Tensors that were there before and that it writes.
     """
 
     replay: Callable[[], object]
     result: Tensor
     given_up: int = 0
+    written: tuple[Tensor, ...] = ()
+
+    def run(self) -> Tensor:
+        """Replay it, and note with each tensor that it was written, as autograd and computed weights ask."""
+        self.replay()
+        increment_version(self.written)
+        return self.result.clone()
 
 
 class Recorder:
@@ -47,9 +56,11 @@ class Recorder:
         """
         current, own = torch.cuda.current_stream(self._device), self._own_stream()
         own.wait_stream(current)
-        with torch.cuda.stream(own):
-            result = run()
-        current.wait_stream(own)
+        try:
+            with torch.cuda.stream(own):
+                result = run()
+        finally:  # what a step that failed has begun
+            current.wait_stream(own)
         return result.clone()
 
     def record(self, run: Callable[[], Tensor]) -> Recording:
@@ -57,13 +68,35 @@ class Recorder:
 
         Returns:
             The recording; its memory is taken from the pool that all recordings share.
+
+        Raises:
+            Exception: what the function raised, or the end of the recording.
         """
         if self._pool is None:
             self._pool = torch.cuda.graph_pool_handle()
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._pool, stream=self._own_stream()):
-            result = run()
+        graph, own = torch.cuda.CUDAGraph(), self._own_stream()
+        reason: Exception | None = None
+        try:
+            # Other threads go on: that of a data loader pins memory, which would spoil a recording of all threads. And
+            # where a recording fails, torch stays on its stream, so that the outer one of the two leaves it.
+            with (
+                torch.cuda.stream(own),
+                torch.cuda.graph(graph, pool=self._pool, stream=own, capture_error_mode="thread_local"),
+            ):
+                try:
+                    result = run()
+                except Exception as error:
+                    reason = error
+                    raise
+        except Exception:
+            if reason is None:
+                raise
+            raise reason  # noqa: B904 - ending such a recording fails too, and says less
         return Recording(graph.replay, result)
+
+    def forget(self) -> None:
+        """Take another pool for the next recording: torch refuses one whose recordings are all gone."""
+        self._pool = None
 
     def _own_stream(self) -> torch.cuda.Stream:
         if self._stream is None:

@@ -66,7 +66,7 @@ def dry_run(
         rebound = [(module, dict(module.__dict__)) for module in modules]
         sources = [*_tensors_of(modules), *leaves]
         watch = ReadsRefused((t for t in sources if isinstance(t, Tensor)), device)
-        with _python_draws_refused(device), watch:
+        with _python_draws_refused(), watch:
             loss = isolated_loss(loss_of, device)
         _refuse_changed(before, _plain(named, loss_fn))
         _refuse_carried(held, tensors_held(named), watch)
@@ -93,11 +93,11 @@ def _plain(named: Sequence[tuple[str, nn.Module]], function: object) -> dict[str
 
 
 @contextmanager
-def _python_draws_refused(device: torch.device) -> Iterator[None]:
-    """Refuse random numbers that the host draws: a graph would repeat what followed from them."""
-    before = _generators(device)
+def _python_draws_refused() -> Iterator[None]:
+    """Refuse random numbers that Python draws: a graph would repeat what followed from them."""
+    before = _generators()
     yield
-    after = _generators(device)
+    after = _generators()
     drawn = [name for name in before if before[name] != after[name]]
     if drawn:
         raise CaptureError(
@@ -106,14 +106,12 @@ def _python_draws_refused(device: torch.device) -> Iterator[None]:
         )
 
 
-def _generators(device: torch.device) -> dict[str, Any]:
+def _generators() -> dict[str, Any]:
     states: dict[str, Any] = {"Python's `random`": random.getstate()}
     numpy = sys.modules.get("numpy")
     if numpy is not None:
         kind, keys, *rest = numpy.random.get_state()
         states["NumPy's global generator"] = (kind, keys.tolist(), *rest)
-    if device.type != "cpu":
-        states["torch's generator on the CPU"] = torch.get_rng_state().tolist()
     return states
 
 

@@ -237,7 +237,10 @@ def _parts(value: Any, words: Words) -> dict[str, Any]:
         return {key: value[key] for key in words.keys if key in value}
     if isinstance(value, Optimizer) and not isinstance(value, SGDPH):  # ours reads its rates on the device
         rows = ((n, key, part) for n, g in enumerate(value.param_groups) for key, part in g.items())
-        return {f"param_groups[{n}].{key}": part for n, key, part in rows if key != "params"}
+        state = ((n, key, part) for n, own in enumerate(value.state.values()) for key, part in own.items())
+        return {f"param_groups[{n}].{key}": part for n, key, part in rows if key != "params"} | {
+            f"state[{n}].{key}": part.data_ptr() for n, key, part in state if isinstance(part, Tensor)
+        }
     if isinstance(value, (Tensor, nn.Module, type)) or callable(value):
         return {}
     held = getattr(value, "__dict__", None)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from types import FrameType
 from typing import Any
 
@@ -29,7 +29,7 @@ _READS = (
 
 
 class ReadsRefused(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Refuses to let the host read what follows from the batch or the weights; on a GPU, to let it read at all."""
+    """Refuses to let the host read what follows from the batch or the weights; on a GPU, to let it read or draw."""
 
     def __init__(self, sources: Iterable[Tensor], device: torch.device) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -61,6 +61,7 @@ class ReadsRefused(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._refuse_host_numbers(func, args, kwargs or {})
         result = func(*args, **(kwargs or {}))
         made = [t for t in pytree.tree_leaves(result) if isinstance(t, Tensor)]
+        self._refuse_host_draws(func, (*given, *made))
         _note(self._made, [t for t in made if _address(t) not in self._used])
         _note(self._kept, made if depends else ())
         return result
@@ -83,6 +84,16 @@ class ReadsRefused(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 f"{func.name()} {_where()}, and a graph would keep the number that was there once. Hold it in a "
                 "buffer on the device and compute with that, or train this model without CapturedStep. Nothing has "
                 "been changed."
+            )
+
+    def _refuse_host_draws(self, func: Any, tensors: Sequence[Tensor]) -> None:
+        """Refuse random numbers that torch draws for the host, from whatever generator."""
+        by_host = self._device.type != "cpu" and torch.Tag.nondeterministic_seeded in func.tags
+        if by_host and all(t.device.type == "cpu" for t in tensors):
+            raise CaptureError(
+                f"This step cannot be captured as a CUDA graph: the forward pass draws random numbers on the CPU, by "
+                f"{func.name()} {_where()}, and a graph would repeat what follows from them at each step. Draw with "
+                "torch on the model's device. Nothing has been changed."
             )
 
     def _is_marked(self, tensor: Tensor) -> bool:

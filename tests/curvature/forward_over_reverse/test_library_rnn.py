@@ -132,6 +132,21 @@ def test_the_product_is_that_of_torchs_own_cells(name: str) -> None:
         torch.testing.assert_close(found, expected, rtol=0, atol=1e-11 * scale)
 
 
+def test_whatever_precisions_are_chosen_for_cudnn() -> None:
+    """One for convolutions and another for recurrent networks, from torch 2.9 on: its own switch fails there."""
+    library, _, shapes = NETWORKS["LSTM"]
+    p = torch.ones(LENGTH, dtype=torch.float64, requires_grad=True)
+    operation: Operation = (library, shapes)
+    before = torch.backends.cudnn.conv.fp32_precision
+    torch.backends.cudnn.conv.fp32_precision = "ieee"
+    try:
+        loss = loss_of(p, operation, (True,) * len(shapes))
+        assert backward_with_product(loss, p, torch.ones_like(p), on_give_up=pytest.fail) is not None
+        assert torch.backends.cudnn.enabled
+    finally:
+        torch.backends.cudnn.conv.fp32_precision = before
+
+
 def test_packing_is_as_torch_does_it() -> None:
     packed = pack_padded_sequence(torch.zeros(3, 2, 3), torch.tensor([3, 2]))
     assert isinstance(packed, PackedSequence)

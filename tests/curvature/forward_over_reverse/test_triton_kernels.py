@@ -143,6 +143,15 @@ def test_gelu(launched: list[str], approximate: str, layout: str) -> None:
     assert launched == (["gelu_backward"] if approximate == "none" and layout != "sliced" else [])
 
 
+@pytest.mark.parametrize("value", [20.0, -20.0, 1e15, -1e15, 1e30, -1e30])
+def test_gelu_is_straight_far_from_zero(launched: list[str], value: float) -> None:
+    """y = x or 0 there, so that of Σ y² with x = p the Hessian is 2 or 0, though x² overflows."""
+    p = torch.full((3,), value, requires_grad=True)
+    found = backward_with_product((F.gelu(p) * 1e-15).square().sum(), p, torch.ones(3))
+    torch.testing.assert_close(found, torch.full((3,), 2e-30 if value > 0 else 0.0))
+    assert launched == ["gelu_backward"]
+
+
 def test_where_a_kernel_cannot_be_compiled_torch_does_it(
     launched: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

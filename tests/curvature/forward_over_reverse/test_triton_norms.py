@@ -30,6 +30,8 @@ NORMS: dict[str, Any] = {
         [(2, 5, 3, 3), (5,), (5,)],
     ),
     "without weight": (lambda x: F.layer_norm(x, (6,)), [(4, 6)]),
+    "weight with gaps": (lambda x, w: F.layer_norm(x, (6,), w[::2]), [(4, 6), (12,)]),
+    "one number as weight": (lambda x, w: F.layer_norm(x, (6,), w.expand(6)), [(4, 6), (1,)]),
 }
 
 
@@ -66,6 +68,8 @@ BATCH_NORMS: dict[str, Any] = {
     "vectors": (_batch_norm, [(8, 19), (19,), (19,)]),
     "one channel": (_batch_norm, [(4, 1, 5), (1,), (1,)]),
     "without weight": (lambda x: _batch_norm(x, None, None), [(4, 20, 2, 3)]),
+    "weight with gaps": (lambda x, w: _batch_norm(x, w[::2], None), [(4, 3, 5, 6), (6,)]),
+    "one number as weight": (lambda x, w: _batch_norm(x, w.expand(3), None), [(4, 3, 5, 6), (1,)]),
 }
 
 

@@ -55,7 +55,7 @@ class _Layout:
     @classmethod
     def of(cls, x: Tensor) -> _Layout:
         channels = x.shape[1]
-        count, last = x.numel() // channels, channels > 1 and _is_channels_last(x)
+        count, last = x.numel() // channels, channels > 1 and (x.dim() == 2 or _is_channels_last(x))
         return cls(last, channels, count, channels if last else count // x.shape[0])
 
     def tile(self, numbers: int) -> dict[str, int]:
@@ -84,6 +84,7 @@ def vjp_tangent(
     """
     g, dg, dx = (_laid_out_like(x, t) for t in others)
     weight, mean, r, sum_g, g_x, sum_dx, dx_x = channels
+    weight = None if weight is None else weight.contiguous()  # one number may stand for all channels
     layout, has_dg = _Layout.of(x), dg is not None
     sums = _sums(layout, (x, g, dg, dx, mean, r, sum_dx), has_dg)
     if sums is None:

@@ -82,7 +82,7 @@ class _Norm:
         length = math.prod(shape)
         if length > LONGEST_ROW or not is_fusible(x, weight, r, *mean, *others):
             return None
-        flat = None if weight is None else weight.reshape(-1)
+        flat = None if weight is None else weight.reshape(-1).contiguous()  # one number may stand for all
         means = mean[0].reshape(-1) if mean else None
         return cls(x, x.numel() // length, length, len(shape) == 1, flat, means, r.reshape(-1))
 

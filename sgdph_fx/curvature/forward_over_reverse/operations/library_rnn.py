@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -40,12 +41,23 @@ def _run(node: Node, count: int, leaves: Sequence[Tensor]) -> Sequence[Tensor]:
     first = state if _MODES[mode] == "lstm" else state[0]
     how = [biased, layers, 0.0, saved(node, "train"), both_ways]
     sizes = saved(node, "batch_sizes")
-    with torch.backends.cudnn.flags(enabled=False):
+    with _without_library():
         if sizes:
             outputs: Sequence[Tensor] = call(x, torch.tensor(sizes), first, weights, *how)
         else:
             outputs = call(x, first, weights, *how, saved(node, "batch_first"))
     return outputs
+
+
+@contextmanager
+def _without_library() -> Iterator[None]:
+    """Not by ``torch.backends.cudnn.flags``, which sets precisions too, and fails where these differ."""
+    before = torch.backends.cudnn.enabled
+    torch.backends.cudnn.enabled = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.enabled = before
 
 
 RULES: Mapping[str, Rule] = dict.fromkeys(("CudnnRnnBackward0", "MiopenRnnBackward0"), recomputed(_again))
