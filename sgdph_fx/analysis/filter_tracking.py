@@ -18,9 +18,8 @@ from sgdph_fx.transform.filters import Filters, filter_numbers
 __all__ = ["filters_preserved"]
 
 # These move no number; what they are given says nothing about places.
-_IN_PLACE = frozenset(
-    {"clone", "contiguous", "to", "type_as", "float", "double", "half", "bfloat16", "identity", "neg"}
-)
+_IN_PLACE = {"clone", "contiguous", "identity", "neg", "to", "type", "type_as", "cpu", "cuda"}
+_IN_PLACE |= {"float", "double", "half", "bfloat16"}
 
 
 def filters_preserved(

@@ -30,6 +30,12 @@ def _constant_pad(module: nn.Module) -> Rule:
     return _PAD if getattr(module, "value", None) == 0 else Mixing()
 
 
+def _threshold(module: nn.Module) -> Rule:
+    """Zero in place of what is not above zero is ReLU."""
+    at_zero = getattr(module, "threshold", None) == 0 and getattr(module, "value", None) == 0
+    return Transparent() if at_zero else Mixing()
+
+
 MODULES: dict[type[nn.Module], Row] = {
     nn.Conv1d: Conv(1),
     nn.Conv2d: Conv(2),
@@ -65,6 +71,7 @@ MODULES: dict[type[nn.Module], Row] = {
     nn.ReLU: Transparent(),
     nn.LeakyReLU: Transparent(),
     nn.RReLU: Transparent(),
+    nn.Threshold: _threshold,
     nn.PReLU: Transparent(weight="weight"),
     nn.Dropout: Transparent(),
     nn.Dropout1d: Transparent(),
