@@ -15,7 +15,7 @@ from sgdph_fx.rules import moves, reshapes
 from sgdph_fx.rules.kinds import Conv, Linear, Mixing, Norm, Rule, Transparent
 from sgdph_fx.rules.named import NAMED, REVIEWED, norm_by_class_name, qualified_name
 
-__all__ = ["MODULES", "computes_as_known", "rule_of"]
+__all__ = ["MODULES", "computes_as_known", "has_own_forward", "rule_of"]
 
 # What a class is may depend on how one of its modules was built.
 Row = Rule | Callable[[nn.Module], Rule]
@@ -153,6 +153,11 @@ def computes_as_known(module: nn.Module) -> bool:
     own = module.__dict__.get("forward", type(module).forward)  # a method may be patched on one module alone
     own = getattr(own, "__func__", own)
     return ancestor is not None and (own is ancestor.forward or _is_reviewed(own))
+
+
+def has_own_forward(module: nn.Module) -> bool:
+    """Whether ``module`` derives from a class of the table and has a ``forward`` that the table says nothing about."""
+    return _known_ancestor(type(module)) is not None and not computes_as_known(module)
 
 
 def _is_reviewed(function: object) -> bool:
