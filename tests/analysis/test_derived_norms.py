@@ -149,7 +149,13 @@ def test_scales_of_derived_norms_are_second_order_and_a_layer_norm_may_turn_its_
     model = nn.Sequential(nn.Conv2d(3, 4, 3), InTheMiddle(4), nn.Conv2d(4, 4, 1), AlwaysFrozen(4))
     prepared = prepare(model, inputs)
     plan = prepared.report.plan
-    assert {row.name: row.verdict for row in plan.convolutions} == {"0": "normalized", "2": "bare"}
+    assert {row.name: (row.verdict, row.norm) for row in plan.convolutions} == {
+        "0": ("normalized", "1"),
+        "2": ("bare", None),
+    }
+    reasons = [row.reason for row in plan.convolutions]
+    assert "to InTheMiddle 1" in reasons[0]
+    assert "to AlwaysFrozen 3, which is frozen" in reasons[1]
     roles = {entry.name: (entry.order, entry.role) for entry in plan.parameters}
     assert {name: roles[name] for name in ("1.weight", "3.bias")} == {
         "1.weight": (2, "norm.weight"),
