@@ -21,7 +21,8 @@ __all__ = ["kind_of", "load_weights", "read_state", "read_tensors", "without_wra
 
 # Keys under which training scripts save the weights beside an epoch and an optimizer's state.
 NESTS = ("state_dict", "model_state_dict", "model")
-DATA_PARALLEL_PREFIX = "module."
+# What torch's own wrappers put before each key: DataParallel and its kin, and torch.compile.
+WRAPPERS = ("module.", "_orig_mod.")
 SHOWN = 5
 
 
@@ -98,14 +99,18 @@ def read_tensors(path: Path, instead: str) -> Any:
 
 
 def without_wrapper(state: Mapping[str, Any], expected: Collection[str]) -> Mapping[str, Any]:
-    """``state`` under the keys that a model has inside ``DataParallel``, if it was saved around it.
+    """``state`` under the keys that a model has inside ``DataParallel`` and ``torch.compile``, if saved around them.
 
     Args:
         state: As read.
-        expected: Keys that the model itself has: a state that has nothing else was saved from it.
+        expected: Keys that the model itself has: a state with one of them was saved from it.
     """
-    wrapped = state.keys() - expected and all(key.startswith(DATA_PARALLEL_PREFIX) for key in state)
-    return {key.removeprefix(DATA_PARALLEL_PREFIX): state[key] for key in state} if wrapped else state
+    while state and not any(key in state for key in expected):
+        prefix = next((p for p in WRAPPERS if all(key.startswith(p) for key in state)), None)
+        if prefix is None:
+            break
+        state = {key.removeprefix(prefix): value for key, value in state.items()}
+    return state
 
 
 def _differences(state: Mapping[str, Any], model: nn.Module) -> Iterable[str]:

@@ -100,9 +100,10 @@ def _module_path(flow: Flow, node: fx.Node) -> str | None:
     if node.op == "call_module":
         return str(node.target)
     scope = node.meta.get("scope")
-    inside = flow.modules.get(scope) if scope is not None else None
-    is_norm = inside is not None and isinstance(flow.graph.nodes[node.name]["rule"], Norm)
-    return scope if is_norm and isinstance(rule_of(inside), Norm) else None
+    inside = None if scope is None else flow.modules.get(scope)
+    if inside is None or not isinstance(flow.graph.nodes[node.name]["rule"], Norm):
+        return None
+    return scope if isinstance(rule_of(inside), Norm) else None
 
 
 def _name(flow: Flow, ending: Ending) -> str:
