@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pickle
 import warnings
+import zipfile
 from collections.abc import Collection, Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -94,8 +96,20 @@ def read_tensors(path: Path, instead: str) -> Any:
     # A damaged file makes torch and safetensors fail in any way at all.
     except Exception as error:
         kind = "safetensors" if is_safetensors else "torch.save"
-        why = str(error) or "it ends too early"
+        other = _other_archive(path)
+        why = f"it is {other}; {instead}" if other else str(error) or "it ends too early"
         raise WeightsError(f"{path} could not be read as a file of {kind}: {why}") from error
+
+
+def _other_archive(path: Path) -> str:
+    """What a file of torch that holds a program is, with an article; empty for any other file."""
+    with suppress(Exception), zipfile.ZipFile(path) as archive:  # a damaged one fails in any way at all
+        inside = {name.rpartition("/")[2] for name in archive.namelist()}
+        if "archive_format" in inside:
+            return "an exported program"
+        if "constants.pkl" in inside:
+            return "a TorchScript archive"
+    return ""
 
 
 def without_wrapper(state: Mapping[str, Any], expected: Collection[str]) -> Mapping[str, Any]:

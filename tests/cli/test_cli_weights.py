@@ -110,6 +110,17 @@ def test_a_model_with_a_child_named_module_keeps_its_prefix(tmp_path: Path) -> N
     assert equal(target.state_dict(), source.state_dict())
 
 
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
+def test_programs_in_place_of_weights_are_named(tmp_path: Path) -> None:
+    convolution, x = nn.Conv2d(3, 4, 3), torch.rand(1, 3, 6, 6)
+    torch.jit.trace(convolution, x).save(tmp_path / "script.pt")
+    torch.export.save(torch.export.export(convolution, (x,)), tmp_path / "program.pt2")
+    for file, kind in (("script.pt", "a TorchScript archive"), ("program.pt2", "an exported program")):
+        message = refused(convolution, tmp_path / file)
+        assert f"it is {kind}; save model.state_dict(), not the model itself" in message
+        assert "weights_only" not in message  # not what torch advises, which would run the file's code
+
+
 def test_missing_unexpected_and_reshaped_keys_are_named(tmp_path: Path) -> None:
     state = net().state_dict()
     del state["1.bias"]
