@@ -39,41 +39,53 @@ def _counts_writes(value: Any) -> bool:
 
 
 class History:
-    """Which node made what, by the places of the results in autograd's graph. It keeps that graph alive."""
+    """Which node made what, by the places of the results in autograd's graph.
+
+    A place is a number that autograd counts up, not the function itself, which would keep the graph alive.
+    """
 
     def __init__(self) -> None:
-        self._made: dict[tuple[Any, int], fx.Node] = {}
+        self._made: dict[_Place, fx.Node] = {}
 
     def note(self, tensor: Tensor, node: fx.Node) -> None:
         """Write down that ``node`` made ``tensor``."""
-        place = _place(tensor)
-        if place is not None:
-            self._made[place] = node
+        function = _function(tensor)
+        if function is not None:
+            self._made[_place(function, tensor.output_nr)] = node
 
     def maker(self, tensor: Tensor) -> fx.Node | None:
         """The node that made a tensor, which may have come back as another object."""
-        place = _place(tensor)
-        return None if place is None else self._made.get(place)
+        function = _function(tensor)
+        return None if function is None else self._made.get(_place(function, tensor.output_nr))
 
     def sources(self, tensor: Tensor) -> list[fx.Node | Tensor]:
         """The nearest results and parameters that ``tensor`` was computed from, each once."""
-        place = _place(tensor)
-        waiting = [] if place is None else [place[0]]
+        last = _function(tensor)
+        waiting = [] if last is None else [last]
         seen, found = set(waiting), dict[Any, None]()
         while waiting:
-            for before in waiting.pop().next_functions:
-                function, _ = before
-                if before in self._made:
-                    found[self._made[before]] = None
-                elif hasattr(function, "variable"):
+            for function, output in waiting.pop().next_functions:
+                if function is None:
+                    continue
+                if hasattr(function, "variable"):
                     found[function.variable] = None
-                elif function is not None and function not in seen:
+                elif (node := self._made.get(_place(function, output))) is not None:
+                    found[node] = None
+                elif function not in seen:
                     seen.add(function)
                     waiting.append(function)
         return list(found)
 
 
-def _place(tensor: Tensor) -> tuple[Any, int] | None:
+# The function's name, its number, those of what it read (each thread counts for itself), and which of its results.
+_Place = tuple[str, int, tuple[int, ...], int]
+
+
+def _function(tensor: Tensor) -> Any:
     with torch._C.DisableTorchFunctionSubclass():
-        function = tensor.grad_fn
-        return None if function is None else (function, tensor.output_nr)
+        return tensor.grad_fn
+
+
+def _place(function: Any, output: int) -> _Place:
+    read = tuple(-1 if before is None else before._sequence_nr() for before, _ in function.next_functions)
+    return function.name(), function._sequence_nr(), read, output

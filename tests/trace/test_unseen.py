@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -159,3 +160,34 @@ def test_the_prepared_model_computes_the_same() -> None:
     model = Beside(Extension.apply)
     prepared = prepare(model, X).model
     assert torch.allclose(model(X), prepared(X), atol=1e-6)
+
+
+class Held:
+    """What lives as long as the graph that holds it."""
+
+
+class Holds(torch.autograd.Function):
+    alive: ClassVar[weakref.WeakSet[Held]] = weakref.WeakSet()
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.held = Held()
+        Holds.alive.add(ctx.held)
+        return x.exp()
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        return grads[0]
+
+
+def test_a_graph_that_nobody_needs_any_more_is_let_go() -> None:
+    class Loop(Beside):
+        def forward(self, x: Tensor) -> Tensor:
+            for _ in range(5):
+                (2 * Holds.apply(self.conv(x))).detach()
+                assert len(Holds.alive) <= 1
+            result: Tensor = self.norm(self.conv(x))
+            return result
+
+    (row,) = analyze(Loop(torch.tanh), X).convolutions
+    assert row.verdict == "bare"  # five of its calls go nowhere else
