@@ -42,7 +42,8 @@ def write_plain_weights(checkpoint: Path, plan_file: Path, output: Path) -> None
 
 
 def _of_prepared(state: Mapping[str, Any], plan: Plan, path: Path) -> Mapping[str, Any]:
-    state = without_wrapper(state, ())
+    own = [*plan.frozen, *(row.name for row in plan.parameters)]
+    state = without_wrapper(state, own)
     needed = [name for row in plan.decoupled for name in decoupled_names(row.weight)]
     missing = list(dict.fromkeys(name for name in needed if name not in state))
     if missing:

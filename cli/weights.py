@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pickle
 import warnings
+import zipfile
 from collections.abc import Collection, Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,8 @@ __all__ = ["kind_of", "load_weights", "read_state", "read_tensors", "without_wra
 
 # Keys under which training scripts save the weights beside an epoch and an optimizer's state.
 NESTS = ("state_dict", "model_state_dict", "model")
-DATA_PARALLEL_PREFIX = "module."
+# What torch's own wrappers put before each key: DataParallel and its kin, and torch.compile.
+WRAPPERS = ("module.", "_orig_mod.")
 SHOWN = 5
 
 
@@ -93,19 +96,35 @@ def read_tensors(path: Path, instead: str) -> Any:
     # A damaged file makes torch and safetensors fail in any way at all.
     except Exception as error:
         kind = "safetensors" if is_safetensors else "torch.save"
-        why = str(error) or "it ends too early"
+        other = _other_archive(path)
+        why = f"it is {other}; {instead}" if other else str(error) or "it ends too early"
         raise WeightsError(f"{path} could not be read as a file of {kind}: {why}") from error
 
 
+def _other_archive(path: Path) -> str:
+    """What a file of torch that holds a program is, with an article; empty for any other file."""
+    with suppress(Exception), zipfile.ZipFile(path) as archive:  # a damaged one fails in any way at all
+        inside = {name.rpartition("/")[2] for name in archive.namelist()}
+        if "archive_format" in inside:
+            return "an exported program"
+        if "constants.pkl" in inside:
+            return "a TorchScript archive"
+    return ""
+
+
 def without_wrapper(state: Mapping[str, Any], expected: Collection[str]) -> Mapping[str, Any]:
-    """``state`` under the keys that a model has inside ``DataParallel``, if it was saved around it.
+    """``state`` under the keys that a model has inside ``DataParallel`` and ``torch.compile``, if saved around them.
 
     Args:
         state: As read.
-        expected: Keys that the model itself has: a state that has nothing else was saved from it.
+        expected: Keys that the model itself has: a state with one of them was saved from it.
     """
-    wrapped = state.keys() - expected and all(key.startswith(DATA_PARALLEL_PREFIX) for key in state)
-    return {key.removeprefix(DATA_PARALLEL_PREFIX): state[key] for key in state} if wrapped else state
+    while state and not any(key in state for key in expected):
+        prefix = next((p for p in WRAPPERS if all(key.startswith(p) for key in state)), None)
+        if prefix is None:
+            break
+        state = {key.removeprefix(prefix): value for key, value in state.items()}
+    return state
 
 
 def _differences(state: Mapping[str, Any], model: nn.Module) -> Iterable[str]:

@@ -18,7 +18,7 @@ from sgdph_fx.analysis.filter_tracking import MOVES_NO_NUMBER, same_filters
 from sgdph_fx.analysis.flow import Flow
 from sgdph_fx.rules.calls import argument_reader, is_in_place, numbers_read, operation_name
 from sgdph_fx.rules.kinds import Conv, Linear, Transparent
-from sgdph_fx.rules.operations import OPERANDS, rule_of_operation
+from sgdph_fx.rules.operations import operands_of, rule_of_operation
 from sgdph_fx.transform.filters import Filters, filter_numbers
 
 __all__ = ["carried_by"]
@@ -58,9 +58,9 @@ def _weight_of(node: fx.Node) -> fx.Node | None:
     """The weight of a convolution or a linear layer, as far as the trace computes it."""
     if node.op not in ("call_function", "call_method"):
         return None
-    name = operation_name(node)
-    layer = isinstance(rule_of_operation(node), Conv) or name == "linear"
-    weight = argument_reader(node)(*OPERANDS[name].weight, None) if layer else None
+    operands = operands_of(node)
+    layer = isinstance(rule_of_operation(node), Conv) or operation_name(node) == "linear"
+    weight = argument_reader(node)(*operands.weight, None) if layer and operands is not None else None
     return weight if isinstance(weight, fx.Node) else None
 
 
@@ -73,11 +73,12 @@ def _may_be_proportional(node: fx.Node) -> bool:
 
 
 def _one_factor_each(layer: fx.Node, tracked: _Factors, parameter: nn.Parameter) -> bool:
-    rule, arg = rule_of_operation(layer), argument_reader(layer)
+    rule, operands = rule_of_operation(layer), operands_of(layer)
+    assert operands is not None
     transposed = isinstance(rule, Conv) and rule.transposed
-    groups = 1 if isinstance(rule, Linear) else arg(*OPERANDS[operation_name(layer)].groups, 1)
+    groups = 1 if isinstance(rule, Linear) else argument_reader(layer)(*operands.groups, 1)
     try:
-        found = tracked.places(arg(*OPERANDS[operation_name(layer)].weight, None))
+        found = tracked.places(_weight_of(layer))
         there = filter_numbers(found.shape, Filters(transposed, groups))
     except (TypeError, ValueError, RuntimeError, IndexError, AttributeError, KeyError):
         return False  # it cannot be told without running the model
@@ -142,12 +143,14 @@ class _Factors:
         return one
 
     def _normalized(self, node: fx.Node) -> Tensor:
-        arg = argument_reader(node)
-        x, weight, bias = arg(0, "input", None), arg(3, "weight", None), arg(4, "bias", None)
+        arg, operands = argument_reader(node), operands_of(node)
+        assert operands is not None
+        assert operands.bias is not None
+        x, bias = arg(0, "input", None), arg(*operands.bias, None)
         if x in self.made or bias is not None:
             raise ValueError("normalized, or shifted")
         like = self._empty(x)
-        return self.places(weight).view(-1, *[1] * (like.dim() - 2)).expand(like.shape)
+        return self.places(arg(*operands.weight, None)).view(-1, *[1] * (like.dim() - 2)).expand(like.shape)
 
     def _seen(self, node: fx.Node) -> Any:
         return self.places(node) if node in self.made else self._empty(node)

@@ -13,7 +13,7 @@ from sgdph_fx.plan.entries import ConvolutionEntry, Verdict
 from sgdph_fx.rules.calls import argument_reader, operation_name
 from sgdph_fx.rules.kinds import Conv
 from sgdph_fx.rules.modules import rule_of
-from sgdph_fx.rules.operations import OPERANDS
+from sgdph_fx.rules.operations import Operands, operands_of
 from sgdph_fx.transform.decouple import Decoupled, plain_class_of
 from sgdph_fx.transform.filters import Filters, dotted
 
@@ -143,13 +143,15 @@ def functional_candidate(
     node: fx.Node, rule: Conv, modules: Mapping[str, nn.Module], names: Names
 ) -> ConvolutionCandidate | None:
     """What a call of a convolution function uses; None for a fixed kernel, in which nothing is trained."""
-    weight = argument_reader(node)(*OPERANDS[operation_name(node)].weight, None)
+    operands = operands_of(node)
+    assert operands is not None
+    weight = argument_reader(node)(*operands.weight, None)
     scope = node.meta.get("scope") or ""
     made = provenance(weight, scope, modules)
     if made is None:
         return None
     parameter = names.parameters.get(made.name)
-    filters = Filters(rule.transposed, _groups(node))
+    filters = Filters(rule.transposed, _groups(node, operands))
     shape = tuple(weight.meta.get("shape", ()) if parameter is None else parameter.shape)
     obstacle = made.obstacle or _no_second_derivative(rule) or _frozen(parameter)
     if not obstacle and not filters_preserved(weight, made, shape, filters, modules):
@@ -166,8 +168,8 @@ def functional_candidate(
     )
 
 
-def _groups(node: fx.Node) -> int:
-    groups = argument_reader(node)(*OPERANDS[operation_name(node)].groups, 1)
+def _groups(node: fx.Node, operands: Operands) -> int:
+    groups = argument_reader(node)(*operands.groups, 1)
     return groups if isinstance(groups, int) else 1
 
 

@@ -19,9 +19,9 @@ from sgdph_fx.analysis.flow import Flow, walk
 from sgdph_fx.analysis.sharing import Decision, decided_together
 from sgdph_fx.analysis.verdicts import Judgement, judge, name_of
 from sgdph_fx.plan.entries import Hint, Policy
-from sgdph_fx.rules.calls import argument_reader, operation_name
+from sgdph_fx.rules.calls import argument_reader
 from sgdph_fx.rules.kinds import Conv
-from sgdph_fx.rules.operations import OPERANDS
+from sgdph_fx.rules.operations import operands_of
 from sgdph_fx.transform.filters import dotted
 
 __all__ = ["convolution_entries"]
@@ -115,8 +115,9 @@ def _bias(flow: Flow, node: fx.Node, rule: Conv, names: Names) -> str | None:
     if node.op == "call_module":
         name = dotted(str(node.target), rule.bias)
     else:
-        operand = OPERANDS[operation_name(node)].bias
-        bias = None if operand is None else argument_reader(node)(*operand, None)
+        operands = operands_of(node)
+        where = None if operands is None else operands.bias
+        bias = None if where is None else argument_reader(node)(*where, None)
         name = str(bias.target) if isinstance(bias, fx.Node) and bias.op == "get_attr" else ""
     parameter = names.parameters.get(name)
     return name if parameter is not None and parameter.requires_grad else None

@@ -18,7 +18,7 @@ from sgdph_fx.transform.filters import Filters, filter_numbers
 __all__ = ["MOVES_NO_NUMBER", "filters_preserved", "same_filters"]
 
 MOVES_NO_NUMBER = frozenset(
-    {"clone", "contiguous", "to", "type_as", "float", "double", "half", "bfloat16", "identity", "neg"}
+    "clone contiguous identity neg to type type_as cpu cuda float double half bfloat16".split()
 )
 """Operations whose further operands say nothing about places."""
 

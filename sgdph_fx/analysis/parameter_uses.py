@@ -12,7 +12,7 @@ from sgdph_fx.analysis.found_roles import FoundRole, channel_wise, norm_role
 from sgdph_fx.analysis.verdicts import name_of
 from sgdph_fx.rules.calls import argument_reader, operation_name
 from sgdph_fx.rules.kinds import Conv, Norm, Rule, Transparent
-from sgdph_fx.rules.operations import OPERANDS
+from sgdph_fx.rules.operations import operands_of
 
 __all__ = ["uses_of_parameters"]
 
@@ -82,7 +82,7 @@ def _parameter(flow: Flow, source: fx.Node) -> nn.Parameter | None:
 def _use(flow: Flow, node: fx.Node, user: fx.Node, parameter: nn.Parameter) -> FoundRole:
     name, rule = operation_name(user), flow.graph.nodes[user.name]["rule"]
     arg = argument_reader(user)
-    operands = OPERANDS.get(name)
+    operands = operands_of(user)
     if operands is not None and arg(*operands.weight, None) is node:
         return _as_weight(rule, name, parameter)
     if operands is not None and operands.bias is not None and arg(*operands.bias, None) is node:

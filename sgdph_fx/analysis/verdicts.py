@@ -14,6 +14,7 @@ from sgdph_fx.plan.entries import Policy
 from sgdph_fx.plan.wording import counted
 from sgdph_fx.rules.calls import operation_name
 from sgdph_fx.rules.kinds import Norm
+from sgdph_fx.rules.modules import rule_of
 
 __all__ = ["Judgement", "judge", "name_of"]
 
@@ -45,7 +46,7 @@ def judge(flow: Flow, endings: Sequence[Ending], policy: Policy) -> Judgement:
         more = f" and {counted(len(norms) - 1, 'more norm')}" if len(norms) > 1 else ""
         reason = f"normalized: output goes {_through(nearest.via)}to {_name(flow, nearest)}{more}"
         absorbs = all(absorbs_bias(flow, ending) for ending in norms)
-        return Judgement("normalized", _path(nearest.node), nearest.via, reason, absorbs)
+        return Judgement("normalized", _path(flow, nearest.node), nearest.via, reason, absorbs)
     # A norm that is there but does not count is the first thing that you want to see.
     stop = next((e for e in others if isinstance(e.rule, Norm)), others[0])
     return Judgement("bare", None, stop.via, _why_bare(flow, norms, others, stop, policy))
@@ -89,16 +90,29 @@ def _objection(flow: Flow, stop: Ending, policy: Policy) -> str:
     return why_not(flow, stop)
 
 
-def _path(node: fx.Node) -> str:
-    return str(node.target) if node.op == "call_module" else node.name
+def _path(flow: Flow, node: fx.Node) -> str:
+    path = _module_path(flow, node)
+    return node.name if path is None else path
+
+
+def _module_path(flow: Flow, node: fx.Node) -> str | None:
+    """The path of the module that an operation is: its own, or that of the norm whose ``forward`` calls it."""
+    if node.op == "call_module":
+        return str(node.target)
+    scope = node.meta.get("scope")
+    inside = None if scope is None else flow.modules.get(scope)
+    if inside is None or not isinstance(flow.graph.nodes[node.name]["rule"], Norm):
+        return None
+    return scope if isinstance(rule_of(inside), Norm) else None
 
 
 def _name(flow: Flow, ending: Ending) -> str:
     node = ending.node
     if node.op == "output":
         return "the model's output"
-    if node.op == "call_module":
-        return f"{type(flow.modules[str(node.target)]).__name__} {node.target}".rstrip()
+    path = _module_path(flow, node)
+    if path is not None:
+        return f"{type(flow.modules[path]).__name__} {path}".rstrip()
     name = name_of(node)
     return f"{name} ({node.meta['source']})" if node.meta.get("source") else name
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from torch import fx
+from torch._ops import OpOverload
 
 from sgdph_fx.rules.layout import Argument
 
@@ -101,7 +102,13 @@ _ALIASES = {
     "itruediv": "div",
     "divide": "div",
     "true_divide": "div",
+    "clip": "clamp",
+    "negative": "neg",
+    "absolute": "abs",
 }
+
+# It returns the tensor itself; to read the flag reads no numbers.
+_ITSELF = ("requires_grad_", "identity")
 
 # Libraries whose operators bear the names of the table.
 _OPERATORS_OF = ("aten", "torchvision")
@@ -129,13 +136,12 @@ def operation_name(node: fx.Node) -> str:
         return WRAPPED[full]
     if target is getattr:
         return str(node.args[1])
-    name = getattr(target, "__name__", "")
-    return _canonical(name) if _of_torch(target) else ""
+    return _canonical(_bare_name(target)) if _of_torch(target) else ""
 
 
 def is_in_place(node: fx.Node) -> bool:
     """Whether a function or method call writes its result into its first operand."""
-    name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
+    name = node.target if isinstance(node.target, str) else _bare_name(node.target)
     if node.kwargs.get("inplace") is True or name in ("iadd", "isub", "imul", "itruediv"):
         return True
     return name.endswith("_") and not name.endswith("__")
@@ -171,7 +177,15 @@ def data_operands(node: fx.Node) -> tuple[fx.Node, ...]:
     return (first,) if isinstance(first, fx.Node) else ()
 
 
+def _bare_name(target: Any) -> str:
+    """A function's name; of an operator with the name of its overload (``conv2d.default``), that of the operator."""
+    name = str(getattr(target, "__name__", ""))
+    return name.partition(".")[0] if isinstance(target, OpOverload) else name
+
+
 def _canonical(name: str) -> str:
+    if name == _ITSELF[0]:
+        return _ITSELF[1]
     bare = name.strip("_") if name not in ("T", "mT") else name
     return _ALIASES.get(bare, bare)
 

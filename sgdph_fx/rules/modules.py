@@ -15,7 +15,7 @@ from sgdph_fx.rules import moves, reshapes
 from sgdph_fx.rules.kinds import Conv, Linear, Mixing, Norm, Rule, Transparent
 from sgdph_fx.rules.named import NAMED, REVIEWED, norm_by_class_name, qualified_name
 
-__all__ = ["MODULES", "computes_as_known", "rule_of"]
+__all__ = ["MODULES", "computes_as_known", "has_own_forward", "rule_of"]
 
 # What a class is may depend on how one of its modules was built.
 Row = Rule | Callable[[nn.Module], Rule]
@@ -28,6 +28,12 @@ _RECURRENT = Linear(("weight_*",), ("bias_*",))
 def _constant_pad(module: nn.Module) -> Rule:
     """Zeros stay zeros under a gain; another constant does not."""
     return _PAD if getattr(module, "value", None) == 0 else Mixing()
+
+
+def _threshold(module: nn.Module) -> Rule:
+    """Zero in place of what is not above zero is ReLU."""
+    at_zero = getattr(module, "threshold", None) == 0 and getattr(module, "value", None) == 0
+    return Transparent() if at_zero else Mixing()
 
 
 MODULES: dict[type[nn.Module], Row] = {
@@ -65,6 +71,7 @@ MODULES: dict[type[nn.Module], Row] = {
     nn.ReLU: Transparent(),
     nn.LeakyReLU: Transparent(),
     nn.RReLU: Transparent(),
+    nn.Threshold: _threshold,
     nn.PReLU: Transparent(weight="weight"),
     nn.Dropout: Transparent(),
     nn.Dropout1d: Transparent(),
@@ -146,6 +153,11 @@ def computes_as_known(module: nn.Module) -> bool:
     own = module.__dict__.get("forward", type(module).forward)  # a method may be patched on one module alone
     own = getattr(own, "__func__", own)
     return ancestor is not None and (own is ancestor.forward or _is_reviewed(own))
+
+
+def has_own_forward(module: nn.Module) -> bool:
+    """Whether ``module`` derives from a class of the table and has a ``forward`` that the table says nothing about."""
+    return _known_ancestor(type(module)) is not None and not computes_as_known(module)
 
 
 def _is_reviewed(function: object) -> bool:

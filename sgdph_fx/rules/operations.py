@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import fx
 
 from sgdph_fx.rules import moves, reshapes
@@ -17,7 +18,7 @@ from sgdph_fx.rules.calls import argument_reader, operation_name
 from sgdph_fx.rules.kinds import Conv, Linear, Mixing, Norm, Rule, Transparent
 from sgdph_fx.rules.layout import Argument
 
-__all__ = ["OPERANDS", "OPERATIONS", "Operands", "rule_of_operation"]
+__all__ = ["OPERATIONS", "Operands", "operands_of", "rule_of_operation"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +58,15 @@ OPERATIONS: dict[str, Rule] = {
     "linear": Linear(),
     "addmm": Linear(),
     "relu": _SAME,
+    "clamp": _SAME,
+    "clamp_min": _SAME,
+    "clamp_max": _SAME,
+    "threshold": _SAME,
+    "abs": _SAME,
+    "neg": _SAME,
+    "mul": _SAME,
+    "div": _SAME,
+    "pad": Transparent(moves.pad),
     "leaky_relu": _SAME,
     "rrelu": _SAME,
     "prelu": Transparent(weight="weight"),
@@ -109,6 +119,9 @@ OPERATIONS: dict[str, Rule] = {
     "detach": _MOVES_NOTHING,
     "data": _MOVES_NOTHING,
     "to": _MOVES_NOTHING,
+    "type": _MOVES_NOTHING,
+    "cpu": _MOVES_NOTHING,
+    "cuda": _MOVES_NOTHING,
     "type_as": _MOVES_NOTHING,
     "float": _MOVES_NOTHING,
     "double": _MOVES_NOTHING,
@@ -139,14 +152,23 @@ OPERATIONS: dict[str, Rule] = {
     "flip": _SAME,
 }
 
-# Operations that are transparent only for some arguments, each with the condition.
+# Operations of the table that mix channels after all unless their arguments fulfil a condition.
 _CONDITIONS: dict[str, Callable[[Argument], bool]] = {
     "pad": lambda arg: arg(2, "mode", "constant") != "constant" or arg(3, "value", 0) in (0, None),
-    "mul": lambda arg: _positive(arg(1, "other", None)) or _positive(arg(0, "input", None)),
-    "div": lambda arg: _positive(arg(1, "other", None)),
+    "mul": lambda arg: _scales(arg(1, "other", None)) or _scales(arg(0, "input", None)),
+    "div": lambda arg: _scales(arg(1, "other", None)) and arg(2, "rounding_mode", None) is None,
+    # One bound, at 0: what is left of ReLU, or of its mirror image.
+    "clamp": lambda arg: (
+        (_is_zero(arg(1, "min", None)), _is_zero(arg(2, "max", None))) in ((True, None), (None, True))
+    ),
+    "clamp_min": lambda arg: _is_zero(arg(1, "min", None)) is True,
+    "clamp_max": lambda arg: _is_zero(arg(1, "max", None)) is True,
+    "threshold": lambda arg: _is_zero(arg(1, "threshold", None)) is _is_zero(arg(2, "value", None)) is True,
+    "to": lambda arg: not _rounds(arg(1, "dtype", None)) and not _rounds(arg(2, "dtype", None)),
+    "type": lambda arg: not _rounds(arg(1, "dtype", None)),
 }
 
-OPERANDS: dict[str, Operands] = {
+_OPERANDS: dict[str, Operands] = {
     **{
         name: Operands((1, "weight"), (2, "bias"))
         for name, rule in OPERATIONS.items()
@@ -164,15 +186,24 @@ OPERANDS: dict[str, Operands] = {
     "rms_norm": Operands((2, "weight")),
     "prelu": Operands((1, "weight")),
 }
+# The operators behind torch.nn.functional's functions take weight and bias before the running statistics.
+_OF_OPERATORS = dict.fromkeys(("batch_norm", "instance_norm"), Operands((1, "weight"), (2, "bias")))
+
+
+def operands_of(node: fx.Node) -> Operands | None:
+    """Where a call of a functional layer takes its weight, bias and groups; None for any other operation."""
+    name = operation_name(node)
+    if name in _OF_OPERATORS and getattr(node.target, "__module__", "") != "torch.nn.functional":
+        return _OF_OPERATORS[name]
+    return _OPERANDS.get(name)
 
 
 def rule_of_operation(node: fx.Node) -> Rule:
     """What a function or method call is."""
     name = operation_name(node)
     arg = argument_reader(node)
-    if name in _CONDITIONS:
-        move = moves.pad if name == "pad" else moves.same
-        return Transparent(move) if _CONDITIONS[name](arg) else Mixing()
+    if name in _CONDITIONS and not _CONDITIONS[name](arg):
+        return Mixing()
     if name == "convolution":  # what all of them call, with all arguments given
         return Conv(len(arg(3, "stride", ())), transposed=bool(arg(6, "transposed", False)))
     rule = OPERATIONS.get(name, Mixing())
@@ -186,5 +217,15 @@ def _is_frozen(name: str, arg: Argument) -> bool:
     return name in own_statistics and arg(*own_statistics[name]) is False
 
 
-def _positive(value: Any) -> bool:
-    return isinstance(value, int | float) and value > 0
+def _scales(value: Any) -> bool:
+    """Whether a factor keeps channels apart and lets a gain pass: any number but 0."""
+    return isinstance(value, int | float) and value != 0
+
+
+def _is_zero(value: Any) -> bool | None:
+    """Whether a bound is 0; None where there is none."""
+    return None if value is None else isinstance(value, int | float) and value == 0
+
+
+def _rounds(dtype: Any) -> bool:
+    return isinstance(dtype, torch.dtype) and not (dtype.is_floating_point or dtype.is_complex)

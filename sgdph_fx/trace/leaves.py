@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import inspect
+from contextlib import suppress
 
-from torch import nn
+from torch import fx, nn
 
 from sgdph_fx.rules.calls import operation_name
-from sgdph_fx.rules.kinds import Conv
-from sgdph_fx.rules.modules import computes_as_known, rule_of
+from sgdph_fx.rules.kinds import Conv, Norm, Transparent
+from sgdph_fx.rules.modules import computes_as_known, has_own_forward, rule_of
 from sgdph_fx.rules.operations import rule_of_operation
 from sgdph_fx.trace.proxies import ProxyTracer
 
@@ -19,13 +20,16 @@ def leaves_of(model: nn.Module) -> frozenset[nn.Module]:
     """The modules of ``model`` that are one operation each.
 
     A convolution that owns further modules (detectron2's carries its norm and its activation) or has a ``forward``
-    of its own is looked into: its own ``F.conv2d`` call shows, what makes its weight, and what it does next.
+    of its own is looked into: its own ``F.conv2d`` call shows, what makes its weight, and what it does next. So are a
+    norm and an activation that derive from a known one and have a ``forward`` of their own.
     """
     return frozenset(filter(_is_leaf, model.modules()))
 
 
 def _is_leaf(module: nn.Module) -> bool:
     rule = rule_of(module)
+    if isinstance(rule, Norm | Transparent) and has_own_forward(module):
+        return isinstance(rule, Norm) and _takes_statistics_unseen(module)
     if rule is None or not isinstance(rule, Conv):
         return rule is not None
     if any(name != "parametrizations" for name, _ in module.named_children()):
@@ -39,18 +43,37 @@ def _shows_its_convolution(module: nn.Module) -> bool:
     A forward that computes its padding from the input's size in Python cannot be run so. Such a module counts as
     the convolution that it derives from.
     """
-    if not _takes_tensors_alone(module):
-        return False
-    try:
-        graph = ProxyTracer(module, ()).run()
-    except Exception:
-        return False
     return any(
-        node.op in ("call_function", "call_method")
-        and operation_name(node)
-        and isinstance(rule_of_operation(node), Conv)
-        for node in graph.nodes
+        operation_name(node) and isinstance(rule_of_operation(node), Conv)
+        for node in _operations(module) or ()
     )
+
+
+def _takes_statistics_unseen(module: nn.Module) -> bool:
+    """Whether a norm's own ``forward`` takes statistics by arithmetic, or cannot be run alone on placeholders.
+
+    Such a module counts as the norm that it derives from, as its arithmetic looks like any other. One that calls a
+    norm's function is looked into, and so is one that takes no statistics at all.
+    """
+    operations = _operations(module)
+    if operations is None:
+        return True
+    if any(isinstance(rule_of_operation(node), Norm) for node in operations):
+        return False
+    return any(operation_name(node) in _STATISTICS for node in operations)
+
+
+_STATISTICS = {"mean", "var", "std", "var_mean", "std_mean", "sum", "norm", "vector_norm", "einsum"}
+
+
+def _operations(module: nn.Module) -> list[fx.Node] | None:
+    """The calls of functions and methods that ``module.forward`` makes on placeholders; None if it cannot be run so."""
+    if not _takes_tensors_alone(module):
+        return None
+    with suppress(Exception):
+        graph = ProxyTracer(module, ()).run()
+        return [node for node in graph.nodes if node.op in ("call_function", "call_method")]
+    return None
 
 
 def _takes_tensors_alone(module: nn.Module) -> bool:

@@ -8,6 +8,7 @@ from contextlib import contextmanager, nullcontext
 from typing import Any
 
 from torch import Tensor, fx, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from sgdph_fx.trace.graph import add_node
 from sgdph_fx.trace.hooks import forward_hook, forward_pre_hook, may_change
@@ -108,9 +109,23 @@ class ProxyTracer(fx.Tracer):
             return result
         outside, self._inside = self._inside, path
         try:
-            return run(*args, **kwargs)
+            with _of_any_rank(module):
+                return run(*args, **kwargs)
         finally:
             self._inside = outside
+
+
+@contextmanager
+def _of_any_rank(module: nn.Module) -> Iterator[None]:
+    """Keeps a batch norm that is looked into from asking a placeholder how many dimensions it has."""
+    if not isinstance(module, _BatchNorm) or "_check_input_dim" in module.__dict__:
+        yield
+        return
+    module.__dict__["_check_input_dim"] = lambda input: None
+    try:
+        yield
+    finally:
+        del module.__dict__["_check_input_dim"]
 
 
 class _Parameters(dict[str, Any]):

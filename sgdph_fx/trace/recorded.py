@@ -20,14 +20,16 @@ from sgdph_fx.trace.hooks import Around, forward_hook, forward_pre_hook, has_hoo
 from sgdph_fx.trace.inputs import Run
 from sgdph_fx.trace.interception import module_calls
 from sgdph_fx.trace.leaves import leaves_of
+from sgdph_fx.trace.outputs import tensors_in
 from sgdph_fx.trace.scripted import ConvolutionCounter, is_scripted
 from sgdph_fx.trace.source import calling_line, failing_line, outermost, signature
 from sgdph_fx.trace.state import mode
+from sgdph_fx.trace.unseen import History, unseen_code, watched_writes
 from sgdph_fx.transform.filters import dotted
 
 __all__ = ["trace_by_recording"]
 
-_PLAIN = frozenset({int, float, bool, str, slice, type(None), type(Ellipsis)})
+_PLAIN = frozenset({int, float, bool, str, slice, type(None), type(Ellipsis), torch.dtype})
 _SEQUENCES = (list, tuple)
 
 
@@ -53,7 +55,7 @@ def trace_by_recording(model: nn.Module, run: Run, training: bool) -> Trace:
             f"{type(error).__name__}{failing_line(error)} ({error}). "
             f"It is called as `{signature(model)}`; pass inputs on which a plain call of the model works."
         ) from error
-    recorder.graph.output(recorder.as_nodes(result))
+    recorder.graph.output(recorder.as_nodes(list(tensors_in(result).values())))
     return Trace(recorder.graph, "recorded", training, unseen=recorder.unseen)
 
 
@@ -69,6 +71,7 @@ class _Recorder(TorchFunctionMode):
         self._inside_leaf = False
         self._inside: str | None = None  # outside the model: a callable may make inputs, or a loss
         self._constants: dict[int, str] = {}
+        self._history = History()
         self._nodes: dict[int, tuple[weakref.ref[Tensor], fx.Node]] = {}
         for path, module in model.named_modules():
             self.paths[module] = path
@@ -77,6 +80,7 @@ class _Recorder(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        written = watched_writes(func, args, kwargs)
         result = func(*args, **kwargs)
         if self._inside_leaf:
             return result
@@ -86,6 +90,10 @@ class _Recorder(TorchFunctionMode):
         elif _holds_tensor(result):
             positional, named = self._operands(args, kwargs)
             self._write(kind, target, (*positional, *extra), named, result)
+        elif changed := written():
+            node = self._write(kind, target, *self._operands(args, kwargs), None)
+            for tensor in changed:
+                self._know(tensor, node)
         return result
 
     def follow(self, path: str, module: nn.Module, run: Callable[..., Any], args: Any, kwargs: Any) -> Any:
@@ -172,8 +180,7 @@ class _Recorder(TorchFunctionMode):
 
     def _name(self, result: Any, node: fx.Node) -> None:
         if isinstance(result, Tensor):
-            _set_shape(node, result)
-            self._nodes[id(result)] = weakref.ref(result), node
+            self._know(result, node)
             return
         items = result.items() if isinstance(result, Mapping) else enumerate(_sequence(result))
         for key, value in items:
@@ -184,15 +191,24 @@ class _Recorder(TorchFunctionMode):
         reference, node = self._nodes.get(id(tensor), (None, None))
         if node is not None and reference is not None and reference() is tensor:
             return node
-        name = self._constants.get(id(tensor))
-        node = (
-            add_node(self.graph, "placeholder", "input")
-            if name is None
-            else add_node(self.graph, "get_attr", name)
-        )
-        _set_shape(node, tensor)
-        self._nodes[id(tensor)] = weakref.ref(tensor), node
+        node = self._history.maker(tensor) or self._first_seen(tensor)
+        self._know(tensor, node)
         return node
+
+    def _first_seen(self, tensor: Tensor) -> fx.Node:
+        """A node for a tensor that no node made: the model's own, an input, or the result of code that is not seen."""
+        name = self._constants.get(id(tensor))
+        if name is not None:
+            return add_node(self.graph, "get_attr", name)
+        read = [self._node_of(s) if isinstance(s, Tensor) else s for s in self._history.sources(tensor)]
+        if read:
+            return self._add("call_function", unseen_code, tuple(read), {})
+        return add_node(self.graph, "placeholder", "input")
+
+    def _know(self, tensor: Tensor, node: fx.Node) -> None:
+        _set_shape(node, tensor)
+        self._history.note(tensor, node)
+        self._nodes[id(tensor)] = weakref.ref(tensor), node
 
 
 def _set_shape(node: fx.Node, tensor: Tensor) -> None:

@@ -6,7 +6,7 @@ import gc
 import random
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import torch
 from torch import nn
@@ -98,7 +98,8 @@ def mode(model: nn.Module, training: bool) -> Iterator[None]:
     """The model in training or evaluation mode, brought there and back by its own ``train()`` and ``eval()``.
 
     A model that comes in training mode with some modules in evaluation mode keeps them like that: this is how
-    batch norms are frozen for fine-tuning.
+    batch norms are frozen for fine-tuning. Where a ``train()`` of its own freezes some, it is called even if the model
+    says that it trains: a new model says so before anybody has called it.
     """
     before = model.training
     flags = [(module, module.training) for module in model.modules()]
@@ -116,7 +117,13 @@ def mode(model: nn.Module, training: bool) -> Iterator[None]:
 
 def _switch(model: nn.Module, training: bool) -> None:
     if model.training is not training:
-        model.train() if training else model.eval()
+        with suppress(NotImplementedError):  # an exported program keeps the mode that it was exported in
+            model.train() if training else model.eval()
+    elif training and _has_own_switch(model):
+        frozen = [module for module in model.modules() if not module.training]
+        model.train()
+        for module in frozen:
+            _set_training(module, False)
 
 
 def _set_training(module: nn.Module, flag: bool) -> None:
@@ -132,7 +139,9 @@ def modes_differ(model: nn.Module) -> bool:
     Some classes have a ``train()`` of their own, which may swap layers; and a module that is evaluating while
     the model trains says that the two are not the same to it.
     """
-    modules = list(model.modules())
-    kinds: set[type[nn.Module]] = {type(module) for module in modules}
-    own_switch = any(kind.train is not nn.Module.train or kind.eval is not nn.Module.eval for kind in kinds)
-    return own_switch or not all(module.training for module in modules)
+    return _has_own_switch(model) or not all(module.training for module in model.modules())
+
+
+def _has_own_switch(model: nn.Module) -> bool:
+    kinds: set[type[nn.Module]] = {type(module) for module in model.modules()}
+    return any(kind.train is not nn.Module.train or kind.eval is not nn.Module.eval for kind in kinds)

@@ -9,7 +9,9 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from sgdph_fx import prepare
 from sgdph_fx.cli.errors import WeightsError
+from sgdph_fx.cli.plain_weights import write_plain_weights
 from sgdph_fx.cli.weights import load_weights
 
 State = dict[str, Tensor]
@@ -56,16 +58,67 @@ def test_a_training_checkpoint_is_looked_into(nest: str, tmp_path: Path) -> None
     assert equal(target.state_dict(), source.state_dict())
 
 
-def test_the_prefix_of_data_parallel_is_taken_off(tmp_path: Path) -> None:
+WRAPPERS: dict[str, Callable[[nn.Module], Any]] = {
+    "data parallel": nn.DataParallel,
+    "compiled": torch.compile,
+    "compiled inside": lambda model: nn.DataParallel(torch.compile(model)),  # type: ignore[arg-type]
+    "compiled outside": lambda model: torch.compile(nn.DataParallel(model)),
+}
+
+
+@pytest.mark.parametrize("wrap", WRAPPERS.values(), ids=WRAPPERS)
+def test_the_prefixes_of_torch_s_wrappers_are_taken_off(
+    wrap: Callable[[nn.Module], Any], tmp_path: Path
+) -> None:
     source, target = net(), net()
-    load_weights(target, saved_by_torch(nn.DataParallel(source).state_dict(), tmp_path / "ddp.pt"))
+    load_weights(target, saved_by_torch(wrap(source).state_dict(), tmp_path / "wrapped.pt"))
     assert equal(target.state_dict(), source.state_dict())
+
+
+class Holder(nn.Module):
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, x: Tensor) -> Tensor:
+        result: Tensor = self.module(x)
+        return result
+
+
+@pytest.mark.parametrize("wrap", WRAPPERS.values(), ids=WRAPPERS)
+@pytest.mark.parametrize("decoupled", [True, False], ids=["decoupled", "nothing decoupled"])
+@pytest.mark.parametrize("inside", [True, False], ids=["a child named module", "no such child"])
+def test_restore_takes_off_the_prefixes_of_wrappers_alone(
+    wrap: Callable[[nn.Module], Any], decoupled: bool, inside: bool, tmp_path: Path
+) -> None:
+    plain = net()[:2] if not decoupled else nn.Sequential(*net()[:2], nn.Conv2d(4, 4, 1))
+    model = Holder(plain) if inside else plain
+    prepared = prepare(model, torch.rand(2, 3, 6, 6))
+    (tmp_path / "plan.json").write_text(prepared.report.plan.to_json())
+    own = saved_by_torch(prepared.model.state_dict(), tmp_path / "own.pt")
+    wrapped = saved_by_torch(wrap(prepared.model).state_dict(), tmp_path / "wrapped.pt")
+    for file in (own, wrapped):
+        write_plain_weights(file, tmp_path / "plan.json", tmp_path / "plain.pt")
+        found = torch.load(tmp_path / "plain.pt")
+        assert found.keys() == model.state_dict().keys()
+        assert all(torch.allclose(found[key], value, atol=1e-6) for key, value in model.state_dict().items())
 
 
 def test_a_model_with_a_child_named_module_keeps_its_prefix(tmp_path: Path) -> None:
     source, target = nn.DataParallel(net()), nn.DataParallel(net())
     load_weights(target, saved_by_torch(source.state_dict(), tmp_path / "own.pt"))
     assert equal(target.state_dict(), source.state_dict())
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
+def test_programs_in_place_of_weights_are_named(tmp_path: Path) -> None:
+    convolution, x = nn.Conv2d(3, 4, 3), torch.rand(1, 3, 6, 6)
+    torch.jit.trace(convolution, x).save(tmp_path / "script.pt")
+    torch.export.save(torch.export.export(convolution, (x,)), tmp_path / "program.pt2")
+    for file, kind in (("script.pt", "a TorchScript archive"), ("program.pt2", "an exported program")):
+        message = refused(convolution, tmp_path / file)
+        assert f"it is {kind}; save model.state_dict(), not the model itself" in message
+        assert "weights_only" not in message  # not what torch advises, which would run the file's code
 
 
 def test_missing_unexpected_and_reshaped_keys_are_named(tmp_path: Path) -> None:

@@ -108,6 +108,10 @@ OPERATIONS: dict[str, Operation] = {
     "relu method": Operation("same", lambda net, own, x: x.relu(), None, ANY),
     "dropout": act(lambda: nn.Dropout(0.3)),
     "twice as much": Operation("same", lambda net, own, x: 2 * x, None, ANY),
+    "other sign": Operation("same", lambda net, own, x: -x, None, ANY),
+    "half of the other sign": Operation("same", lambda net, own, x: x * -0.5, None, ANY),
+    "absolute": Operation("same", lambda net, own, x: x.abs(), None, ANY),
+    "clamp": Operation("same", lambda net, own, x: x.clamp(min=0), None, ANY),
     "identity": act(nn.Identity, "shape"),
     "contiguous": Operation("shape", lambda net, own, x: x.contiguous(), None, ANY),
     "gelu": act(nn.GELU, "mix"),
@@ -116,6 +120,7 @@ OPERATIONS: dict[str, Operation] = {
     "elu": act(nn.ELU, "mix"),
     "sigmoid": Operation("mix", lambda net, own, x: torch.sigmoid(x), None, ANY),
     "tanh method": Operation("mix", lambda net, own, x: x.tanh(), None, ANY),
+    "clamp at a half": Operation("mix", lambda net, own, x: x.clamp(min=0.5), None, ANY),
     "plus one": Operation("mix", lambda net, own, x: x + 1, None, ANY),
     "linear": Operation(
         "mix", call, lambda net, step: nn.Linear(step.channels, step.out), ("last", "tokens", "flat")

@@ -12,7 +12,7 @@ from sgdph_fx.analysis.found_roles import channel_wise
 from sgdph_fx.analysis.weight_provenance import provenance
 from sgdph_fx.rules.calls import argument_reader, operation_name
 from sgdph_fx.rules.kinds import Conv, Linear, Norm, Transparent
-from sgdph_fx.rules.operations import OPERANDS, rule_of_operation
+from sgdph_fx.rules.operations import operands_of, rule_of_operation
 
 __all__ = ["WeightUses", "parameter_behind", "weight_uses"]
 
@@ -72,8 +72,9 @@ def _owner_of_weight(flow: Flow, node: fx.Node) -> str | None:
         return str(node.target) if applies else None
     if node.op not in ("call_function", "call_method"):
         return None
-    if isinstance(rule, Conv):
-        weight = argument_reader(node)(*OPERANDS[operation_name(node)].weight, None)
+    operands = operands_of(node)
+    if isinstance(rule, Conv) and operands is not None:
+        weight = argument_reader(node)(*operands.weight, None)
         made = provenance(weight, node.meta.get("scope") or "", flow.modules)
         return made.name.rpartition(".")[0] if made is not None and made.name else None
     if isinstance(rule, Linear) or operation_name(node) in _PRODUCTS:
