@@ -17,9 +17,8 @@ from sgdph_fx.transform.filters import Filters, filter_numbers
 
 __all__ = ["MOVES_NO_NUMBER", "filters_preserved", "same_filters"]
 
-MOVES_NO_NUMBER = frozenset(
-    "clone contiguous identity neg to type type_as cpu cuda float double half bfloat16".split()
-)
+_CASTS = ("to", "type", "type_as", "float", "double", "half", "bfloat16", "cpu", "cuda")
+MOVES_NO_NUMBER = frozenset({"clone", "contiguous", "identity", "neg", *_CASTS})
 """Operations whose further operands say nothing about places."""
 
 
