@@ -116,7 +116,8 @@ class Stepping(Finding):
         Args:
             scale: What the loss was multiplied by, and the gradients have been divided by.
         """
-        found, present = (self._estimate or HessianEstimate()).unscale(scale), gather(self.param_groups)
+        present = gather(self.param_groups)
+        found = self._found_here(self._steps_taken + 1, present).unscale(scale)
         self._estimate = None
         refuse_sparse_gradients(self.param_groups)
         self._write_where(found, self._steps_taken + 1, present, self._numbers)

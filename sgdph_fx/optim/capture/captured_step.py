@@ -139,7 +139,7 @@ class CapturedStep:
         refuse_surroundings(self._model, optimizer, self._device, autocast=self._autocast is not None)
         if next((p.device for p in self._model.parameters()), self._device) != self._device:
             self.reset()
-        batch = Batch.of(inputs, targets, self._device)
+        batch = Batch.of(inputs, targets, self._device, optimizer._layout().holds)
         places = self._places or self._begin(batch)
         optimizer._numbers_on(self._device)
         by_graph = self._may_use_graphs(places.misfit(batch))
@@ -183,7 +183,8 @@ class CapturedStep:
         self._drop_gradients(held)
         try:
             loss = check_loss(self._loss(batch))
-            optimizer._find(loss if scaler is None else scaler.scale(loss), request)
+            scaled = loss if scaler is None else scaler.scale(loss)
+            optimizer._find(scaled, request, order=optimizer._walked(scaled, request))
             scale = None
             if scaler is not None:
                 scale = scaler._get_scale_async()
@@ -208,8 +209,9 @@ class CapturedStep:
         key = None if request is None else id(request.parameter)
         run = partial(self._run, batch, request)
         if key not in self._warm:
-            self._warm.add(key)
-            return self._recorder.warm_up(run)
+            loss = self._recorder.warm_up(run)
+            self._warm.add(key)  # after a refusal the next step is to be refused as well
+            return loss
         if key not in self._recordings:
             self._recordings[key] = self._record(run)
         recording = self._recordings[key]
