@@ -136,6 +136,33 @@ def test_a_batch_that_the_model_writes_into_is_written_once() -> None:
     assert torch.equal(x, 2 * before)
 
 
+def test_code_that_reads_only_outside_of_a_capture_is_run() -> None:
+    """As in transformers' models, which leave a mask out if nothing is masked."""
+    asked = torch.cuda.is_current_stream_capturing
+
+    def is_captured() -> bool:
+        try:
+            return torch.cuda.is_current_stream_capturing()
+        except RuntimeError:  # without a driver
+            return False
+
+    class Masked(Noisy):
+        def forward(self, x: Tensor) -> Tensor:
+            mask = x[:, :1] < 5
+            if not is_captured() and bool(mask.all()):
+                return super().forward(x)
+            return super().forward(x * mask)
+
+    found = []
+    for train in (CapturedStep, plainly_written):
+        net, _, step = made(train, net=Masked())
+        for x, y in pieces(STEPS):
+            step(x, y)
+        found.append([p.detach() for p in net.parameters()])
+    torch.testing.assert_close(*found, rtol=1e-4, atol=1e-6)
+    assert torch.cuda.is_current_stream_capturing is asked
+
+
 def test_a_loss_with_forward_mode_derivatives_is_run() -> None:
     """Torch's zeros of forward mode have no memory to look at."""
     net: nn.Module = nn.Sequential(nn.Flatten(), nn.Linear(50, 4), nn.LayerNorm(4), nn.Linear(4, 3))

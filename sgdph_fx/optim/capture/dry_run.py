@@ -19,6 +19,7 @@ from sgdph_fx.errors import CaptureError
 from sgdph_fx.optim.capture.host_state import host_put_back, plain_values, tensors_held
 from sgdph_fx.optim.capture.host_values import PLAIN, modules_of, variables
 from sgdph_fx.optim.capture.no_trace import WritesPutBack
+from sgdph_fx.optim.capture.told_captured import seen_as_captured
 from sgdph_fx.optim.capture.watched_reads import ReadsRefused
 from sgdph_fx.optim.hessian.isolated_forward import isolated_loss
 
@@ -67,7 +68,7 @@ def dry_run(
         rebound = [(module, dict(module.__dict__)) for module in modules]
         sources = [*_tensors_of(modules), *leaves]
         watch = ReadsRefused((t for t in sources if isinstance(t, Tensor)), device)
-        with _python_draws_refused(device), watch:
+        with _python_draws_refused(device), seen_as_captured(), watch:
             loss = isolated_loss(loss_of, device)
         _refuse_changed(before, _plain(named, loss_fn))
         _refuse_carried(held, tensors_held(named), watch)
