@@ -42,6 +42,9 @@ class Stepping(Finding):
         if any(g.layout is not torch.strided for g in grads):
             refuse_sparse_gradients(self.param_groups)
         self._skipped.settle(self.param_groups, wait=False)
+        if self._numbers is not None and not self.param_groups[0]["capturable"]:
+            self._settle()  # from here on the host counts
+            self._numbers = None
         t = self._steps_taken + 1
         if grads and self._estimate is None and is_state_initialization(self.param_groups, self.state):
             for rows in present.rows:
