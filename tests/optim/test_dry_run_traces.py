@@ -163,6 +163,22 @@ def test_code_that_reads_only_outside_of_a_capture_is_run() -> None:
     assert torch.cuda.is_current_stream_capturing is asked
 
 
+def test_labels_may_be_spread_to_classes() -> None:
+    """On a CPU torch looks at the labels, on a GPU it does not."""
+
+    def dice(out: Tensor, y: Tensor) -> Tensor:
+        shares, hits = out.softmax(1), nn.functional.one_hot(y, num_classes=3)
+        return 1 - 2 * (shares * hits).sum() / (shares.sum() + nn.functional.one_hot(y, 3).sum())
+
+    found = []
+    for train in (CapturedStep, plainly_written):
+        net, _, step = made(train, dice)
+        for x, y in pieces(STEPS):
+            step(x, y)
+        found.append([p.detach() for p in net.parameters()])
+    torch.testing.assert_close(*found, rtol=1e-4, atol=1e-6)
+
+
 def test_a_loss_with_forward_mode_derivatives_is_run() -> None:
     """Torch's zeros of forward mode have no memory to look at."""
     net: nn.Module = nn.Sequential(nn.Flatten(), nn.Linear(50, 4), nn.LayerNorm(4), nn.Linear(4, 3))

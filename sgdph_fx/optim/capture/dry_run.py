@@ -20,7 +20,7 @@ from sgdph_fx.optim.capture.host_state import host_put_back, plain_values, tenso
 from sgdph_fx.optim.capture.host_values import PLAIN, modules_of, variables
 from sgdph_fx.optim.capture.no_trace import WritesPutBack
 from sgdph_fx.optim.capture.told_captured import seen_as_captured
-from sgdph_fx.optim.capture.watched_reads import ReadsRefused
+from sgdph_fx.optim.capture.watched_reads import ChecksOfTheCPU, ReadsRefused
 from sgdph_fx.optim.hessian.isolated_forward import isolated_loss
 
 __all__ = ["Observed", "dry_run"]
@@ -68,7 +68,7 @@ def dry_run(
         rebound = [(module, dict(module.__dict__)) for module in modules]
         sources = [*_tensors_of(modules), *leaves]
         watch = ReadsRefused((t for t in sources if isinstance(t, Tensor)), device)
-        with _python_draws_refused(device), seen_as_captured(), watch:
+        with _python_draws_refused(device), seen_as_captured(), watch, ChecksOfTheCPU(watch, device):
             loss = isolated_loss(loss_of, device)
         _refuse_changed(before, _plain(named, loss_fn))
         _refuse_carried(held, tensors_held(named), watch)

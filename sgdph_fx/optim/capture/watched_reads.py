@@ -9,12 +9,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import one_hot
+from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from sgdph_fx.errors import CaptureError
 
-__all__ = ["ReadsRefused", "address", "written_by"]
+__all__ = ["ChecksOfTheCPU", "ReadsRefused", "address", "written_by"]
 
 # Operations whose result's value or shape the host reads.
 _READS = (
@@ -40,6 +42,8 @@ class ReadsRefused(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._read: dict[int, Any] = {}
         self._written: dict[int, Any] = {}
         self._device = device
+        self.only_checks = False
+        """Whether what is read now is read on a CPU alone."""
         _note(self._kept, sources)
 
     def has_used(self, tensor: Tensor) -> bool:
@@ -49,7 +53,7 @@ class ReadsRefused(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         given = [t for t in pytree.tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
         depends = any(t.is_cuda or self._is_marked(t) for t in given)
-        if _is_read(func.name(), args):
+        if _is_read(func.name(), args) and not self.only_checks:
             if depends or any(address(t) in self._written for t in given):
                 raise CaptureError(
                     f"This step cannot be captured as a CUDA graph: the host reads a number that the device computes, "
@@ -80,6 +84,28 @@ class ReadsRefused(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def _is_marked(self, tensor: Tensor) -> bool:
         return tensor.layout is not torch.strided or address(tensor) in self._kept
+
+
+class ChecksOfTheCPU(TorchFunctionMode):
+    """Lets ``one_hot`` look at its labels, which it does on a CPU alone where it is told the number of classes.
+
+    Args:
+        watch: What refuses reads meanwhile.
+        device: Where the step runs.
+    """
+
+    def __init__(self, watch: ReadsRefused, device: torch.device) -> None:
+        super().__init__()
+        self._watch, self._on_cpu = watch, device.type == "cpu"
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        classes = [*args[1:], *kwargs.values()]
+        self._watch.only_checks = self._on_cpu and func is one_hot and bool(classes) and -1 not in classes
+        try:
+            return func(*args, **kwargs)
+        finally:
+            self._watch.only_checks = False
 
 
 def _note(places: dict[int, Any], tensors: Iterable[Tensor]) -> None:
