@@ -9,9 +9,10 @@ import pytest
 import torch
 from torch import nn
 
-from sgdph_fx import compile_between_refreshes
+from sgdph_fx import CapturedStep, compile_between_refreshes
 from sgdph_fx.errors import NoCurvatureError
 from sgdph_fx.optim import SGDPH
+from tests.optim.captured_loops import Noisy, made, pieces, state_of
 
 
 @pytest.fixture(autouse=True)
@@ -92,7 +93,8 @@ def test_compiled_loops_and_steps_are_those_without_a_compiler(
 
         def iterate(x: Any, y: Any) -> None:
             optimizer.zero_grad()
-            optimizer.backward(net.loss((x, y)))
+            optimizer.backward(2 * net.loss((x, y)))
+            optimizer.scale_gradients(0.5)
             step()
 
         loop = torch.compile(iterate, backend="eager") if kind == "loop" else iterate
@@ -104,6 +106,17 @@ def test_compiled_loops_and_steps_are_those_without_a_compiler(
     expected = train("plain")
     for kind in ("step", "loop"):
         torch.testing.assert_close(train(kind), expected, rtol=1e-10, atol=1e-12)
+
+
+def test_a_captured_step_that_is_compiled_is_the_one_without_a_compiler() -> None:
+    found = []
+    for compiles in (False, True):
+        net, optimizer, step = made(CapturedStep, net=Noisy().eval())
+        call = torch.compile(step, backend="eager") if compiles else step
+        for x, y in pieces(8):
+            call(x, y)
+        found.append(state_of(net, optimizer))
+    torch.testing.assert_close(*found, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("own_part", [False, True])

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._compile import _disable_dynamo
 from torch.amp.grad_scaler import GradScaler
 
 from sgdph_fx.curvature.autograd_graph import nodes
@@ -116,6 +117,7 @@ class CapturedStep:
         """How many graphs have been recorded."""
         return len(self._recordings)
 
+    @_disable_dynamo
     def __call__(self, inputs: Any, targets: Any) -> Tensor:
         """Take one training step.
 

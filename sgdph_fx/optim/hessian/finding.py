@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
+from torch._compile import _disable_dynamo
 
 from sgdph_fx.curvature import capturing
 from sgdph_fx.curvature.autograd_graph import Order, producers_first
@@ -135,6 +136,7 @@ class Finding(Reporting):
     def _gradients(self) -> list[Tensor]:
         return gather(self.param_groups).grads
 
+    @_disable_dynamo
     def scale_gradients(self, factor: float | Tensor) -> None:
         """Multiply the gradients by one number, and the Hessian that was found with them.
 
