@@ -92,6 +92,29 @@ def test_a_hessian_that_was_found_anew_before_the_step_is_taken(backward: Any) -
     torch.testing.assert_close(*found, rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_step_that_is_left_without_gradients_does_nothing_and_counts_as_none(kind: Any) -> None:
+    """As those do that leave out a batch whose gradients are too long; the due parameter keeps its turn."""
+    kept = {"leaves_out": False}
+    net = Noisy()
+    optimizer = SGDPH(noisy_groups(net), 0.05)
+
+    def before_step() -> None:
+        if kept["leaves_out"]:
+            optimizer.zero_grad()
+
+    step = kind(net, cross_entropy, optimizer, before_step=before_step)
+    hooked: list[int] = []
+    optimizer.register_step_post_hook(lambda *_: hooked.append(1))
+    for number, (x, y) in enumerate(pieces(20)):
+        kept["leaves_out"] = number in (3, 9, 10, 11, 12, 13, 14)
+        due, before = optimizer.due, net.linear.weight.detach().clone()
+        step(x, y)
+        assert torch.equal(net.linear.weight, before) is kept["leaves_out"]
+        assert (optimizer.due is due) is kept["leaves_out"]
+    assert (optimizer.statistics()["step"], len(hooked)) == (13, 20)
+
+
 class Squared(torch.autograd.Function):
     """Its backward is looked at by the host, which must read nothing while a step is recorded."""
 

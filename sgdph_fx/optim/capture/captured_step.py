@@ -96,6 +96,7 @@ class CapturedStep:
         self._recorder = Recorder(self._device)
         self._places: Places | None = None
         self._changes = Changes()
+        self._counts = True
         self._drop_graphs()
 
     def _drop_graphs(self) -> None:
@@ -151,7 +152,7 @@ class CapturedStep:
             loss = self._by_graph(places.batch, request)
         else:
             loss = self._run(batch, request)
-        optimizer._finish_recorded_step()
+        optimizer._finish_recorded_step(self._counts)
         return loss
 
     def _begin(self, batch: Batch) -> Places:
@@ -193,7 +194,7 @@ class CapturedStep:
                 scaler.unscale_(optimizer)
             if self._before_step is not None:
                 self._before_step()
-            optimizer._step_recorded(scale)
+            self._counts = optimizer._step_recorded(scale)
             if scaler is not None:
                 scaler.update()
         finally:
@@ -218,6 +219,7 @@ class CapturedStep:
             self._recordings[key] = self._record(run)
         recording = self._recordings[key]
         recording.replay()
+        self._counts = recording.counts
         self._optimizer._count_given_up(times=recording.given_up)
         return recording.result.clone()
 
@@ -236,7 +238,7 @@ class CapturedStep:
         finally:
             given_up = self._optimizer.param_groups[0]["products_given_up"] - before
             self._optimizer._count_given_up(times=-given_up)
-        return replace(recording, given_up=given_up)
+        return replace(recording, given_up=given_up, counts=self._counts)
 
     def _may_use_graphs(self, misfit: str) -> bool:
         """Whether this step runs by a graph; graphs of what has changed are dropped."""

@@ -20,11 +20,13 @@ class Recording:
         replay: Runs it again, on the current stream.
         result: What it returns; each replay writes over it.
         given_up: How many products torch's double backward takes in it.
+        counts: Whether it is a step at all, or was left without any gradient.
     """
 
     replay: Callable[[], object]
     result: Tensor
     given_up: int = 0
+    counts: bool = True
 
 
 class Recorder:
