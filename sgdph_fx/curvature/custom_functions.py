@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import Node
 
+from sgdph_fx.curvature import capturing
 from sgdph_fx.curvature.backward_checks import has_constant_slope, is_cut, is_linear_in_gradient, is_symmetric
 from sgdph_fx.errors import NoCurvatureError
 
@@ -41,6 +42,8 @@ def kind_name(kind: type) -> str:
 def watched(among: Sequence[Node]) -> Iterator[None]:
     """Refuse, at the end, operations whose backward autograd could not follow meanwhile.
 
+    While a CUDA graph is captured nothing is looked at: the host must not read, and the step that warmed up was.
+
     Args:
         among: Nodes of a graph that is differentiated inside, with gradients that carry a graph.
 
@@ -49,7 +52,7 @@ def watched(among: Sequence[Node]) -> Iterator[None]:
     """
     found: list[NoCurvatureError] = []
     with ExitStack() as stack:
-        for node in among:
+        for node in () if capturing.is_capturing() else among:
             if full_name(node) != CHECKPOINT and type(node).__name__ != "AccumulateGrad":
                 stack.callback(node.register_hook(_hook(node, found)).remove)
         yield
@@ -102,7 +105,7 @@ def _lopsided(name: str) -> NoCurvatureError:
 
 @contextmanager
 def leaves_grads_alone(leaves: Sequence[Tensor], among: Sequence[Node]) -> Iterator[None]:
-    """Undo what functions written in Python write into ``.grad`` inside, and refuse them.
+    """Undo what functions written in Python write into ``.grad`` inside, and refuse them; not in a capture.
 
     Args:
         leaves: The parameters to look at.
@@ -112,7 +115,7 @@ def leaves_grads_alone(leaves: Sequence[Tensor], among: Sequence[Node]) -> Itera
         NoCurvatureError: naming such a function.
     """
     names = [name for name in map(full_name, among) if name not in ("", CHECKPOINT)]
-    if not names:
+    if not names or capturing.is_capturing():
         yield
         return
     before = [(p, p.grad, None if p.grad is None else p.grad.clone()) for p in leaves]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from numbers import Number
 from typing import Any
 
 from torch.optim.optimizer import Optimizer, ParamsT
@@ -113,9 +114,12 @@ class OptimizerBase(Optimizer):
         everything, held = self.state, {id(p) for group in self.param_groups for p in group["params"]}
         try:
             self.state = defaultdict(dict, {p: own for p, own in everything.items() if id(p) in held})
-            return super().state_dict()
+            saved = super().state_dict()
         finally:
             self.state = everything
+        for group in saved["param_groups"]:
+            group.update({key: value.item() for key, value in group.items() if _is_of_numpy(value)})
+        return saved
 
     def _settle(self) -> None:
         """Bring the groups' counts up to date; the host waits for the device where it has not done so yet."""
@@ -171,3 +175,8 @@ class OptimizerBase(Optimizer):
         if kept is None or not kept.fits(self.param_groups):
             kept = self._kept_layout = Layout.of(self.param_groups)
         return kept
+
+
+def _is_of_numpy(value: object) -> bool:
+    """Whether it is one of NumPy's numbers, as in a table of rates, which ``torch.load`` does not take for plain."""
+    return isinstance(value, Number) and hasattr(value, "item")

@@ -17,17 +17,21 @@ def compile_between_refreshes(model: nn.Module, optimizer: SGDPH, **options: Any
     """``torch.compile`` where it can be: compiled code has no second derivative, so that the due step runs without.
 
     Args:
-        model: Called as it is where ``optimizer.due`` names a parameter and gradients are recorded.
+        model: Called without a compiler where ``optimizer.due`` names a parameter and gradients are recorded.
         optimizer: Of the model's parameters; with ``hessian_interval=k``, k - 1 of k steps run compiled.
         options: As of ``torch.compile``, which compiles at the first call that needs it.
 
     Returns:
         A function of the model's arguments. Weights, modes and checkpoints remain the model's.
     """
-    compiled = torch.compile(model, **options)
+    plain: nn.Module = getattr(model, "_orig_mod", model)  # of one that is compiled already
+    compiled = torch.compile(plain, **options)
 
     def forward(*args: Any, **kwargs: Any) -> Any:
-        refreshes = torch.is_grad_enabled() and optimizer.due is not None
-        return (model if refreshes else compiled)(*args, **kwargs)
+        if not torch.is_grad_enabled() or optimizer.due is None:
+            return compiled(*args, **kwargs)
+        # `plain.compile()` has put compiled code into the call of the module itself.
+        call: Callable[..., Any] = plain if plain._compiled_call_impl is None else plain._call_impl
+        return call(*args, **kwargs)
 
     return forward

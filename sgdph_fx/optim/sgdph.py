@@ -7,6 +7,7 @@ from typing import overload
 
 import torch
 from torch import Tensor, nn
+from torch._compile import _disable_dynamo
 from torch.optim.optimizer import ParamsT
 
 from sgdph_fx.optim.hessian.estimators import (
@@ -176,6 +177,8 @@ class SGDPH(Stepping):
         }
         super().__init__(params, defaults)
 
+    # Not for a compiler to trace: it takes what the optimizer keeps from step to step for constants.
+    @_disable_dynamo
     def backward(
         self,
         loss: Tensor,
@@ -220,6 +223,7 @@ class SGDPH(Stepping):
     @overload
     def step(self, closure: Callable[[], float]) -> float: ...
 
+    @_disable_dynamo
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:
         """Take one step: refresh the Hessian that is due, then move every parameter that has a gradient.

@@ -42,6 +42,9 @@ class Stepping(Finding):
         if any(g.layout is not torch.strided for g in grads):
             refuse_sparse_gradients(self.param_groups)
         self._skipped.settle(self.param_groups, wait=False)
+        if self._numbers is not None and not self.param_groups[0]["capturable"]:
+            self._settle()  # from here on the host counts
+            self._numbers = None
         t = self._steps_taken + 1
         if grads and self._estimate is None and is_state_initialization(self.param_groups, self.state):
             for rows in present.rows:
@@ -110,20 +113,28 @@ class Stepping(Finding):
             numbers.count(bad, spoiled)
 
     @torch.no_grad()
-    def _step_recorded(self, scale: Tensor | None) -> None:
+    def _step_recorded(self, scale: Tensor | None) -> bool:
         """What a step does on the device, after its backward pass; the host's counts are left to the caller.
 
         Args:
             scale: What the loss was multiplied by, and the gradients have been divided by.
+
+        Returns:
+            Whether it counts as one: without any gradient it does nothing.
         """
-        found, present = (self._estimate or HessianEstimate()).unscale(scale), gather(self.param_groups)
+        present = gather(self.param_groups)
+        if not present:
+            return False
+        found = self._found_here(self._steps_taken + 1, present).unscale(scale)
         self._estimate = None
         refuse_sparse_gradients(self.param_groups)
         self._write_where(found, self._steps_taken + 1, present, self._numbers)
+        return True
 
-    def _finish_recorded_step(self) -> None:
+    def _finish_recorded_step(self, counts: bool) -> None:
         """What torch does around :meth:`step` on the host, and a replay leaves out; gradients are gone by then."""
-        self._finish_step()
+        if counts:
+            self._finish_step()
         self._opt_called = True  # a scheduler looks here for a step before its own
         hooks = (*self._optimizer_step_post_hooks.values(), *torchs._global_optimizer_post_hooks.values())
         for hook in hooks:

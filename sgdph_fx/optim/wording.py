@@ -10,7 +10,14 @@ from pathlib import Path
 __all__ = ["listed", "warn"]
 
 _INSIDE = (str(Path(__file__).parents[1]), str(Path(warnings.__file__).parent / "contextlib.py"))
-_TORCH = ("torch.optim.", "torch.utils._contextlib", "torch.amp.", "torch.autograd.")
+_TORCH = (
+    "torch.optim.",
+    "torch.utils._contextlib",
+    "torch.amp.",
+    "torch.autograd.",
+    "torch._compile",
+    "torch._dynamo.",
+)
 
 
 def listed(values: Iterable[object], shown: int | None = None) -> str:

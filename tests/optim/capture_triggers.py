@@ -10,7 +10,7 @@ from unittest import mock
 import torch
 from torch import Tensor, nn
 
-from sgdph_fx import SGDPH, CapturedStep
+from sgdph_fx import SGDPH, CapturedStep, compile_between_refreshes
 from sgdph_fx.optim.capture.watched_reads import ReadsRefused
 from tests.optim.recording import FakeRecorder
 
@@ -106,6 +106,12 @@ def of_sgd() -> None:
     CapturedStep(model, nn.functional.mse_loss, torch.optim.SGD(model.parameters(), 0.1))  # type: ignore[arg-type]
 
 
+def no_module() -> None:
+    model = nn.Linear(2, 2)
+    optimizer = SGDPH([{"params": list(model.parameters()), "order": 2}], 0.1)
+    CapturedStep(compile_between_refreshes(model, optimizer), nn.functional.mse_loss, optimizer)  # type: ignore[arg-type]
+
+
 OF_CAPTURED_STEPS: tuple[Callable[[], Any], ...] = (
     lambda: captured(lambda model, x: x * x.sum().item()),
     lambda: captured(count),
@@ -122,4 +128,6 @@ OF_CAPTURED_STEPS: tuple[Callable[[], Any], ...] = (
     on_two_devices,
     of_sgd,
     lambda: step_of(nn.DataParallel(nn.Linear(2, 2))),
+    lambda: step_of(nn.Linear(2, 2))(nn.Parameter(torch.ones(1, 2)), torch.ones(1, 2)),
+    no_module,
 )

@@ -24,6 +24,7 @@ __all__ = [
     "noisy_groups",
     "pieces",
     "plainly",
+    "plainly_written",
     "run",
     "state_of",
     "with_clipping_and_ema",
@@ -35,6 +36,19 @@ class OnTape(CapturedStep):
 
     def _uses_graphs(self) -> bool:
         return True
+
+
+def plainly_written(net: nn.Module, loss_fn: Any, optimizer: SGDPH) -> Callable[[Any, Any], Tensor]:
+    """The steps that CapturedStep stands for, as a loop has them."""
+
+    def step(x: Any, y: Any) -> Tensor:
+        optimizer.zero_grad()
+        loss: Tensor = loss_fn(net(x), y)
+        optimizer.backward(loss)
+        optimizer.step()
+        return loss.detach()
+
+    return step
 
 
 KINDS: tuple[type[CapturedStep], ...] = (CapturedStep, OnTape)
@@ -79,7 +93,7 @@ def noisy_groups(net: nn.Module) -> list[dict[str, Any]]:
     ]
 
 
-def made(kind: type[CapturedStep], loss_fn: Any = cross_entropy, net: Any = None, **how: Any) -> Any:
+def made(kind: Any, loss_fn: Any = cross_entropy, net: Any = None, **how: Any) -> Any:
     """A network, its optimizer, and their step of that kind."""
     net = Noisy() if net is None else net
     optimizer = SGDPH(noisy_groups(net), 0.05)

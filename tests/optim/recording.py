@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
+from unittest import mock
 
 import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from sgdph_fx.curvature import capturing
 from sgdph_fx.optim.capture.cuda_graphs import Recording
 
 __all__ = ["FakeRecorder"]
@@ -36,7 +38,7 @@ class FakeRecorder:
     def record(self, run: Callable[[], Tensor]) -> Recording:
         self.recorded += 1
         tape = _Tape()
-        with _Untouched(tape), tape:
+        with mock.patch.object(capturing, "is_capturing", return_value=True), _Untouched(tape), tape:
             result = run()
         return Recording(self._counted(tape.replay), result)
 

@@ -191,6 +191,22 @@ def test_a_run_resumes_with_the_same_bits_and_on_the_hosts_way_too(
         torch.testing.assert_close(p, q, rtol=0 if to else 1e-10, atol=0 if to else 1e-12)
 
 
+def test_host_and_device_take_turns_in_counting(small: Any, make_batches: Any, make_groups: Any) -> None:
+    found = []
+    for changes in (False, True):
+        net = small()
+        optimizer = SGDPH(make_groups(net), 0.05)
+        for number, batch in enumerate(make_batches(16)):
+            for group in optimizer.param_groups:
+                group["capturable"] = changes and number // 3 % 2 == 1
+            optimizer.zero_grad()
+            optimizer.backward(net.loss(batch))
+            optimizer.step()
+        assert optimizer.statistics()["step"] == 16
+        found.append([p.detach() for p in net.parameters()])
+    torch.testing.assert_close(*found, rtol=1e-9, atol=1e-12)
+
+
 def test_several_devices_are_refused() -> None:
     p, far = nn.Parameter(torch.ones(1)), nn.Parameter(torch.ones(1, device="meta"))
     optimizer = SGDPH([{"params": [p, far], "order": 1}], 0.1, capturable=True)

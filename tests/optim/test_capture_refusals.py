@@ -45,6 +45,10 @@ def branches(net: Any, x: Tensor) -> Tensor:
     return x if x.sum() > 0 else -x
 
 
+def counts_classes(net: Any, x: Tensor) -> Tensor:
+    return x * nn.functional.one_hot((x > 0).long()).shape[-1]
+
+
 def reads(net: Any, x: Tensor) -> Tensor:
     return x * x.detach().std().item()
 
@@ -99,6 +103,7 @@ def remembers_in_a_dict(net: Any, x: Tensor) -> Tensor:
 
 WRONG: dict[str, tuple[Callable[[Any, Tensor], Tensor], str]] = {
     "a branch on data": (branches, r"the host reads.*_local_scalar_dense at .*test_capture_refusals\.py:\d+"),
+    "a number of classes": (counts_classes, r"_local_scalar_dense at .*test_capture_refusals\.py"),
     "a number read": (reads, r"_local_scalar_dense at .*test_capture_refusals\.py"),
     "a mask": (masks, r"index\.Tensor at .*test_capture_refusals\.py"),
     "a search": (finds, r"nonzero at .*test_capture_refusals\.py"),

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
-from sgdph_fx import CapturedStep
+from sgdph_fx import CapturedStep, compile_between_refreshes
 from sgdph_fx.errors import CaptureError, OptimizerError
 from sgdph_fx.optim import SGDPH
 from sgdph_fx.optim.capture.host_values import seen
@@ -36,6 +36,7 @@ def through(layer: nn.Module) -> Callable[[Tensor], Any]:
 WRONG: dict[str, tuple[Callable[[Tensor], Any], Any, str]] = {
     "an object": (Opaque, nullcontext, "The batch holds a Opaque"),
     "an array": (lambda x: x.numpy(), nullcontext, "The batch holds a ndarray"),
+    "a parameter": (nn.Parameter, nullcontext, r"The batch holds a parameter of shape \(8, 2, 5, 5\)"),
     "a graph": (through(nn.Conv2d(2, 2, 1)), nullcontext, r"has a graph \(ConvolutionBackward0\)"),
     "autocast": (
         lambda x: x,
@@ -103,6 +104,25 @@ def test_other_optimizers_and_wrapped_ones_are_refused() -> None:
     net: Any = Noisy()
     with pytest.raises(CaptureError, match="takes an SGDPH, but got a SGD"):
         CapturedStep(net, cross_entropy, torch.optim.SGD(net.parameters(), 0.1))  # type: ignore[arg-type]
+
+
+def test_a_tensor_that_the_optimizer_trains_is_refused_in_a_batch() -> None:
+    """It was copied, so that it got no gradient and no step, without a word."""
+    net, shift = Noisy(), torch.zeros(3, requires_grad=True)
+    optimizer = SGDPH([*noisy_groups(net), {"params": [shift]}], 0.05)
+    step = CapturedStep(net, lambda out, targets: cross_entropy(out + targets[1], targets[0]), optimizer)
+    ((x, y),) = pieces(1)
+    with pytest.raises(CaptureError, match=r"The batch holds a parameter of shape \(3,\)"):
+        step(x, (y, shift))
+    step(x, (y, shift.detach()))
+
+
+def test_what_is_no_model_is_refused() -> None:
+    net: Any = Noisy()
+    optimizer = SGDPH(noisy_groups(net), 0.05)
+    for wrong in (compile_between_refreshes(net, optimizer), net.parameters()):
+        with pytest.raises(CaptureError, match="takes the model, a module, but got a"):
+            CapturedStep(wrong, cross_entropy, optimizer)
 
 
 def test_parameters_on_several_devices_are_refused() -> None:

@@ -7,6 +7,7 @@ import dataclasses
 import warnings
 from typing import Any
 
+import numpy
 import pytest
 import torch
 from torch import Tensor, nn
@@ -15,7 +16,7 @@ from torch.utils import _pytree as pytree
 
 from sgdph_fx import CapturedStep
 from sgdph_fx.optim.capture import captured_step as module
-from tests.optim.captured_loops import KINDS, Noisy, OnTape, made, pieces, state_of
+from tests.optim.captured_loops import KINDS, Noisy, OnTape, made, pieces, plainly_written, state_of
 from tests.optim.recording import FakeRecorder
 
 
@@ -125,6 +126,45 @@ def test_after_a_reset_the_next_batch_decides_the_shape() -> None:
         assert kind is CapturedStep or step.graphs == 4
         found.append(state_of(net, optimizer))
     torch.testing.assert_close(*found, rtol=0, atol=0)
+
+
+def test_numpys_numbers_are_numbers() -> None:
+    def scaled(out: Tensor, targets: Any) -> Tensor:
+        return cross_entropy(out, targets[0]) * float(targets[1])
+
+    found = []
+    for number in (2, numpy.int64(2), numpy.float32(2)):
+        net, optimizer, step = made(OnTape, scaled)
+        for x, y in pieces(20):
+            step(x, (y, number))
+        assert step.graphs == 4
+        found.append(state_of(net, optimizer))
+    for some in found[1:]:
+        torch.testing.assert_close(some, found[0], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("layout", [torch.strided, torch.jagged])
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors:UserWarning")
+def test_nested_batches_run_without_graphs(layout: torch.layout) -> None:
+    class Pooled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.linear, self.norm = nn.Linear(5, 3), nn.LayerNorm(3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            means = torch.stack([part.mean(0) for part in x.unbind()])  # type: ignore[no-untyped-call]
+            out: Tensor = self.norm(self.linear(means))
+            return out
+
+    found = []
+    for kind in (OnTape, plainly_written):
+        net, _, step = made(kind, net=Pooled().double())
+        for x, y in pieces(6):
+            parts = [part.double().flatten(0, 1)[: 3 + number] for number, part in enumerate(x)]
+            step(torch.nested.nested_tensor(parts, layout=layout), y)
+        found.append([p.detach() for p in net.parameters()])
+    torch.testing.assert_close(*found, rtol=1e-9, atol=1e-12)
 
 
 def test_sparse_batches_run_without_graphs() -> None:

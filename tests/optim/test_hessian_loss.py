@@ -99,6 +99,29 @@ def test_gradients_buffers_and_random_numbers_are_those_of_the_loss_alone() -> N
     assert all(buffers[name] is b for name, b in nets[0].named_buffers())
 
 
+def test_a_generator_that_is_a_modules_own_draws_as_without_it() -> None:
+    class Shaken(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.linear, self.norm = nn.Linear(4, 3), nn.LayerNorm(3)
+            self.generator = torch.Generator().manual_seed(7)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            out: torch.Tensor = self.norm(self.linear(x + torch.randn(x.shape, generator=self.generator)))
+            return out
+
+    net, other = Shaken(), torch.Generator().manual_seed(7)
+    optimizer = SGDPH([{"params": list(net.parameters()), "order": 2}], 0.05)
+    for _ in range(3):
+        x = torch.randn(6, 4)
+        optimizer.zero_grad()
+        optimizer.backward(net(x).square().mean(), hessian_loss=lambda x=x: net(x).square().mean())
+        optimizer.step()
+        torch.randn(x.shape, generator=other)
+    assert torch.equal(net.generator.get_state(), other.get_state())
+
+
 def test_it_is_called_where_a_hessian_is_due_and_only_there(
     small: Any, make_batches: Any, make_groups: Any
 ) -> None:

@@ -204,6 +204,18 @@ def test_groups_whose_tensors_were_exchanged_are_indexed_anew() -> None:
     assert optimizer.due is q
 
 
+def test_a_parameter_taken_out_without_its_place_is_told() -> None:
+    rows = [nn.Parameter(torch.ones(2)) for _ in range(3)]
+    optimizer = SGDPH([{"params": rows, "order": 2, "index": [0, 1, 2]}], 0.1)
+    group = optimizer.param_groups[0]
+    group["params"] = group["params"][:2]
+    with pytest.raises(OptimizerError, match=r"param_groups\[0\] has 2 parameters, and 3 places in 'index'"):
+        optimizer.backward(rows[0].square().sum())
+    assert rows[0].grad is None
+    group["index"] = [0, 1]
+    optimizer.backward(rows[0].square().sum())
+
+
 def test_the_state_of_a_parameter_that_was_taken_out_is_not_saved() -> None:
     """As when a head is exchanged, or channels are cut off; torch's own optimizers cannot save then."""
     kept, gone, new = vector(), vector(), vector(3.0, 4.0)

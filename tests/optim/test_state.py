@@ -7,6 +7,7 @@ import io
 import pickle
 from typing import Any
 
+import numpy
 import pytest
 import torch
 from torch import nn
@@ -176,6 +177,25 @@ def test_a_warm_up_from_zero_is_no_such_step(small: Any, make_batches: Any, make
     net.loss(batch).backward()
     with pytest.raises(OptimizerError, match="no graph"):
         other.step()
+
+
+@pytest.mark.parametrize("kind", [numpy.float64, numpy.float32])
+def test_rates_of_numpys_are_saved_as_plain_numbers(
+    small: Any, make_batches: Any, make_groups: Any, kind: Any
+) -> None:
+    """From a table of rates, as `numpy.linspace` makes it."""
+    net, (batch,) = small(), make_batches(1)
+    optimizer = SGDPH(make_groups(net), 0.05)
+    for group in optimizer.param_groups:
+        group["lr"] = kind(0.25)
+    optimizer.backward(net.loss(batch))
+    optimizer.step()
+    file = io.BytesIO()
+    torch.save(optimizer.state_dict(), file)
+    file.seek(0)
+    saved = torch.load(file, weights_only=True)
+    assert {type(group["lr"]) for group in saved["param_groups"]} == {float}
+    assert type(optimizer.param_groups[0]["lr"]) is kind
 
 
 def test_what_is_none_in_a_file_is_absent(small: Any, make_batches: Any, make_groups: Any) -> None:

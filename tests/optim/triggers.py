@@ -50,6 +50,12 @@ def in_state(**values: Any) -> Callable[[dict[str, Any]], Any]:
     return lambda state: state["state"][0].update(values)
 
 
+def lost_a_parameter() -> None:
+    optimizer = second_order(index=[0, 1])
+    del optimizer.param_groups[0]["params"][0]
+    optimizer.step()
+
+
 def hides_a_parameter() -> None:
     hidden, shown, optimizer = problem(without_curvature="raise")
     optimizer.backward(loss_of(hidden, shown))
@@ -204,6 +210,7 @@ OF_THE_OPTIMIZER: tuple[Callable[[], Any], ...] = (
     lambda: with_state(in_state(hessian_average=-torch.ones(2))),
     lambda: with_state(in_state(lacks_curvature="no")),
     hides_a_parameter,
+    lost_a_parameter,
     lambda: named(["a"]).load_state_dict(named(["b"]).state_dict()),
     lambda: named(["a", "b"]).load_state_dict(named(["a"], ["b"]).state_dict()),
 )

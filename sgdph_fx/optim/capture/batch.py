@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
+from numbers import Number
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from sgdph_fx.errors import CaptureError
@@ -15,7 +17,7 @@ from sgdph_fx.optim.capture.host_values import PLAIN
 
 __all__ = ["Batch", "Places"]
 
-_PLAIN = (*PLAIN, Enum)
+_PLAIN = (*PLAIN, Enum, Number)  # NumPy's numbers say that they are some
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -31,13 +33,30 @@ class Batch:
     spec: Any
 
     @classmethod
-    def of(cls, inputs: Any, targets: Any, device: torch.device) -> Batch:
+    def of(cls, inputs: Any, targets: Any, device: torch.device, trains: Callable[[Tensor], bool]) -> Batch:
         """The parts of inputs and targets, tensors moved to the device.
 
+        Args:
+            inputs: As of a step.
+            targets: Likewise.
+            device: Where.
+            trains: Whether the optimizer has the tensor.
+
         Raises:
-            CaptureError: for a tensor with a graph, and for an object that cannot be taken apart.
+            CaptureError: for a tensor with a graph, a parameter, and an object that cannot be taken apart.
         """
         leaves, spec = pytree.tree_flatten((inputs, targets))
+        for leaf in leaves:
+            if (
+                isinstance(leaf, Tensor)
+                and leaf.requires_grad
+                and (isinstance(leaf, nn.Parameter) or trains(leaf))
+            ):
+                raise CaptureError(
+                    f"The batch holds a parameter of shape {tuple(leaf.shape)}, which would get no gradient: "
+                    "CapturedStep copies the tensors of every batch to the same place in memory. Make it part of the "
+                    "model or of the loss function, as an attribute of a module, or pass it detached."
+                )
         return cls([_on(device, leaf) for leaf in leaves], spec)
 
     def put_together(self) -> Any:
@@ -97,8 +116,8 @@ class Places:
 def _difference(leaf: Any, place: Any) -> str:
     if not isinstance(leaf, Tensor) or not isinstance(place, Tensor):
         return "" if type(leaf) is type(place) and leaf == place else f"{leaf!r} in place of {place!r}"
-    if not leaf.layout == place.layout == torch.strided:
-        return f"a tensor of layout {leaf.layout}"
+    if leaf.is_nested or place.is_nested or not leaf.layout == place.layout == torch.strided:
+        return f"a{' nested' * leaf.is_nested} tensor of layout {leaf.layout}"
     if leaf.shape != place.shape:
         return f"a tensor of shape {tuple(leaf.shape)} in place of {tuple(place.shape)}"
     if leaf.dtype != place.dtype or leaf.requires_grad != place.requires_grad:

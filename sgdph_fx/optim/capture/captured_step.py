@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._compile import _disable_dynamo
 from torch.amp.grad_scaler import GradScaler
 
 from sgdph_fx.curvature.autograd_graph import nodes
@@ -96,6 +97,7 @@ class CapturedStep:
         self._recorder = Recorder(self._device)
         self._places: Places | None = None
         self._changes = Changes()
+        self._counts = True
         self._drop_graphs()
 
     def _drop_graphs(self) -> None:
@@ -118,6 +120,7 @@ class CapturedStep:
         """How many graphs have been recorded."""
         return len(self._recordings)
 
+    @_disable_dynamo
     def __call__(self, inputs: Any, targets: Any) -> Tensor:
         """Take one training step.
 
@@ -141,7 +144,7 @@ class CapturedStep:
         refuse_surroundings(self._model, optimizer, self._device, autocast=self._autocast is not None)
         if next((p.device for p in self._model.parameters()), self._device) != self._device:
             self.reset()
-        batch = Batch.of(inputs, targets, self._device)
+        batch = Batch.of(inputs, targets, self._device, optimizer._layout().holds)
         places = self._places or self._begin(batch)
         optimizer._numbers_on(self._device)
         by_graph = self._may_use_graphs(places.misfit(batch))
@@ -151,7 +154,7 @@ class CapturedStep:
             loss = self._by_graph(places.batch, request)
         else:
             loss = self._run(batch, request)
-        optimizer._finish_recorded_step()
+        optimizer._finish_recorded_step(self._counts)
         return loss
 
     def _begin(self, batch: Batch) -> Places:
@@ -185,14 +188,15 @@ class CapturedStep:
         self._drop_gradients(held)
         try:
             loss = check_loss(self._loss(batch))
-            optimizer._find(loss if scaler is None else scaler.scale(loss), request)
+            scaled = loss if scaler is None else scaler.scale(loss)
+            optimizer._find(scaled, request, order=optimizer._walked(scaled, request))
             scale = None
             if scaler is not None:
                 scale = scaler._get_scale_async()
                 scaler.unscale_(optimizer)
             if self._before_step is not None:
                 self._before_step()
-            optimizer._step_recorded(scale)
+            self._counts = optimizer._step_recorded(scale)
             if scaler is not None:
                 scaler.update()
         finally:
@@ -215,13 +219,16 @@ class CapturedStep:
         if key not in self._recordings:
             renew_accumulators(self._held())
         if key not in self._warm:
-            self._warm.add(key)
-            return self._recorder.warm_up(run)
+            loss = self._recorder.warm_up(run)
+            self._warm.add(key)  # after a refusal the next step is to be refused as well
+            return loss
         if key not in self._recordings:
             self._recordings[key] = self._record(run)
         recording = self._recordings[key]
+        loss = recording.run()
+        self._counts = recording.counts
         self._optimizer._count_given_up(times=recording.given_up)
-        return recording.run()
+        return loss
 
     def _record(self, run: Callable[[], Tensor]) -> Recording:
         before = self._optimizer.param_groups[0]["products_given_up"]
@@ -238,7 +245,7 @@ class CapturedStep:
         finally:
             given_up = self._optimizer.param_groups[0]["products_given_up"] - before
             self._optimizer._count_given_up(times=-given_up)
-        return replace(recording, given_up=given_up, written=self._recorded.tensors())
+        return replace(recording, given_up=given_up, counts=self._counts, written=self._recorded.tensors())
 
     def _may_use_graphs(self, misfit: str) -> bool:
         """Whether this step runs by a graph; graphs of what has changed are dropped."""

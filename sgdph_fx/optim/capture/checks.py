@@ -32,8 +32,13 @@ def refuse_several_processes(model: nn.Module, optimizer: SGDPH) -> None:
     """Refuse what steps together with others.
 
     Raises:
-        CaptureError: if the model is wrapped or sharded, or there are several processes.
+        CaptureError: if the model is none, wrapped or sharded, or there are several processes.
     """
+    if not isinstance(model, nn.Module):
+        raise CaptureError(
+            f"CapturedStep takes the model, a module, but got a {type(model).__name__}. Of what `prepare` returned "
+            "pass `.model`, and in place of what `compile_between_refreshes` returned the model that it was made of."
+        )
     if not isinstance(optimizer, SGDPH):
         raise CaptureError(
             f"CapturedStep takes an SGDPH, but got a {type(optimizer).__name__}. Where a trainer has wrapped it, pass "

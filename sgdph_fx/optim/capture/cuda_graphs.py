@@ -21,12 +21,14 @@ class Recording:
         replay: Runs it again, on the current stream.
         result: What it returns; each replay writes over it.
         given_up: How many products torch's double backward takes in it.
+        counts: Whether it is a step at all, or was left without any gradient.
         written: Tensors that were there before and that it writes.
     """
 
     replay: Callable[[], object]
     result: Tensor
     given_up: int = 0
+    counts: bool = True
     written: tuple[Tensor, ...] = ()
 
     def run(self) -> Tensor:

@@ -18,7 +18,9 @@ from torch import Tensor, nn
 from sgdph_fx.errors import CaptureError
 from sgdph_fx.optim.capture.host_state import host_put_back, plain_values, tensors_held
 from sgdph_fx.optim.capture.host_values import PLAIN, modules_of, variables
-from sgdph_fx.optim.capture.watched_reads import ReadsRefused
+from sgdph_fx.optim.capture.no_trace import WritesPutBack
+from sgdph_fx.optim.capture.told_captured import seen_as_captured
+from sgdph_fx.optim.capture.watched_reads import ChecksOfTheCPU, ReadsRefused
 from sgdph_fx.optim.hessian.isolated_forward import isolated_loss
 
 __all__ = ["Observed", "dry_run"]
@@ -47,8 +49,8 @@ def dry_run(
     """Compute a loss twice, the second time under observation.
 
     Args:
-        loss_of: Runs the model and the loss function; buffers, random numbers, attributes of modules and variables of
-            the loss function are put back.
+        loss_of: Runs the model and the loss function; buffers, random numbers, attributes of modules, variables of the
+            loss function, and tensors that are written into are put back.
         model: The model.
         loss_fn: The loss function.
         leaves: The parts of the batch that they run on.
@@ -60,13 +62,13 @@ def dry_run(
     modules = modules_of((model, loss_fn))
     names = {id(module): name for name, module in model.named_modules()}
     named = [(names.get(id(module), type(module).__name__), module) for module in modules]
-    with host_put_back(modules, loss_fn):
+    with host_put_back(modules, loss_fn), WritesPutBack():
         isolated_loss(loss_of, device)  # whatever is made at a first call is made by now
         before, held = _plain(named, loss_fn), tensors_held(named)
         rebound = [(module, dict(module.__dict__)) for module in modules]
         sources = [*_tensors_of(modules), *leaves]
         watch = ReadsRefused((t for t in sources if isinstance(t, Tensor)), device)
-        with _python_draws_refused(), watch:
+        with _python_draws_refused(), seen_as_captured(), watch, ChecksOfTheCPU(watch, device):
             loss = isolated_loss(loss_of, device)
         _refuse_changed(before, _plain(named, loss_fn))
         _refuse_carried(held, tensors_held(named), watch)

@@ -6,14 +6,17 @@ import copy
 import random
 import sys
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from operator import is_
+from types import ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from sgdph_fx.optim.capture.host_values import VALUES, variables_put_back
+from sgdph_fx.optim.capture.code_words import filled, words_of
+from sgdph_fx.optim.capture.host_values import VALUES, parts_of
 
 __all__ = ["host_put_back", "plain_values", "tensors_held"]
 
@@ -52,32 +55,50 @@ def _parts(name: str, value: Any) -> Iterator[tuple[str, Any]]:
 def host_put_back(modules: Sequence[nn.Module], function: object) -> Iterator[None]:
     """Put back what Python may have changed: attributes of modules, variables of the function, random numbers.
 
+    Of lists, dicts and sets that they hold, too: a loss function keeps a record of its losses in one.
+
     Args:
         modules: All that take part.
         function: The loss function; those that it calls look after themselves.
     """
     kept = [(module.__dict__, dict(module.__dict__)) for module in modules]
+    cells, places = _cells(function), _places(function)
     held = [value for _, values in kept for key, value in values.items() if key not in _TORCHS]
+    held += [value for _, value in cells] + [value for _, values in places for value in values.values()]
     containers = [(value, copy.copy(value)) for value in held if type(value) in _CONTAINERS]
-    tensors = [(value, value._version, value.detach().clone()) for value in held if _is_own(value)]
-    outside = variables_put_back(function)
     drawn, numpy = random.getstate(), sys.modules.get("numpy")
     drawn_by_numpy = None if numpy is None else numpy.random.get_state()
     try:
         yield
     finally:
-        for place, values in kept:
-            _restore(place, values)
+        for attributes, own in kept:
+            _restore(attributes, own)
         for container, values in containers:
             _refill(container, values)
-        with torch.no_grad():
-            for tensor, version, numbers in tensors:
-                if tensor._version != version:
-                    tensor.copy_(numbers)
-        outside()
+        for cell, value in cells:
+            cell.cell_contents = value
+        for variables, values in places:
+            variables.update(values)
         random.setstate(drawn)
         if numpy is not None:
             numpy.random.set_state(drawn_by_numpy)
+
+
+def _cells(function: object) -> list[tuple[Any, Any]]:
+    """The variables around the function, with their values."""
+    every = (f for part in parts_of(function) for f in part.functions)
+    return [(cell, value) for f in every for _, cell, value in filled(f)]
+
+
+def _places(function: object) -> list[tuple[dict[str, Any], Mapping[str, Any]]]:
+    """Where the function finds its global variables and its object's attributes, and those that it reads."""
+    found: list[tuple[dict[str, Any], Mapping[str, Any]]] = []
+    for part in parts_of(function):
+        names = words_of(part.functions)
+        own = {} if isinstance(part.owner, ModuleType) else getattr(part.owner, "__dict__", {})
+        held = [*((f.__globals__, names.variables) for f in part.functions), (own, names.attributes)]
+        found += [(place, {key: place[key] for key in keys & place.keys()}) for place, keys in held]
+    return found
 
 
 def _restore(place: dict[str, Any], values: dict[str, Any]) -> None:
@@ -94,8 +115,17 @@ def _is_own(value: Any) -> bool:
 
 
 def _refill(container: Any, values: Any) -> None:
+    now, before = _contents(container), _contents(values)
+    if len(now) == len(before) and all(map(is_, now, before)):
+        return
     container.clear()
     if isinstance(container, (dict, set)):
         container.update(values)
     else:
         container.extend(values)
+
+
+def _contents(container: Any) -> list[Any]:
+    return (
+        [part for pair in container.items() for part in pair] if type(container) is dict else list(container)
+    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache, partial
 from types import FunctionType, ModuleType
 from typing import Any, NamedTuple
@@ -21,10 +21,10 @@ __all__ = [
     "attributes",
     "modules_of",
     "names_read",
+    "parts_of",
     "seen",
     "variables",
     "variables_of_modules",
-    "variables_put_back",
 ]
 
 VALUES: tuple[type, ...] = (bool, int, float, complex, str, bytes, type(None))
@@ -96,7 +96,7 @@ def _is_of_torch(kind: type) -> bool:
 
 def names_read(roots: Iterable[object], modules: Iterable[nn.Module]) -> Words:
     """All names that the functions among the roots and the modules' classes read."""
-    found = [words_of(part.functions) for root in roots for part in _parts_of(root)]
+    found = [words_of(part.functions) for root in roots for part in parts_of(root)]
     found += [words_of(_forward_of(kind)) for kind in {type(m) for m in modules}]
     found += [words_of(followed(m.__dict__["forward"], None)) for m in modules if "forward" in m.__dict__]
     return joined(found)
@@ -147,26 +147,6 @@ def _seen(pairs: Iterable[tuple[str, Any]], on_gpu: bool) -> list[tuple[str, obj
     return [(name, seen(value, on_gpu=on_gpu)) for name, value in pairs if not isinstance(value, nn.Module)]
 
 
-def variables_put_back(function: object) -> Callable[[], None]:
-    """Remember the variables of a function that are not its own; the result puts them back."""
-    cells, places = [], []
-    for part in _parts_of(function):
-        names = words_of(part.functions)
-        cells += [(cell, value) for f in part.functions for _, cell, value in filled(f)]
-        held = [(f.__globals__, names.variables) for f in part.functions]
-        own = {} if isinstance(part.owner, ModuleType) else getattr(part.owner, "__dict__", {})
-        held.append((own, names.attributes))
-        places += [(place, {key: place[key] for key in keys & place.keys()}) for place, keys in held]
-
-    def put_back() -> None:
-        for cell, value in cells:
-            cell.cell_contents = value
-        for place, values in places:
-            place.update(values)
-
-    return put_back
-
-
 class _Part(NamedTuple):
     """Functions, and the object that they are methods of."""
 
@@ -174,9 +154,10 @@ class _Part(NamedTuple):
     owner: Any
 
 
-def _parts_of(function: Any) -> Iterator[_Part]:
+def parts_of(function: Any) -> Iterator[_Part]:
+    """The functions that run where it is called, by the objects that they are methods of."""
     if isinstance(function, partial):
-        yield from _parts_of(function.func)
+        yield from parts_of(function.func)
     elif isinstance(function, FunctionType):
         yield _Part(followed(function, None), None)
     elif not isinstance(function, nn.Module):
@@ -191,7 +172,7 @@ def _reads(function: Any) -> Iterator[tuple[str, Any]]:
     if isinstance(function, partial):
         yield from ((f"argument {number}", value) for number, value in enumerate(function.args))
         yield from function.keywords.items()
-    for part in _parts_of(function):
+    for part in parts_of(function):
         yield from _reads_of(part)
 
 

@@ -9,12 +9,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import one_hot
+from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from sgdph_fx.errors import CaptureError
 
-__all__ = ["ReadsRefused"]
+__all__ = ["ChecksOfTheCPU", "ReadsRefused", "address", "written_by"]
 
 # Operations whose result's value or shape the host reads.
 _READS = (
@@ -40,17 +42,19 @@ class ReadsRefused(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._read: dict[int, Any] = {}
         self._written: dict[int, Any] = {}
         self._device = device
+        self.only_checks = False
+        """Whether what is read now is read on a CPU alone."""
         _note(self._kept, sources)
 
     def has_used(self, tensor: Tensor) -> bool:
         """Whether an operation took a tensor of this memory."""
-        return _address(tensor) in self._used
+        return address(tensor) in self._used
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         given = [t for t in pytree.tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
         depends = any(t.is_cuda or self._is_marked(t) for t in given)
-        if _is_read(func.name(), args):
-            if depends or any(_address(t) in self._written for t in given):
+        if _is_read(func.name(), args) and not self.only_checks:
+            if depends or any(address(t) in self._written for t in given):
                 raise CaptureError(
                     f"This step cannot be captured as a CUDA graph: the host reads a number that the device computes, "
                     f"by {func.name()} {_where()}. Compute with tensors there (`torch.where` in place of `if`), or "
@@ -62,23 +66,16 @@ class ReadsRefused(TorchDispatchMode):  # type: ignore[no-untyped-call]
         result = func(*args, **(kwargs or {}))
         made = [t for t in pytree.tree_leaves(result) if isinstance(t, Tensor)]
         self._refuse_host_draws(func, (*given, *made))
-        _note(self._made, [t for t in made if _address(t) not in self._used])
+        _note(self._made, [t for t in made if address(t) not in self._used])
         _note(self._kept, made if depends else ())
         return result
 
     def _refuse_host_numbers(self, func: Any, args: Any, kwargs: Any) -> None:
         """Refuse to write what lies with the host and outlives the step: kernels and Python have taken its number."""
-        given = dict(zip((a.name for a in func._schema.arguments), args, strict=False)) | kwargs
-        written = [
-            value
-            for argument in (func._schema.arguments if func._schema.is_mutable else ())
-            if argument.alias_info is not None and argument.alias_info.is_write
-            for value in pytree.tree_leaves(given.get(argument.name))
-            if isinstance(value, Tensor) and _address(value) not in self._made
-        ]
+        written = [t for t in written_by(func, args, kwargs) if address(t) not in self._made]
         _note(self._written, written)
         on_host = [t for t in written if t.device.type == "cpu" and self._device.type != "cpu"]
-        if on_host or any(_address(t) in self._read for t in written):
+        if on_host or any(address(t) in self._read for t in written):
             raise CaptureError(
                 f"This step cannot be captured as a CUDA graph: it writes into a tensor that lies with the host, by "
                 f"{func.name()} {_where()}, and a graph would keep the number that was there once. Hold it in a "
@@ -97,22 +94,62 @@ class ReadsRefused(TorchDispatchMode):  # type: ignore[no-untyped-call]
             )
 
     def _is_marked(self, tensor: Tensor) -> bool:
-        return tensor.layout is not torch.strided or _address(tensor) in self._kept
+        return tensor.layout is not torch.strided or address(tensor) in self._kept
+
+
+class ChecksOfTheCPU(TorchFunctionMode):
+    """Lets ``one_hot`` look at its labels, which it does on a CPU alone where it is told the number of classes.
+
+    Args:
+        watch: What refuses reads meanwhile.
+        device: Where the step runs.
+    """
+
+    def __init__(self, watch: ReadsRefused, device: torch.device) -> None:
+        super().__init__()
+        self._watch, self._on_cpu = watch, device.type == "cpu"
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        classes = [*args[1:], *kwargs.values()]
+        self._watch.only_checks = self._on_cpu and func is one_hot and bool(classes) and -1 not in classes
+        try:
+            return func(*args, **kwargs)
+        finally:
+            self._watch.only_checks = False
 
 
 def _note(places: dict[int, Any], tensors: Iterable[Tensor]) -> None:
     for tensor in tensors:
-        address = _address(tensor)
-        if address is not None:
-            places[address] = tensor.untyped_storage()
+        place = address(tensor)
+        if place is not None:
+            places[place] = tensor.untyped_storage()
 
 
-def _address(tensor: Tensor) -> int | None:
+def written_by(func: Any, args: Any, kwargs: Any) -> list[Tensor]:
+    """The tensors among the arguments that the operation writes into, as its schema says."""
+    schema = func._schema
+    if not schema.is_mutable:
+        return []
+    given = dict(zip((a.name for a in schema.arguments), args, strict=False)) | kwargs
+    return [
+        value
+        for argument in schema.arguments
+        if argument.alias_info is not None and argument.alias_info.is_write
+        for value in pytree.tree_leaves(given.get(argument.name))
+        if isinstance(value, Tensor)
+    ]
+
+
+def address(tensor: Tensor) -> int | None:
     """Where its memory begins; None where it has none of the usual kind."""
     if tensor.layout is not torch.strided or not tensor.numel():
         return None
-    address: int = tensor.untyped_storage().data_ptr()
-    return address
+    try:
+        place: int = tensor.untyped_storage().data_ptr()
+    except RuntimeError:  # a zero that torch has not written, or a wrapper of torch.func
+        return None
+    return place
 
 
 def _is_read(name: str, args: Any) -> bool:

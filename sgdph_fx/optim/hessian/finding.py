@@ -7,7 +7,9 @@ from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
+from torch._compile import _disable_dynamo
 
+from sgdph_fx.curvature import capturing
 from sgdph_fx.curvature.autograd_graph import Order, producers_first
 from sgdph_fx.curvature.probes import PROBES
 from sgdph_fx.errors import CaptureError, NoCurvatureError
@@ -134,6 +136,7 @@ class Finding(Reporting):
     def _gradients(self) -> list[Tensor]:
         return gather(self.param_groups).grads
 
+    @_disable_dynamo
     def scale_gradients(self, factor: float | Tensor) -> None:
         """Multiply the gradients by one number, and the Hessian that was found with them.
 
@@ -165,7 +168,7 @@ def refuse_repeated_draws(due: HessianRequest | None) -> None:
     """
     if due is None or not due.draws_signs:
         return
-    if torch.cuda.is_available() and torch.cuda.is_current_stream_capturing():
+    if capturing.is_capturing():
         raise CaptureError(
             "Random signs (`probe`) are drawn on the host, and each replay of this graph would use the same. "
             "`sgdph_fx.CapturedStep` draws them anew; or use a probe without random signs."

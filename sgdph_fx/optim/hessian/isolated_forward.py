@@ -19,8 +19,8 @@ def isolated_loss(loss_fn: Callable[[], Tensor], device: torch.device) -> Tensor
 
     Args:
         loss_fn: Calls any modules. Those that this thread calls see copies of their buffers, and random numbers that
-            are drawn again afterwards: those of the CPU and of ``device``. ``DistributedDataParallel`` prepares for
-            no backward.
+            are drawn again afterwards: those of the CPU, of ``device``, and of generators that are their attributes.
+            ``DistributedDataParallel`` prepares for no backward.
         device: Where the loss is computed.
     """
     on_device = [] if device.type == "cpu" else [device]
@@ -46,6 +46,7 @@ class _BufferCopies:
         self._seen: set[nn.Module] = set()
         self._copies: dict[Tensor, Tensor] = {}
         self._kept: list[tuple[dict[str, Any], str, Any]] = []
+        self._generators: dict[torch.Generator, Tensor] = {}
 
     def lend(self, module: nn.Module, args: object) -> None:
         if threading.get_ident() != self._thread:  # another training: what it changes has to stay
@@ -59,6 +60,9 @@ class _BufferCopies:
         for name, buffer in module._buffers.items():
             if buffer is not None:
                 self._replace(module._buffers, name, self._copy(buffer))
+        for value in module.__dict__.values():
+            if type(value) is torch.Generator and value not in self._generators:
+                self._generators[value] = value.get_state()
         if isinstance(module, DistributedDataParallel):
             self._replace(module.__dict__, "require_backward_grad_sync", False)
 
@@ -75,3 +79,5 @@ class _BufferCopies:
         self._thread = None  # nothing is lent any more
         for where, name, value in reversed(self._kept):
             where[name] = value
+        for generator, state in self._generators.items():
+            generator.set_state(state)

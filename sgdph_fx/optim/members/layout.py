@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
+from sgdph_fx.errors import OptimizerError
 from sgdph_fx.optim.affine_blocks.pairs import affine_pairs
 from sgdph_fx.optim.hessian.estimators import AFFINE
 from sgdph_fx.optim.processes.shards import is_sharded
@@ -50,7 +51,18 @@ class Layout:
 
     @classmethod
     def of(cls, groups: Groups) -> Layout:
-        """Index the groups."""
+        """Index the groups.
+
+        Raises:
+            OptimizerError: if somebody has taken parameters out of a group, and left their places in it.
+        """
+        for number, group in enumerate(groups):
+            if "index" in group and len(group["index"]) != len(group["params"]):
+                raise OptimizerError(
+                    f"param_groups[{number}] has {len(group['params'])} parameters, and {len(group['index'])} places "
+                    "in 'index'. Whoever takes a parameter out of a group takes its entry out of 'index' and "
+                    "'param_names' as well; to put parameters in, call `thaw` or `add_param_group`."
+                )
         schedule = Schedule(cycle=(), first_order=None)
         if groups:
             last_is_first_order = VARIANTS[groups[0]["variant"]].last_is_first_order
