@@ -6,11 +6,12 @@ import copy
 import inspect
 import types
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import _get_current_function_mode, _pop_mode_temporarily
 
 from sgdph_fx.errors import TraceError
 from sgdph_fx.trace.interception import module_calls
@@ -101,11 +102,13 @@ def _takes_an_argument(function: Callable[..., Any]) -> bool:
 def _fresh(value: Any) -> Any:
     """``value`` with copies of all tensors in it; what cannot be copied is handed on as it is."""
     memo: dict[int, Any] = {}
-    for part in follow([value]).seen.values():
-        if isinstance(part, Tensor):
-            memo[id(part)] = part.detach().clone().requires_grad_(part.requires_grad)
-        elif isinstance(part, nn.Module):
-            memo[id(part)] = part  # a model that is passed to a model is not an input to be copied
+    recorder = _get_current_function_mode()  # type: ignore[no-untyped-call]
+    with nullcontext() if recorder is None else _pop_mode_temporarily():
+        for part in follow([value]).seen.values():
+            if isinstance(part, Tensor):
+                memo[id(part)] = part.detach().clone().requires_grad_(part.requires_grad)
+            elif isinstance(part, nn.Module):
+                memo[id(part)] = part  # a model that is passed to a model is not an input to be copied
     try:
         return copy.deepcopy(value, memo)
     except Exception:
