@@ -40,6 +40,7 @@ RACING = (
     *("muon-gauss-newton", "muon-gradient-all", "soap"),
     *("muon-gradient-all-as-slow-gauss-newton", "muon-gradient-all-fast", "muon-gauss-newton-fast"),
     *("muon-gradient-all-as-gauss-newton", "muon-adamw-split", "muon-adamw-split-as-gradient"),
+    "muon-adamw-split-fast",
     *("muon-ph-fast", "muon-gradient-fast", "muon-gradient-as-ones"),
 )
 

@@ -51,6 +51,7 @@ QUESTIONS: Mapping[str, tuple[str, str]] = {
         "muon-adamw-split",
     ),
     "The same, both with the settings of |g|": ("muon-gradient-all-fast", "muon-adamw-split-as-gradient"),
+    "The same, AdamW at rates ten times as high": ("muon-gradient-all-fast", "muon-adamw-split-fast"),
     "Higher rates: Muon by gradient against SOAP": ("muon-gradient-all-fast", "soap"),
     "Ones against no Hessian, both with the settings of ones": ("sgd-ph", "gradient-as-ones"),
     "Gauss-Newton against no Hessian with the settings of ones": ("gauss-newton", "gradient-as-ones"),
