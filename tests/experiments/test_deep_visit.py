@@ -101,3 +101,10 @@ def test_tables_show_means_of_trials_and_both_controls(tmp_path: Path) -> None:
     assert lines["Ones, both with its settings"][0].startswith("+0.00 (")
     assert lines["Gauss-Newton"] == ["–", "not told apart"]
     assert lines["Muon and ones"] == ["–", "added later"]
+
+
+def test_beside_a_searched_channel_wise_rate_adamws_is_a_third_of_muons() -> None:
+    for key, contender in CONTENDERS.items():
+        points = trial_settings(DEEP_TASKS["speedrun-narrow"], contender)
+        if contender.method.startswith("muon") and any("channelwise_lr" in point for point in points):
+            assert all(point["adamw_lr"] == pytest.approx(point["lr"] / 3) for point in points), key
