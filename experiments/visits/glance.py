@@ -38,7 +38,7 @@ COLUMNS: Mapping[str, tuple[str, ...]] = {
     "rade&shy;macher": ("sgd-ph-rademacher",),
     "Gauss-Newton": ("gauss-newton", "muon-gauss-newton-fast", "muon-gauss-newton"),
     "AdamW": ("adamw",),
-    "Muon": ("muon-adamw",),
+    "Muon": ("muon-adamw-split-fast", "muon-adamw"),
     "SOAP": ("soap",),
 }
 """Head → the contenders that may stand there: of those that a task has, the one with the most runs."""
