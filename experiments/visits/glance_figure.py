@@ -18,10 +18,10 @@ from experiments.visits.units import unit_of
 __all__ = ["figure", "picture"]
 
 BASELINES = {
-    "SGDM": "sgdm",
-    "SGDM, for as much time": "sgdm-longer",
-    "AdamW": "adamw",
-    "Muon, AdamW on the rest": "muon-adamw",
+    "SGDM": COLUMNS["SGDM"],
+    "SGDM, for as much time": ("sgdm-longer",),
+    "AdamW": COLUMNS["AdamW"],
+    "Muon, AdamW on the rest": COLUMNS["Muon"],
 }
 
 
@@ -40,8 +40,9 @@ def _curvatures(place: Place) -> Iterator[tuple[str, Difference, bool]]:
 def _baselines(place: Place) -> Iterator[tuple[str, Difference, bool]]:
     """Give the difference of ``ones`` from each baseline, all with settings tuned for themselves."""
     own = place.first_of(COLUMNS["ones"])
-    for label, key in BASELINES.items():
-        difference = None if own is None else place.log.difference(place.name, own, key)
+    for label, keys in BASELINES.items():
+        key = place.first_of(keys)
+        difference = None if own is None or key is None else place.log.difference(place.name, own, key)
         if difference is not None:
             yield label, difference, True
 

@@ -55,8 +55,10 @@ UNDER_MUON = {
         "muon-gauss-newton",
         "muon-gradient-all-as-slow-gauss-newton",
     ),
+    "Muon and ones, higher rates": ("muon-ph-fast", "muon-gradient-fast"),
+    "Muon and ones, likewise, its settings for both": ("muon-ph-fast", "muon-gradient-as-ones"),
     "Muon and Gauss-Newton, higher rates": ("muon-gauss-newton-fast", "muon-gradient-all-fast"),
-    "Muon and Gauss-Newton, likewise for both": (
+    "Muon and Gauss-Newton, likewise, its settings for both": (
         "muon-gauss-newton-fast",
         "muon-gradient-all-as-gauss-newton",
     ),
