@@ -21,6 +21,7 @@ COPIED_AT_ONCE = 256 * 2**20
 
 _SMALL = 2**20
 _CHUNK = 2**18
+_FACTOR = 0x1E3779B1
 
 # These operators write into running statistics, and their schemas do not say so: positions of what they write.
 _UNDECLARED: Mapping[str, tuple[int, ...]] = {
@@ -86,7 +87,7 @@ class Memory:
         if self._saved is None:
             if _checksum(now) != self._checksum:
                 raise ValueError("it was written to by code that PyTorch does not see")
-        elif not torch.equal(now.to(self._saved.device), self._saved):
+        elif not _equal(now.to(self._saved.device), self._saved):
             now.copy_(self._saved)
 
 
@@ -165,19 +166,28 @@ def _copy(numbers: Tensor) -> Tensor:
         return numbers.cpu()
 
 
+def _equal(first: Tensor, second: Tensor) -> bool:
+    """Whether bytes are equal, compared in words: one at a time they take three times as long."""
+    for word in (torch.int64, torch.int32):
+        if len(first) % word.itemsize == 0:
+            return torch.equal(first.view(word), second.view(word))
+    return torch.equal(first, second)
+
+
 def _checksum(numbers: Tensor) -> int:
     """One number for all bytes, which depends on their places, too; it takes a few MiB of memory.
 
-    Each word of eight bytes counts by a factor of its place. Factors are odd, so that no change of one word is lost.
+    Each word of four bytes counts by a factor of its place. Factors are odd, so that no change of one word is lost.
+    Products are added up in pairs, which takes half as long as to widen each.
     """
-    length = min(len(numbers) // 8, _CHUNK)
-    factors = torch.arange(1, 2 * length + 1, 2, device=numbers.device).mul_(0x9E3779B97F4A7C1)
+    length = min(2 * (len(numbers) // 8), _CHUNK)
+    factors = torch.arange(1, 2 * length + 1, 2, dtype=torch.int32, device=numbers.device).mul_(_FACTOR)
     products = torch.empty_like(factors)
     total = 0
-    for start in range(0, len(numbers), 8 * _CHUNK):
-        chunk = numbers[start : start + 8 * _CHUNK]
+    for start in range(0, len(numbers), 4 * _CHUNK):
+        chunk = numbers[start : start + 4 * _CHUNK]
         rest = len(chunk) % 8
-        words = chunk[: len(chunk) - rest].view(torch.int64)
+        words = chunk[: len(chunk) - rest].view(torch.int32)
         weighted = torch.mul(words, factors[: len(words)], out=products[: len(words)])
-        total = hash((total, int(weighted.sum()), *chunk[len(chunk) - rest :].tolist()))
+        total = hash((total, int(weighted.view(torch.int64).sum()), *chunk[len(chunk) - rest :].tolist()))
     return total
