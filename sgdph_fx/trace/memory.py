@@ -20,7 +20,7 @@ COPIED_AT_ONCE = 256 * 2**20
 """Bytes that are copied before a look. A model that holds more is copied where it is written to."""
 
 _SMALL = 2**20
-_CHUNK = 2**18
+_CHUNK = 2**20
 _FACTOR = 0x1E3779B1
 
 # These operators write into running statistics, and their schemas do not say so: positions of what they write.
@@ -175,7 +175,7 @@ def _equal(first: Tensor, second: Tensor) -> bool:
 
 
 def _checksum(numbers: Tensor) -> int:
-    """One number for all bytes, which depends on their places, too; it takes a few MiB of memory.
+    """One number for all bytes, which depends on their places, too; it takes 8 MiB of memory.
 
     Each word of four bytes counts by a factor of its place. Factors are odd, so that no change of one word is lost.
     Products are added up in pairs, which takes half as long as to widen each.
