@@ -85,19 +85,10 @@ def muon_channelwise(
         channelwise_lr: τ τ_SO of SGDPH.
         options: Further options of SGDPH: ``probe``, ...
     """
-    model, groups = prepare_linears(net, example)
-    second = [group for group in groups if group["order"] == 2]
-    channelwise = {id(p) for group in second for p in group["params"]}
-    matrices, rest = split_matrices(model)
+    model, second, others = _beside_muon(net, example, lr, weight_decay, adamw_lr)
     # SGDPH decays by τ η W: with τ = 1 and τ_SO = channelwise_lr, η has to bring the factor.
     sgdph = SGDPH(
         second, lr=1.0, second_order_lr=channelwise_lr, weight_decay=weight_decay * channelwise_lr, **options
-    )
-    others = CombinedOptimizer(
-        MatrixMuon(matrices, lr=lr, weight_decay=weight_decay),
-        torch.optim.AdamW(
-            [p for p in rest if id(p) not in channelwise], lr=adamw_lr, weight_decay=weight_decay
-        ),
     )
     return model, MuonChannelwise(sgdph, others)
 
@@ -121,13 +112,24 @@ def muon_adamw_channelwise(
         adamw_lr: AdamW's learning rate for what is neither a matrix nor channel-wise.
         channelwise_lr: AdamW's learning rate for the channel-wise parameters.
     """
+    model, second, others = _beside_muon(net, example, lr, weight_decay, adamw_lr)
+    channelwise = [p for group in second for p in group["params"]]
+    adamw = torch.optim.AdamW(channelwise, lr=channelwise_lr, weight_decay=weight_decay)
+    return model, CombinedOptimizer(others, adamw)
+
+
+def _beside_muon(
+    net: nn.Module, example: Tensor, lr: float, weight_decay: float, adamw_lr: float
+) -> tuple[nn.Module, list[dict[str, Any]], CombinedOptimizer]:
+    """Prepare the network; give the groups of its channel-wise parameters, and Muon and AdamW for all others."""
     model, groups = prepare_linears(net, example)
-    channelwise = [p for group in groups if group["order"] == 2 for p in group["params"]]
-    known = {id(p) for p in channelwise}
+    second = [group for group in groups if group["order"] == 2]
+    channelwise = {id(p) for group in second for p in group["params"]}
     matrices, rest = split_matrices(model)
-    others = [p for p in rest if id(p) not in known]
-    return model, CombinedOptimizer(
+    others = CombinedOptimizer(
         MatrixMuon(matrices, lr=lr, weight_decay=weight_decay),
-        torch.optim.AdamW(others, lr=adamw_lr, weight_decay=weight_decay),
-        torch.optim.AdamW(channelwise, lr=channelwise_lr, weight_decay=weight_decay),
+        torch.optim.AdamW(
+            [p for p in rest if id(p) not in channelwise], lr=adamw_lr, weight_decay=weight_decay
+        ),
     )
+    return model, second, others

@@ -220,7 +220,7 @@ def trial_settings(task: Task, contender: Contender) -> list[dict[str, float]]:
         {name: _value(*bounds, level) for (name, bounds), level in zip(ranges.items(), levels, strict=False)}
         for levels in DESIGN
     ]
-    if contender.method in ("muon-ph", "muon-adamw-split"):
+    if contender.own is MIXED:
         found = [{**each, "adamw_lr": each["lr"] * ADAMW_SHARE} for each in found]
     return found
 

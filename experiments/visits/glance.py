@@ -33,7 +33,7 @@ SHOWN = (
 
 COLUMNS: Mapping[str, tuple[str, ...]] = {
     "SGDM": ("sgdm",),
-    "\\|g\\|": ("gradient", "muon-gradient-fast", "muon-gradient-all-fast", "muon-gradient"),
+    "\\|g\\|": ("gradient", "muon-gradient-fast", "muon-gradient"),
     "ones": ("sgd-ph", "muon-ph-fast", "muon-ph"),
     "rade&shy;macher": ("sgd-ph-rademacher",),
     "Gauss-Newton": ("gauss-newton", "muon-gauss-newton-fast", "muon-gauss-newton"),
