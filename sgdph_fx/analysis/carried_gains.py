@@ -13,11 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from sgdph_fx.analysis.constants import called_on
+from sgdph_fx.analysis.constants import called_on, held_at
+from sgdph_fx.analysis.conv_candidates import groups_of
 from sgdph_fx.analysis.filter_tracking import MOVES_NO_NUMBER, same_filters
 from sgdph_fx.analysis.flow import Flow
 from sgdph_fx.rules.calls import argument_reader, is_in_place, numbers_read, operation_name
-from sgdph_fx.rules.kinds import Conv, Linear, Transparent
+from sgdph_fx.rules.kinds import Conv, Transparent
 from sgdph_fx.rules.operations import operands_of, rule_of_operation
 from sgdph_fx.transform.filters import Filters, filter_numbers
 
@@ -76,10 +77,9 @@ def _one_factor_each(layer: fx.Node, tracked: _Factors, parameter: nn.Parameter)
     rule, operands = rule_of_operation(layer), operands_of(layer)
     assert operands is not None
     transposed = isinstance(rule, Conv) and rule.transposed
-    groups = 1 if isinstance(rule, Linear) else argument_reader(layer)(*operands.groups, 1)
     try:
         found = tracked.places(_weight_of(layer))
-        there = filter_numbers(found.shape, Filters(transposed, groups))
+        there = filter_numbers(found.shape, Filters(transposed, groups_of(layer, operands)))
     except (TypeError, ValueError, RuntimeError, IndexError, AttributeError, KeyError):
         return False  # it cannot be told without running the model
     # If each filter were one number alone, the parameter could be the weight itself.
@@ -167,8 +167,7 @@ class _Factors:
         if "shape" in node.meta:
             return torch.empty(tuple(node.meta["shape"]), device="meta")
         if node.op == "get_attr":
-            owner, _, leaf = str(node.target).rpartition(".")
-            held = getattr(self.flow.modules[owner], leaf)
+            held = held_at(node, self.flow.modules)
             return held.to("meta") if isinstance(held, Tensor) else held
         if node.op not in ("call_function", "call_method"):
             raise ValueError(f"{node} is known only when the model runs")

@@ -10,7 +10,7 @@ from torch import fx, nn
 
 from sgdph_fx.rules.calls import METADATA, operation_name
 
-__all__ = ["called_on", "constant_shape", "is_constant"]
+__all__ = ["called_on", "constant_shape", "held_at", "is_constant"]
 
 _RANDOM = (
     "rand",
@@ -70,9 +70,14 @@ def _computed(node: Any, modules: Mapping[str, nn.Module]) -> Any:
     if not isinstance(node, fx.Node):
         return node
     if node.op == "get_attr":
-        owner, _, leaf = str(node.target).rpartition(".")
-        return getattr(modules[owner], leaf)
+        return held_at(node, modules)
     return called_on(node, lambda operand: _computed(operand, modules))
+
+
+def held_at(node: fx.Node, modules: Mapping[str, nn.Module]) -> Any:
+    """What the model holds at the dotted name that ``node`` reads."""
+    owner, _, leaf = str(node.target).rpartition(".")
+    return getattr(modules[owner], leaf)
 
 
 def called_on(node: fx.Node, value: Callable[[fx.Node], Any]) -> Any:

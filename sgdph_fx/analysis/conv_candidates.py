@@ -17,7 +17,14 @@ from sgdph_fx.rules.operations import Operands, operands_of
 from sgdph_fx.transform.decouple import Decoupled, plain_class_of
 from sgdph_fx.transform.filters import Filters, dotted
 
-__all__ = ["ConvolutionCandidate", "Names", "functional_candidate", "module_candidates", "names_of"]
+__all__ = [
+    "ConvolutionCandidate",
+    "Names",
+    "functional_candidate",
+    "groups_of",
+    "module_candidates",
+    "names_of",
+]
 
 _OTHER_FILTERS = "it convolves by a view of its weight with other filters, so it is left as it is"
 
@@ -151,7 +158,7 @@ def functional_candidate(
     if made is None:
         return None
     parameter = names.parameters.get(made.name)
-    filters = Filters(rule.transposed, _groups(node, operands))
+    filters = Filters(rule.transposed, groups_of(node, operands))
     shape = tuple(weight.meta.get("shape", ()) if parameter is None else parameter.shape)
     obstacle = made.obstacle or _no_second_derivative(rule) or _frozen(parameter)
     if not obstacle and not filters_preserved(weight, made, shape, filters, modules):
@@ -168,7 +175,8 @@ def functional_candidate(
     )
 
 
-def _groups(node: fx.Node, operands: Operands) -> int:
+def groups_of(node: fx.Node, operands: Operands) -> int:
+    """The groups of a call of a layer; 1 where the trace does not know, and for a layer that has none."""
     groups = argument_reader(node)(*operands.groups, 1)
     return groups if isinstance(groups, int) else 1
 

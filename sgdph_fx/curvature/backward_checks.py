@@ -24,7 +24,14 @@ from torch.autograd.graph import GradientEdge, Node
 from sgdph_fx.curvature.autograd_graph import nodes_below, passing_nothing_on
 from sgdph_fx.curvature.precision import widest_float
 
-__all__ = ["has_constant_slope", "is_cut", "is_linear_in_gradient", "is_symmetric", "is_symmetric_block"]
+__all__ = [
+    "has_constant_slope",
+    "is_cut",
+    "is_linear_in_gradient",
+    "is_symmetric",
+    "is_symmetric_block",
+    "mixed_signs",
+]
 
 Tensors = Sequence["Tensor | None"]
 
@@ -45,7 +52,7 @@ def is_linear_in_gradient(by_inputs: Tensors, g: Tensors) -> bool:
     starts = [t.grad_fn for t in outputs]
     if not outputs or not given or any(type(inner).__name__ == "Error" for inner in nodes_below(*starts)):
         return True  # torch says itself what it refuses
-    along = [_mixed_signs(t) for t in outputs]
+    along = [mixed_signs(t) for t in outputs]
     found = torch.autograd.grad(outputs, given, along, retain_graph=True, allow_unused=True)
     with torch.no_grad():
         off = _product(outputs, along)
@@ -113,7 +120,7 @@ def _is_symmetric(outputs: Sequence[Tensor], products: Callable[[list[Tensor]], 
 
     Where H is nothing but rounding, as by a bias that a batch norm absorbs, H (u + v) tells how much of it is.
     """
-    u = [_mixed_signs(t) for t in outputs]
+    u = [mixed_signs(t) for t in outputs]
     v = [t.square().cos() for t in u]
     by_u, by_v, by_both = products(u), products(v), products([a + b for a, b in zip(u, v, strict=True)])
     one, size = _paired(by_u, v)
@@ -158,11 +165,16 @@ def _values(t: Tensor) -> Tensor:
     return t if t.layout is torch.strided else t.detach().to_dense()
 
 
-def _mixed_signs(t: Tensor) -> Tensor:
-    """Numbers of either sign, none of them zero and no two alike."""
-    numbers = torch.linspace(0.5, 1.5, t.numel(), dtype=widest_float(t.device), device=t.device)
+def mixed_signs(like: Any) -> Tensor:
+    """Numbers of either sign, none of them zero and no two alike: some operations take the logarithm of a gradient.
+
+    Args:
+        like: A tensor, or what autograd knows of one: shape, dtype and device.
+    """
+    count, device = math.prod(like.shape), like.device
+    numbers = torch.linspace(0.5, 1.5, count, dtype=widest_float(device), device=device)
     numbers[1::2].neg_()
-    return numbers.to(t.dtype).view(t.shape)
+    return numbers.to(like.dtype).view(tuple(like.shape))
 
 
 def _product(first: Sequence[Tensor], second: Sequence[Tensor]) -> float:

@@ -6,7 +6,6 @@ by symmetry of the second derivative its derivative by x along ẋ is what the c
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -15,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import GradientEdge, Node
 
+from sgdph_fx.curvature.backward_checks import mixed_signs
 from sgdph_fx.curvature.forward_over_reverse.rule import (
     NONLINEAR,
     BackwardNode,
@@ -26,7 +26,6 @@ from sgdph_fx.curvature.forward_over_reverse.rule import (
     total,
 )
 from sgdph_fx.curvature.hvp import missing_derivatives_explained
-from sgdph_fx.curvature.precision import widest_float
 
 __all__ = ["FALLBACK", "apply", "require_known_kind", "torch_jvp", "torch_vjp_tangent"]
 
@@ -41,7 +40,7 @@ def apply(node: Node, gradients: Tensors) -> Tensors:
 def torch_jvp(fwd: ForwardNode) -> Tensors:
     """ẏ, as the derivative of B by g along ẋ."""
     node = fwd.node
-    probes = [_generic(m).requires_grad_() for m in node._input_metadata]
+    probes = [mixed_signs(m).requires_grad_() for m in node._input_metadata]
     outputs, along = _differentiable(node, probes, fwd.tangents)
     if not outputs:
         return [None] * len(probes)
@@ -112,15 +111,6 @@ class _Once(dict[Any, "Tensor | None"]):
         return self.pop(key, default)
 
 
-def _generic(declared: Any) -> Tensor:
-    """Numbers of either sign, none of them zero: some operations take the logarithm of a gradient."""
-    count = math.prod(declared.shape)
-    device = declared.device
-    numbers = torch.linspace(0.5, 1.5, count, dtype=widest_float(device), device=device)
-    numbers[1::2].neg_()
-    return numbers.to(declared.dtype).view(tuple(declared.shape))
-
-
 def require_known_kind(node: Node) -> None:
     """Raise GiveUp unless torch's derivative of this operation alone is known to be that of the whole.
 
@@ -144,7 +134,7 @@ def require_known_kind(node: Node) -> None:
 def _tried_jvp(fwd: ForwardNode) -> Tensors:
     """ẏ, once the backward half has been tried as well: an operation may have a first half alone."""
     made = torch_jvp(fwd)
-    g = [_generic(m) for m in fwd.node._input_metadata]
+    g = [mixed_signs(m) for m in fwd.node._input_metadata]
     torch_vjp_tangent(BackwardNode(fwd, g, made, [False] * len(g), [None] * len(fwd.active)))
     return made
 
