@@ -28,11 +28,16 @@ class VisitLog:
 
     def scores(self, task: str, contender: str) -> dict[int, float]:
         """Give seed → final score of the runs that count."""
-        return {row["number"]: row["score"] for row in self._runs(task, contender) if is_sound(row)}
+        return {row["number"]: row["score"] for row in self._runs(task, contender) if self._counts(row)}
 
     def failures(self, task: str, contender: str) -> int:
-        """Count the runs that diverged, which have no score."""
+        """Count the runs that diverged, which have no score that tells anything."""
         return len(self._runs(task, contender)) - len(self.scores(task, contender))
+
+    def _counts(self, row: Row) -> bool:
+        # With fewer than no digits an answer is worse than zero everywhere. A mean with -18 digits says nothing.
+        diverged = self.tasks[row["task"]].is_equation and is_sound(row) and row["score"] < 0
+        return is_sound(row) and not diverged
 
     def _runs(self, task: str, contender: str) -> list[Row]:
         return [row for row in self.rows if Job.of(row) == Job(task, contender, "seed", row["number"])]

@@ -103,6 +103,25 @@ def test_tables_show_means_of_trials_and_both_controls(tmp_path: Path) -> None:
     assert lines["Muon and ones"] == ["–", "added later"]
 
 
+def test_an_equation_with_fewer_than_no_digits_has_diverged(tmp_path: Path) -> None:
+    scores = {"sgdm": (0.25, -18.3), "sgd-ph": (0.5, 0.75)}
+    rows = [
+        {**row(key, "seed", n, score), "task": "burgers-long", "scale": "deep"}
+        for key, own in scores.items()
+        for n, score in enumerate(own)
+    ]
+    file = tmp_path / log_name("deep")
+    file.write_text("".join(json.dumps(each) + "\n" for each in rows))
+    log = VisitLog(file, "deep")
+    assert log.scores("burgers-long", "sgdm") == {0: 0.25}
+    assert log.failures("burgers-long", "sgdm") == 1
+    shown = {line[1]: line[2] for line in cells(PARTS["scores"](log))}
+    assert shown["SGDM"] == "0.250 (1, and 1 diverged)"
+    difference = log.difference("burgers-long", "sgd-ph", "sgdm")
+    assert difference is not None
+    assert (difference.mean, difference.seeds) == (0.25, 1)
+
+
 def test_beside_a_searched_channel_wise_rate_adamws_is_a_third_of_muons() -> None:
     for key, contender in CONTENDERS.items():
         points = trial_settings(DEEP_TASKS["speedrun-narrow"], contender)
