@@ -116,6 +116,9 @@ CONTENDERS: Mapping[str, Contender] = {
     "ones-as-rademacher": _with_settings_of(
         "sgd-ph-rademacher", "SGD-PH, ones, with the settings of rademacher", probe="ones"
     ),
+    "gauss-newton-as-rademacher": _with_settings_of(
+        "sgd-ph-rademacher", "Gauss-Newton, with the settings of rademacher", curvature="gauss-newton"
+    ),
     "gradient-all": _sgd_ph("By gradient, all at once", probe="gradient", refresh="all"),
     "gauss-newton": _sgd_ph("Gauss-Newton, one at a time", curvature="gauss-newton"),
     "gauss-newton-all": _sgd_ph("Gauss-Newton, all, every 5th step", **EVERY_FIFTH),

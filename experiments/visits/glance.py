@@ -33,10 +33,13 @@ SHOWN = (
 
 COLUMNS: Mapping[str, tuple[str, ...]] = {
     "SGDM": ("sgdm",),
-    "\\|g\\|": ("gradient", "muon-gradient-fast", "muon-gradient"),
-    "ones": ("sgd-ph", "muon-ph-fast", "muon-ph"),
+    "\\|g\\|": ("gradient", "gradient-as-rademacher", "muon-gradient-fast", "muon-gradient"),
+    "ones": ("sgd-ph", "ones-as-rademacher", "muon-ph-fast", "muon-ph"),
     "rade&shy;macher": ("sgd-ph-rademacher",),
-    "Gauss-Newton": ("gauss-newton", "muon-gauss-newton-fast", "muon-gauss-newton"),
+    "Gauss-Newton": (
+        *("gauss-newton", "gauss-newton-as-rademacher"),
+        *("muon-gauss-newton-fast", "muon-gauss-newton"),
+    ),
     "AdamW": ("adamw",),
     "Muon": ("muon-adamw-split-fast", "muon-adamw"),
     "SOAP": ("soap",),
@@ -47,12 +50,14 @@ BY_GRADIENT = ("gradient", "gradient-as-ones", "gradient-as-rademacher", "gradie
 CURVATURES: Mapping[str, tuple[tuple[str, tuple[str, ...]], ...]] = {
     "ones": (
         ("sgd-ph", BY_GRADIENT),
+        ("ones-as-rademacher", BY_GRADIENT),
         ("muon-ph-fast", ("muon-gradient-fast", "muon-gradient-as-ones")),
         ("muon-ph", ("muon-gradient", "muon-gradient-as-ph")),
     ),
     "rademacher": (("sgd-ph-rademacher", BY_GRADIENT),),
     "Gauss-Newton": (
         ("gauss-newton", BY_GRADIENT),
+        ("gauss-newton-as-rademacher", BY_GRADIENT),
         ("muon-gauss-newton-fast", ("muon-gradient-all-fast", "muon-gradient-all-as-gauss-newton")),
         ("muon-gauss-newton", ("muon-gradient-all", "muon-gradient-all-as-slow-gauss-newton")),
     ),

@@ -65,6 +65,12 @@ UNDER_MUON = {
 }
 """Pairs that were added to that visit with the speedrun network, by a rule of their own."""
 
+LIKE_RADEMACHER = {
+    "Ones, settings of rademacher for both": ("ones-as-rademacher", "gradient-as-rademacher"),
+    "Gauss-Newton, likewise": ("gauss-newton-as-rademacher", "gradient-as-rademacher"),
+}
+"""Pairs that were added when most runs of Burgers' equation with other settings had diverged."""
+
 # Half widths of 95% intervals times this are those of intervals at 1 − 0.05 / 20, for five seeds.
 FOR_TWENTY = 2.434
 HEIGHT_OF_A_LINE = 0.3
@@ -90,7 +96,7 @@ def _pairs(log: VisitLog) -> dict[str, tuple[str, str]]:
 
 
 def _added_later(log: VisitLog) -> dict[str, tuple[str, str]]:
-    return UNDER_MUON if log.scale == "deep" else ADDED_LATER
+    return {**UNDER_MUON, **LIKE_RADEMACHER} if log.scale == "deep" else ADDED_LATER
 
 
 def _cell(difference: Difference | None, digits: int) -> str:

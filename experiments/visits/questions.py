@@ -70,6 +70,14 @@ QUESTIONS: Mapping[str, tuple[str, str]] = {
         "ones-as-rademacher",
     ),
     "Rademacher against ones, both with the settings of ones": ("rademacher-as-ones", "sgd-ph"),
+    "Ones against no Hessian, both with the settings of rademacher": (
+        "ones-as-rademacher",
+        "gradient-as-rademacher",
+    ),
+    "Gauss-Newton against no Hessian, both with the settings of rademacher": (
+        "gauss-newton-as-rademacher",
+        "gradient-as-rademacher",
+    ),
     "The mean of four draws against one": ("sgd-ph-rademacher-4", "sgd-ph-rademacher"),
     "Ones against no Hessian, both with a factor of at most 1 and the settings of ones": (
         "ones-bounded",

@@ -12,7 +12,7 @@ from experiments.visits import perform as perform_module
 from experiments.visits.contenders import CONTENDERS, TRIALS, trial_settings
 from experiments.visits.deep_tasks import DEEP_TASKS
 from experiments.visits.jobs import SEEDS, Job, is_ready, plan, settings_of
-from experiments.visits.overview import UNDER_MUON, WITH_EQUAL_SETTINGS, curvature_table
+from experiments.visits.overview import LIKE_RADEMACHER, UNDER_MUON, WITH_EQUAL_SETTINGS, curvature_table
 from experiments.visits.perform import TRIAL_SEED, Laboratory
 from experiments.visits.report import PARTS
 from experiments.visits.scales import log_name
@@ -96,7 +96,7 @@ def test_tables_show_means_of_trials_and_both_controls(tmp_path: Path) -> None:
     # Of 1 and 3 the mean is 2 and the deviation √2.
     assert shown["By gradient, one at a time"] == "2.00 ± 1.41 (2, and 1 diverged)"
     lines = {line[0]: line[1:] for line in cells(curvature_table(log))}
-    assert list(lines) == [*WITH_EQUAL_SETTINGS, *UNDER_MUON]
+    assert list(lines) == [*WITH_EQUAL_SETTINGS, *UNDER_MUON, *LIKE_RADEMACHER]
     assert lines["Ones"][0].startswith("+1.50 (")
     assert lines["Ones, both with its settings"][0].startswith("+0.00 (")
     assert lines["Gauss-Newton"] == ["–", "not told apart"]
