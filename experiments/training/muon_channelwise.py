@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -53,14 +53,26 @@ class MuonChannelwise:
         self.others.load_state_dict(state["others"])
 
 
-def prepare_linears(net: nn.Module, example: Tensor) -> tuple[nn.Module, list[dict[str, Any]]]:
-    """Decouple bare convolutions and all linear layers but the last.
+Linears = Literal["decouple", "keep"]
+"""What becomes of all linear layers but the last."""
+
+
+def prepare_linears(
+    net: nn.Module, example: Tensor, linears: Linears = "decouple"
+) -> tuple[nn.Module, list[dict[str, Any]]]:
+    """Decouple bare convolutions, and all linear layers but the last.
+
+    Args:
+        net: The network.
+        example: One batch of inputs.
+        linears: ``"keep"`` leaves linear layers as they are.
 
     Returns:
         The prepared model and its parameter groups.
     """
     names = [name for name, module in net.named_modules() if isinstance(module, nn.Linear)]
-    model, groups, _ = prepare(net, example, config=Config(rules=dict.fromkeys(names[:-1], "decouple")))
+    chosen = names[:-1] if linears == "decouple" else []
+    model, groups, _ = prepare(net, example, config=Config(rules=dict.fromkeys(chosen, "decouple")))
     return model, list(groups)
 
 
@@ -72,6 +84,7 @@ def muon_channelwise(
     *,
     adamw_lr: float = 1e-3,
     channelwise_lr: float = 1e-4,
+    linears: Linears = "decouple",
     **options: Any,
 ) -> tuple[nn.Module, MuonChannelwise]:
     """Prepare the network, linear layers too, and make its three optimizers.
@@ -83,9 +96,11 @@ def muon_channelwise(
         weight_decay: Decay of all three, decoupled from the gradient, times each one's learning rate.
         adamw_lr: AdamW's learning rate.
         channelwise_lr: τ τ_SO of SGDPH.
+        linears: As of :func:`prepare_linears`.
         options: Further options of SGDPH: ``probe``, ...
     """
-    model, second, others = _beside_muon(net, example, lr, weight_decay, adamw_lr)
+    model, groups = prepare_linears(net, example, linears)
+    second, others = _beside_muon(model, groups, lr, weight_decay, adamw_lr)
     # SGDPH decays by τ η W: with τ = 1 and τ_SO = channelwise_lr, η has to bring the factor.
     sgdph = SGDPH(
         second, lr=1.0, second_order_lr=channelwise_lr, weight_decay=weight_decay * channelwise_lr, **options
@@ -101,6 +116,7 @@ def muon_adamw_channelwise(
     *,
     adamw_lr: float = 1e-3,
     channelwise_lr: float = 1e-4,
+    linears: Linears = "decouple",
 ) -> tuple[nn.Module, CombinedOptimizer]:
     """Do as :func:`muon_channelwise` does, with AdamW's step in place of SGD-PH's.
 
@@ -111,18 +127,19 @@ def muon_adamw_channelwise(
         weight_decay: Decay, decoupled from the gradient, times each one's learning rate.
         adamw_lr: AdamW's learning rate for what is neither a matrix nor channel-wise.
         channelwise_lr: AdamW's learning rate for the channel-wise parameters.
+        linears: As of :func:`prepare_linears`.
     """
-    model, second, others = _beside_muon(net, example, lr, weight_decay, adamw_lr)
+    model, groups = prepare_linears(net, example, linears)
+    second, others = _beside_muon(model, groups, lr, weight_decay, adamw_lr)
     channelwise = [p for group in second for p in group["params"]]
     adamw = torch.optim.AdamW(channelwise, lr=channelwise_lr, weight_decay=weight_decay)
     return model, CombinedOptimizer(others, adamw)
 
 
 def _beside_muon(
-    net: nn.Module, example: Tensor, lr: float, weight_decay: float, adamw_lr: float
-) -> tuple[nn.Module, list[dict[str, Any]], CombinedOptimizer]:
-    """Prepare the network; give the groups of its channel-wise parameters, and Muon and AdamW for all others."""
-    model, groups = prepare_linears(net, example)
+    model: nn.Module, groups: list[dict[str, Any]], lr: float, weight_decay: float, adamw_lr: float
+) -> tuple[list[dict[str, Any]], CombinedOptimizer]:
+    """Give the groups of a prepared network's channel-wise parameters, and Muon and AdamW for all others."""
     second = [group for group in groups if group["order"] == 2]
     channelwise = {id(p) for group in second for p in group["params"]}
     matrices, rest = split_matrices(model)
@@ -132,4 +149,4 @@ def _beside_muon(
             [p for p in rest if id(p) not in channelwise], lr=adamw_lr, weight_decay=weight_decay
         ),
     )
-    return model, second, others
+    return second, others

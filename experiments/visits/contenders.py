@@ -201,12 +201,28 @@ CONTENDERS = {
         tuned_as="muon-gauss-newton-fast",
     ),
 }
+# Decoupled linear layers cost Muon more on the language model than anything else that was compared there.
+_ON_PLAIN_LINEARS = (
+    *("muon-gradient-all-fast", "muon-gauss-newton-fast", "muon-ph-fast", "muon-gradient-fast"),
+    *("muon-adamw-split", "muon-adamw-split-fast"),
+)
+CONTENDERS = {
+    **CONTENDERS,
+    **{
+        f"{key}-plain": replace(
+            CONTENDERS[key],
+            label=f"{CONTENDERS[key].label}, linear layers as they are",
+            options={**CONTENDERS[key].options, "linears": "keep"},
+        )
+        for key in _ON_PLAIN_LINEARS
+    },
+}
 """By key. *One at a time*, *all*: which parameters' Hessian, or what stands in for it, is refreshed at a step."""
 
 
 def available(task: Task) -> list[str]:
     """List a task's contenders, without those whose options this SGDPH does not have."""
-    known = {*inspect.signature(SGDPH).parameters, "adamw_lr", "channelwise_lr"}
+    known = {*inspect.signature(SGDPH).parameters, "adamw_lr", "channelwise_lr", "linears"}
     return [key for key in (*task.contenders, *task.later) if CONTENDERS[key].options.keys() <= known]
 
 

@@ -95,6 +95,31 @@ QUESTIONS: Mapping[str, tuple[str, str]] = {
     "Decoupling alone, under AdamW": ("adamw-wn", "adamw"),
     "Decoupling alone, under SGDM": ("sgdm-wn", "sgdm"),
     "Muon by gradient against Muon and AdamW, both decoupled": ("muon-gradient", "muon-adamw-wn"),
+    "On plain linear layers: Muon by gradient against Muon and AdamW": (
+        "muon-gradient-all-fast-plain",
+        "muon-adamw",
+    ),
+    "The same, AdamW with a rate of its own for the channel-wise": (
+        "muon-gradient-all-fast-plain",
+        "muon-adamw-split-plain",
+    ),
+    "The same, with that rate ten times as high": (
+        "muon-gradient-all-fast-plain",
+        "muon-adamw-split-fast-plain",
+    ),
+    "On plain linear layers: Muon by gradient against SOAP": ("muon-gradient-all-fast-plain", "soap"),
+    "On plain linear layers, one at a time: Muon by gradient against Muon and AdamW": (
+        "muon-gradient-fast-plain",
+        "muon-adamw",
+    ),
+    "On plain linear layers: Muon and ones against Muon by gradient": (
+        "muon-ph-fast-plain",
+        "muon-gradient-fast-plain",
+    ),
+    "On plain linear layers: Muon and Gauss-Newton against Muon by gradient": (
+        "muon-gauss-newton-fast-plain",
+        "muon-gradient-all-fast-plain",
+    ),
     "Muon by gradient against SOAP": ("muon-gradient", "soap"),
     "Muon and AdamW against SOAP": ("muon-adamw", "soap"),
     "Muon and AdamW against AdamW": ("muon-adamw", "adamw"),

@@ -33,6 +33,12 @@ FAST = (
     *("muon-gradient-as-ones", "muon-gradient-all-as-gauss-newton"),
 )
 
+# Added when decoupling had been found to cost Muon more than anything else that was compared.
+PLAIN_LINEARS = (
+    *("muon-gradient-all-fast-plain", "muon-gauss-newton-fast-plain", "muon-ph-fast-plain"),
+    *("muon-gradient-fast-plain", "muon-adamw-split-plain", "muon-adamw-split-fast-plain"),
+)
+
 CORE_TASKS: Mapping[str, Task] = {
     task.name: task
     for task in (
@@ -70,7 +76,7 @@ CORE_TASKS: Mapping[str, Task] = {
             16,
             150,
             600,
-            (*RACERS, "muon-adamw-wn", *FAST),
+            (*RACERS, "muon-adamw-wn", *FAST, *PLAIN_LINEARS),
             "text",
             depth=1,
             context=64,

@@ -116,3 +116,12 @@ def test_adamw_gives_the_channel_wise_parameters_a_rate_of_their_own() -> None:
     }.items():
         torch.testing.assert_close(moved[name], torch.full_like(moved[name], rate), rtol=1e-6, atol=0)
     assert moved["0.weight"].std() < 1e-9 < moved["0.weight"].abs().max()
+
+
+@pytest.mark.parametrize("method", ["muon-ph", "muon-adamw-split"])
+def test_linear_layers_may_stay_as_they_are(method: str) -> None:
+    net = nn.Sequential(nn.Conv2d(3, 4, 4), nn.Flatten(), nn.Linear(4, 5), nn.Linear(5, 2))
+    setup = METHODS[method](net, torch.randn(2, 3, 4, 4), 0.02, 0.0, linears="keep")
+    names = {name for name, _ in setup.model.named_parameters()}
+    assert {"0.direction", "2.weight", "3.weight"} < names
+    assert "2.direction" not in names
