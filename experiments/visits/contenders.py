@@ -203,6 +203,7 @@ CONTENDERS = {
 }
 # Decoupled linear layers cost Muon more on the language model than anything else that was compared there.
 _ON_PLAIN_LINEARS = (
+    *("muon-gradient", "muon-ph", "muon-gradient-all", "muon-gauss-newton"),
     *("muon-gradient-all-fast", "muon-gauss-newton-fast", "muon-ph-fast", "muon-gradient-fast"),
     *("muon-adamw-split", "muon-adamw-split-fast"),
 )

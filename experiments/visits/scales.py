@@ -37,6 +37,7 @@ FAST = (
 PLAIN_LINEARS = (
     *("muon-gradient-all-fast-plain", "muon-gauss-newton-fast-plain", "muon-ph-fast-plain"),
     *("muon-gradient-fast-plain", "muon-adamw-split-plain", "muon-adamw-split-fast-plain"),
+    *("muon-gradient-plain", "muon-ph-plain", "muon-gradient-all-plain", "muon-gauss-newton-plain"),
 )
 
 CORE_TASKS: Mapping[str, Task] = {
