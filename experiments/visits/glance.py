@@ -33,12 +33,12 @@ SHOWN = (
 
 COLUMNS: Mapping[str, tuple[str, ...]] = {
     "SGDM": ("sgdm",),
-    "\\|g\\|": ("gradient", "gradient-as-rademacher", "muon-gradient-fast", "muon-gradient"),
-    "ones": ("sgd-ph", "ones-as-rademacher", "muon-ph-fast", "muon-ph"),
+    "\\|g\\|": ("gradient", "gradient-as-rademacher", "muon-gradient-plain", "muon-gradient-fast"),
+    "ones": ("sgd-ph", "ones-as-rademacher", "muon-ph-plain", "muon-ph-fast"),
     "rade&shy;macher": ("sgd-ph-rademacher",),
     "Gauss-Newton": (
         *("gauss-newton", "gauss-newton-as-rademacher"),
-        *("muon-gauss-newton-fast", "muon-gauss-newton"),
+        *("muon-gauss-newton-plain", "muon-gauss-newton-fast"),
     ),
     "AdamW": ("adamw",),
     "Muon": ("muon-adamw-split-fast", "muon-adamw"),
@@ -51,6 +51,7 @@ CURVATURES: Mapping[str, tuple[tuple[str, tuple[str, ...]], ...]] = {
     "ones": (
         ("sgd-ph", BY_GRADIENT),
         ("ones-as-rademacher", BY_GRADIENT),
+        ("muon-ph-plain", ("muon-gradient-plain",)),
         ("muon-ph-fast", ("muon-gradient-fast", "muon-gradient-as-ones")),
         ("muon-ph", ("muon-gradient", "muon-gradient-as-ph")),
     ),
@@ -58,6 +59,7 @@ CURVATURES: Mapping[str, tuple[tuple[str, tuple[str, ...]], ...]] = {
     "Gauss-Newton": (
         ("gauss-newton", BY_GRADIENT),
         ("gauss-newton-as-rademacher", BY_GRADIENT),
+        ("muon-gauss-newton-plain", ("muon-gradient-all-plain",)),
         ("muon-gauss-newton-fast", ("muon-gradient-all-fast", "muon-gradient-all-as-gauss-newton")),
         ("muon-gauss-newton", ("muon-gradient-all", "muon-gradient-all-as-slow-gauss-newton")),
     ),

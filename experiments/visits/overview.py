@@ -35,6 +35,10 @@ ADDED_LATER = {
     "Gauss-Newton, likewise": ("gauss-newton", "gradient-as-ones"),
     "Muon and ones, higher rates": ("muon-ph-fast", "muon-gradient-fast"),
     "Muon and Gauss-Newton, all, higher rates": ("muon-gauss-newton-fast", "muon-gradient-all-fast"),
+    "Muon and ones, plain linear layers": ("muon-ph-plain", "muon-gradient-plain"),
+    "Muon and Gauss-Newton, all, likewise": ("muon-gauss-newton-plain", "muon-gradient-all-plain"),
+    "Muon and ones, likewise, higher rates": ("muon-ph-fast-plain", "muon-gradient-fast-plain"),
+    "Muon and Gauss-Newton, likewise": ("muon-gauss-newton-fast-plain", "muon-gradient-all-fast-plain"),
 }
 """Pairs that were added when the first results were known, to see what they rest on."""
 

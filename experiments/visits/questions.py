@@ -120,12 +120,24 @@ QUESTIONS: Mapping[str, tuple[str, str]] = {
         "muon-gauss-newton-fast-plain",
         "muon-gradient-all-fast-plain",
     ),
-    "The same, |g| at the lower rates": ("muon-gauss-newton-fast-plain", "muon-gradient-all-plain"),
+    "The same, both at the lower rates": ("muon-gauss-newton-plain", "muon-gradient-all-plain"),
     "On plain linear layers: Muon and ones against Muon by gradient at the lower rates": (
         "muon-ph-fast-plain",
         "muon-gradient-plain",
     ),
-    "The same, both at the lower rates": ("muon-ph-plain", "muon-gradient-plain"),
+    "On plain linear layers: Muon and ones against Muon by gradient, both at the lower rates": (
+        "muon-ph-plain",
+        "muon-gradient-plain",
+    ),
+    "On plain linear layers, lower rates: Muon by gradient against Muon and AdamW": (
+        "muon-gradient-plain",
+        "muon-adamw",
+    ),
+    "The same, AdamW at rates of its own for the channel-wise": (
+        "muon-gradient-plain",
+        "muon-adamw-split-plain",
+    ),
+    "On plain linear layers, lower rates: Muon by gradient against SOAP": ("muon-gradient-plain", "soap"),
     "On plain linear layers: Muon and ones against Muon and AdamW": ("muon-ph-fast-plain", "muon-adamw"),
     "On plain linear layers: Muon and ones against SOAP": ("muon-ph-fast-plain", "soap"),
     "Muon by gradient against SOAP": ("muon-gradient", "soap"),
