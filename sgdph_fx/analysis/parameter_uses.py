@@ -9,6 +9,7 @@ from torch import fx, nn
 from sgdph_fx.analysis.carried_gains import carried_by
 from sgdph_fx.analysis.flow import Flow
 from sgdph_fx.analysis.found_roles import FoundRole, channel_wise, norm_role
+from sgdph_fx.analysis.parameter_paths import VIEWS, Reader, readers_of
 from sgdph_fx.analysis.verdicts import name_of
 from sgdph_fx.rules.calls import argument_reader, operation_name
 from sgdph_fx.rules.kinds import Conv, Norm, Rule, Transparent
@@ -18,9 +19,6 @@ __all__ = ["uses_of_parameters"]
 
 _LAYERS = frozenset({"matmul", "bmm", "mm"})
 _MATRIX_PRODUCTS = _LAYERS | {"baddbmm", "einsum", "softmax", "scaled_dot_product_attention"}
-_RESHAPES = frozenset(
-    {"getitem", "view", "reshape", "unsqueeze", "squeeze", "flatten", "to", "type_as", "float"}
-)
 _NEAR = 32  # operations
 _TRANSPOSES = frozenset({"t", "T", "mT", "transpose", "permute"})
 
@@ -45,30 +43,11 @@ def _uses_of(flow: Flow, source: fx.Node) -> Iterator[FoundRole]:
         reason = f"second-order: gain that the weight of {name_of(layer)} carries, one number for each output channel"
         yield FoundRole(2, "gain", reason)
         return
-    waiting = [source]
-    while waiting:
-        node = waiting.pop()
-        for user in node.users:
-            if user.op == "call_method" or user.op == "call_function":
-                if _hands_on(node, user, parameter):
-                    waiting.append(user)
-                else:
-                    yield _use(flow, node, user, parameter)
-            elif user.op != "output":
-                yield FoundRole(1, "other", f"first-order: {source.target} is passed to {user.target}")
-
-
-def _hands_on(node: fx.Node, user: fx.Node, parameter: nn.Parameter) -> bool:
-    """Whether an operation keeps the numbers apart: a reshape, a constant added, or joining one vector to others.
-
-    Swin V2 and BEiT join a bias of the queries and one of the values to the bias of one linear layer.
-    """
-    name = operation_name(user)
-    if name in ("cat", "concat", "concatenate"):
-        return parameter.dim() == 1 and node.op == "get_attr"
-    if name in ("add", "mul") and any(isinstance(operand, int | float) for operand in user.args):
-        return True  # `x * (1 + scale)`
-    return name in _RESHAPES and user.args[:1] == (node,)
+    for reader in readers_of(source, parameter):
+        if reader.node.op == "call_method" or reader.node.op == "call_function":
+            yield _use(flow, reader, parameter)
+        else:
+            yield FoundRole(1, "other", f"first-order: {source.target} is passed to {reader.node.target}")
 
 
 def _parameter(flow: Flow, source: fx.Node) -> nn.Parameter | None:
@@ -79,7 +58,8 @@ def _parameter(flow: Flow, source: fx.Node) -> nn.Parameter | None:
     return module._parameters.get(leaf) if module is not None else None
 
 
-def _use(flow: Flow, node: fx.Node, user: fx.Node, parameter: nn.Parameter) -> FoundRole:
+def _use(flow: Flow, reader: Reader, parameter: nn.Parameter) -> FoundRole:
+    node, user = reader.operand, reader.node
     name, rule = operation_name(user), flow.graph.nodes[user.name]["rule"]
     arg = argument_reader(user)
     operands = operands_of(user)
@@ -93,7 +73,7 @@ def _use(flow: Flow, node: fx.Node, user: fx.Node, parameter: nn.Parameter) -> F
                 1, "bias", f"first-order: bias of {name}, through which no second derivative goes"
             )
         return FoundRole(2, "bias", f"second-order: bias of {name}, one number for each output channel")
-    return _elementwise(flow, node, user, parameter)
+    return _elementwise(flow, reader, parameter)
 
 
 def _as_weight(rule: Rule, name: str, parameter: nn.Parameter) -> FoundRole:
@@ -104,9 +84,10 @@ def _as_weight(rule: Rule, name: str, parameter: nn.Parameter) -> FoundRole:
     return FoundRole(1, "weight", f"first-order: weight of {name}")
 
 
-def _elementwise(flow: Flow, node: fx.Node, user: fx.Node, parameter: nn.Parameter) -> FoundRole:
+def _elementwise(flow: Flow, reader: Reader, parameter: nn.Parameter) -> FoundRole:
+    node, user = reader.operand, reader.node
     name = operation_name(user)
-    others = [n for n in user.all_input_nodes if n is not node]
+    others = [n for n in user.all_input_nodes if n is not node and reader.meets(n)]
     one_per_channel = parameter.numel() > 1 and channel_wise(parameter.shape)
     on_channels = any(map(_is_data, others)) and not any(_is_product(other) for other in others)
     place = user.args.index(node) if node in user.args else None
@@ -152,7 +133,7 @@ def _is_layer(flow: Flow, node: fx.Node) -> bool:
 
 
 def _before_reshapes(node: fx.Node) -> fx.Node:
-    while node.op in ("call_function", "call_method") and operation_name(node) in _RESHAPES | _TRANSPOSES:
+    while node.op in ("call_function", "call_method") and operation_name(node) in VIEWS | _TRANSPOSES:
         operand = argument_reader(node)(0, "input", None)
         if not isinstance(operand, fx.Node):
             break
