@@ -17,7 +17,8 @@ from sgdph_fx.analysis.constants import called_on, held_at
 from sgdph_fx.analysis.conv_candidates import groups_of
 from sgdph_fx.analysis.filter_tracking import MOVES_NO_NUMBER, same_filters
 from sgdph_fx.analysis.flow import Flow
-from sgdph_fx.rules.calls import argument_reader, is_in_place, numbers_read, operation_name
+from sgdph_fx.analysis.parameter_paths import BROADCASTS, tells_nothing, writes_into
+from sgdph_fx.rules.calls import argument_reader, is_in_place, operation_name
 from sgdph_fx.rules.kinds import Conv, Transparent
 from sgdph_fx.rules.operations import operands_of, rule_of_operation
 from sgdph_fx.transform.filters import Filters, filter_numbers
@@ -43,8 +44,8 @@ def carried_by(flow: Flow, source: fx.Node, parameter: nn.Parameter) -> fx.Node 
         for user in node.users:
             if _weight_of(user) is node:
                 layers.append(user)
-            elif node in numbers_read(user) and user not in made:
-                if not _may_be_proportional(user):
+            elif user not in made and not tells_nothing(node, user):
+                if not (_may_be_proportional(user) or writes_into(user, source)):
                     return None
                 made.add(user)
                 waiting.append(user)
@@ -70,7 +71,9 @@ def _may_be_proportional(node: fx.Node) -> bool:
         return False
     name, rule = operation_name(node), rule_of_operation(node)
     shapes = isinstance(rule, Transparent) and rule.shape_only
-    return shapes or name in MOVES_NO_NUMBER or name in ("mul", "div", "add", "sub", "batch_norm")
+    return (
+        shapes or name in MOVES_NO_NUMBER | BROADCASTS or name in ("mul", "div", "add", "sub", "batch_norm")
+    )
 
 
 def _one_factor_each(layer: fx.Node, tracked: _Factors, parameter: nn.Parameter) -> bool:
@@ -110,7 +113,7 @@ class _Factors:
         Raises:
             ValueError: if they are not, or not each to one.
         """
-        if node is self.source:
+        if node is self.source or (isinstance(node, fx.Node) and writes_into(node, self.source)):
             return self.numbers
         if node not in self.made:
             raise ValueError("not computed from the parameter")

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
+from math import prod
 
+import torch
 from torch import fx, nn
 
-from sgdph_fx.rules.calls import argument_reader, is_in_place, numbers_read, operation_name
+from sgdph_fx.analysis.constants import called_on
+from sgdph_fx.rules.calls import METADATA, argument_reader, is_in_place, numbers_read, operation_name
 
-__all__ = ["VIEWS", "Reader", "readers_of"]
+__all__ = ["BROADCASTS", "VIEWS", "Reader", "readers_of", "tells_nothing", "writes_into"]
 
 _RESHAPES = frozenset({"getitem", "view", "reshape", "unsqueeze", "squeeze", "flatten"})
 _AS_IT_IS = frozenset(
@@ -17,7 +21,7 @@ _AS_IT_IS = frozenset(
 )
 VIEWS = _RESHAPES | _AS_IT_IS
 """The same numbers in another shape, dtype or place."""
-_BROADCASTS = frozenset({"expand", "expand_as", "broadcast_to"})
+BROADCASTS = frozenset({"expand", "expand_as", "broadcast_to"})
 _FUNCTIONS = frozenset(
     {
         *("add", "sub", "mul", "div", "rdiv", "pow", "neg", "abs", "square", "sqrt", "rsqrt", "reciprocal"),
@@ -28,7 +32,8 @@ _FUNCTIONS = frozenset(
 """Of each number by itself, where no further operand is a tensor."""
 _TOTALS = frozenset({"sum", "mean"})
 _JOINS = frozenset({"cat", "concat", "concatenate"})
-_WITHOUT_GRADIENT = frozenset({"detach", "data"})
+_LINEAR = frozenset({"add", "sub", "neg", "stack", "copy", *_JOINS, *VIEWS, *BROADCASTS})
+_WITHOUT_GRADIENT = frozenset({"detach", "data", "item", "tolist", "numpy"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,42 +67,89 @@ class Reader:
 def readers_of(source: fx.Node, parameter: nn.Parameter) -> Iterator[Reader]:
     """The operations that use a parameter, past reshapes, casts and functions of each number by itself.
 
-    What passes it no gradient is left out, as it does not tell what the parameter is: its shape, a detached copy, a
-    write into it by an initialization from data. So is the sum of such a function over all its numbers: the
-    log-determinant of a flow's scale, or a penalty.
+    Those that tell nothing of what it is are left out.
     """
     waiting = [Reader(source, source, tuple(parameter.shape))]
     while waiting:
         reached = waiting.pop()
         for user in reached.node.users:
-            if user.op == "output":
+            if user.op == "output" or tells_nothing(reached.node, user):
                 continue
-            if user.op not in ("call_function", "call_method"):
-                yield Reader(user, reached.node, reached.shape)
-            elif reached.node not in numbers_read(user) or _tells_nothing(reached.node, user):
-                continue
-            elif _keeps_apart(reached, user, parameter):
-                waiting.append(Reader(user, reached.node, _shape_after(reached, user)))
+            shape = _shape_after(reached, user)
+            if _keeps_apart(reached, user, parameter) and shape != ():
+                waiting.append(Reader(user, reached.node, shape))
             else:
                 yield Reader(user, reached.node, reached.shape)
 
 
-def _tells_nothing(node: fx.Node, user: fx.Node) -> bool:
+def tells_nothing(node: fx.Node, user: fx.Node) -> bool:
+    """Whether an operation on a parameter, or on what is made of it, does not tell what the parameter is.
+
+    It may pass no gradient: a look at the shape, or a detached copy, through which a start from data is written. Or it
+    may add up all numbers for a term of the loss, as the log-determinant of a flow's scale, where they stay apart.
+    """
+    if node not in numbers_read(user):
+        return True
+    if user.op not in ("call_function", "call_method"):
+        return False
     name = operation_name(user)
-    return name in _WITHOUT_GRADIENT or (name in _TOTALS and argument_reader(user)(1, "dim", None) is None)
+    if name in _TOTALS and argument_reader(user)(1, "dim", None) is None:
+        return _is_only_added(user)
+    return name in _WITHOUT_GRADIENT
+
+
+def _is_only_added(total: fx.Node) -> bool:
+    """Whether the way of a sum to the model's outputs is linear, so that no two of its terms meet."""
+    seen, waiting = {total}, [total]
+    while waiting:
+        node = waiting.pop()
+        for user in node.users:
+            if user.op == "output" or user in seen or node not in numbers_read(user):
+                continue
+            if user.op not in ("call_function", "call_method"):
+                return False
+            name = operation_name(user)
+            if name in _WITHOUT_GRADIENT:
+                continue
+            scaled = name == "mul" or (name == "div" and user.args[:1] == (node,))
+            others = [other for other in user.all_input_nodes if other is not node]
+            if not (name in _LINEAR or (scaled and all(map(_is_a_size, others)))):
+                return False
+            seen.add(user)
+            waiting.append(user)
+    return True
+
+
+def _is_a_size(node: fx.Node) -> bool:
+    if node.op not in ("call_function", "call_method"):
+        return False
+    read = node.all_input_nodes
+    return operation_name(node) in METADATA or (bool(read) and all(map(_is_a_size, read)))
+
+
+def writes_into(node: fx.Node, source: fx.Node) -> bool:
+    """Whether ``node`` writes into the parameter that ``source`` reads; its result is the parameter."""
+    return (
+        source.op == "get_attr"
+        and node.op != "call_module"
+        and node.args[:1] == (source,)
+        and is_in_place(node)
+    )
 
 
 def _keeps_apart(reached: Reader, user: fx.Node, parameter: nn.Parameter) -> bool:
+    if user.op not in ("call_function", "call_method"):
+        return False
     node, name = reached.node, operation_name(user)
     if name in _JOINS:
         # Swin V2 and BEiT join a bias of the queries and one of the values to the bias of one linear layer.
         return parameter.dim() == 1 and node.op == "get_attr"
     if user.args[:1] == (node,):
-        if node.op == "get_attr" and is_in_place(user):
-            return True  # a write, whose result is the parameter
-        if name in VIEWS:
+        if name == "getitem":
+            return user.all_input_nodes == [node]  # an index from data picks numbers as an embedding does
+        if name in VIEWS or writes_into(user, node):
             return True
-        if name in _BROADCASTS:
+        if name in BROADCASTS:
             return (
                 "shape" in user.meta
             )  # without shapes it may as well be a mask token, expanded to all places
@@ -105,7 +157,14 @@ def _keeps_apart(reached: Reader, user: fx.Node, parameter: nn.Parameter) -> boo
 
 
 def _shape_after(reached: Reader, user: fx.Node) -> tuple[int, ...] | None:
+    """The parameter's shape behind an operation; () where one number of it has been picked."""
     if operation_name(user) not in _RESHAPES:
         return reached.shape
-    shape: Sequence[int] | None = user.meta.get("shape")
-    return None if shape is None else tuple(shape)
+    shape = user.meta.get("shape")
+    if shape is None and reached.shape is not None:
+        before = torch.empty(reached.shape, device="meta")
+        with suppress(Exception):  # what the arguments are is known only when the model runs
+            shape = called_on(user, {reached.node: before}.__getitem__).shape
+    if shape is None:
+        return None
+    return tuple(shape) if prod(shape) > 1 else ()

@@ -62,13 +62,21 @@ CHANNEL_WISE: dict[str, Use] = {
     "kept positive": lambda m, x: after(m.p.data.clamp_(min=0.1), x * m.p),
     "looked at": lambda m, x: after(m.seen.copy_(m.p.detach().abs()), x * m.p),
     "looked at without gradient": lambda m, x: after(look(m.seen, m.p), x * m.p),
-    "log-determinant": lambda m, x: (x * m.p, m.p.abs().log().sum() * 9),
+    "log-determinant": lambda m, x: (
+        x * m.p,
+        x.new_zeros(x.shape[0]) + m.p.abs().log().sum() * x.shape[2] * x.shape[3],
+    ),
 }
 NOT_CHANNEL_WISE: dict[str, Use] = {
     "softmax": lambda m, x: x * m.p.softmax(0),
     "relative": lambda m, x: x * (m.p / m.p.mean()),
     "running sum": lambda m, x: x * m.p.cumsum(0),
     "mean alone": lambda m, x: x * m.p.mean(),
+    "one number for all, twice": lambda m, x: x * m.p[0] + x.roll(1, 3) * m.p[1],
+    "one number of a view": lambda m, x: x * m.p.flatten()[2],
+    "scaled by the sum, too": lambda m, x: x * m.p * m.p.sum(),
+    "sum on data, too": lambda m, x: (x + m.p + m.p.sum()).relu(),
+    "by label": lambda m, x: x * m.p.flatten()[x.mean((1, 2, 3)).gt(0).long()].view(-1, 1, 1, 1),
 }
 WITH_SHAPES: dict[str, Use] = {
     "expanded": lambda m, x: x * m.p.expand(x.shape[0], -1, -1, -1),
@@ -112,6 +120,42 @@ def test_numbers_that_meet_on_the_way(way: str, *, recorded: bool) -> None:
 def test_expanding_is_followed_where_shapes_are_known(way: str) -> None:
     assert order_of(WITH_SHAPES[way]) == 2
     assert each_number_has_a_channel(WITH_SHAPES[way])
+
+
+NORMALIZED: dict[str, Use] = {
+    "started from data": lambda m, x: after(start_at(m.p, x), m.p),
+    "started through data": lambda m, x: after(
+        m.p.data.copy_(x.detach().amax((0, 2, 3))[:, None, None]), m.p
+    ),
+    "looked at": lambda m, x: after(m.seen.copy_(m.p.detach().abs()), m.p),
+    "own shape": lambda m, x: m.p.view(m.p.shape[0], 1, 1),
+    "expanded": lambda m, x: m.p.expand(4, 4, 3),
+}
+
+
+class WeightNormalized(nn.Module):
+    """A weight normalization written by hand, whose gain is handled in one way before its use."""
+
+    def __init__(self, use: Use) -> None:
+        super().__init__()
+        self.v = nn.Parameter(torch.randn(4, 4, 3, 3))
+        self.p = nn.Parameter(torch.ones(4, 1, 1))
+        self.register_buffer("seen", torch.zeros(4, 1, 1))
+        self.use = use
+
+    def forward(self, x: Tensor) -> Tensor:
+        gain = self.use(self, x)
+        return F.conv2d(x, F.normalize(self.v.flatten(1), dim=1).view_as(self.v) * gain[..., None])
+
+
+@pytest.mark.parametrize("recorded", [True, False], ids=["recorded", "symbolic"])
+@pytest.mark.parametrize("way", NORMALIZED)
+def test_a_carried_gain_on_its_way(way: str, *, recorded: bool) -> None:
+    plan = analyze(WeightNormalized(NORMALIZED[way]), torch.randn(2, 4, 5, 5) if recorded else None)
+    assert {row.name: (row.order, row.role) for row in plan.parameters} == {
+        "v": (1, "weight"),
+        "p": (2, "gain"),
+    }
 
 
 class Masked(nn.Module):
