@@ -10,7 +10,7 @@ from unittest import mock
 import torch
 from torch import Tensor, nn
 
-from sgdph_fx import SGDPH, CapturedStep, compile_between_refreshes
+from sgdph_fx import SGDPH, CapturedStep, compile_between_refreshes, weight_norm
 from sgdph_fx.optim.capture.watched_reads import ReadsRefused
 from tests.optim.recording import FakeRecorder
 
@@ -106,6 +106,18 @@ def of_sgd() -> None:
     CapturedStep(model, nn.functional.mse_loss, torch.optim.SGD(model.parameters(), 0.1))  # type: ignore[arg-type]
 
 
+def writes_a_weight() -> None:
+    """As a layer does that bounds the norms of its filters in each forward pass."""
+
+    class Bounded(nn.Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            self.weight.data = torch.renorm(self.weight.data, 2, 0, 0.5)
+            return super().forward(x)
+
+    model = weight_norm(Bounded(2, 2))
+    step_of(model)(torch.ones(1, 2), torch.ones(1, 2))
+
+
 def no_module() -> None:
     model = nn.Linear(2, 2)
     optimizer = SGDPH([{"params": list(model.parameters()), "order": 2}], 0.1)
@@ -130,4 +142,5 @@ OF_CAPTURED_STEPS: tuple[Callable[[], Any], ...] = (
     lambda: step_of(nn.DataParallel(nn.Linear(2, 2))),
     lambda: step_of(nn.Linear(2, 2))(nn.Parameter(torch.ones(1, 2)), torch.ones(1, 2)),
     no_module,
+    writes_a_weight,
 )

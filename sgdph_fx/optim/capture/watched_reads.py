@@ -29,6 +29,9 @@ _READS = (
     "repeat_interleave.Tensor",
 )
 
+_WEIGHTS = "sgdph_fx.transform.decoupled"
+"""Where decoupled layers take what is written into their weights."""
+
 
 class ReadsRefused(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Refuses to let the host read what follows from the batch or the weights; on a GPU, to let it read or draw."""
@@ -55,6 +58,13 @@ class ReadsRefused(TorchDispatchMode):  # type: ignore[no-untyped-call]
         depends = any(t.is_cuda or self._is_marked(t) for t in given)
         if _is_read(func.name(), args) and not self.only_checks:
             if depends or any(address(t) in self._written for t in given):
+                if _WEIGHTS in _modules_inside():
+                    raise CaptureError(
+                        f"This step cannot be captured as a CUDA graph: it writes into the weight of a decoupled layer "
+                        f"{_where()}, and to find direction and gain of what is written the host looks at its norms. "
+                        'Keep that layer as it is by a rule, `Config(rules={"NAME": "keep"})`, or train this model '
+                        "without CapturedStep. Nothing has been changed."
+                    )
                 raise CaptureError(
                     f"This step cannot be captured as a CUDA graph: the host reads a number that the device computes, "
                     f"by {func.name()} {_where()}. Compute with tensors there (`torch.where` in place of `if`), or "
@@ -159,12 +169,23 @@ def _is_read(name: str, args: Any) -> bool:
     return operation.startswith(_READS)
 
 
+def _modules_inside() -> set[str]:
+    """The modules of torch and ours that the innermost line that is neither has called."""
+    return set(_inside(sys._getframe(1))[0])
+
+
 def _where() -> str:
     """The innermost line that is neither torch's nor ours."""
-    frame: FrameType | None = sys._getframe(1)
+    frame = _inside(sys._getframe(1))[1]
+    return "inside torch" if frame is None else f"at {frame.f_code.co_filename}:{frame.f_lineno}"
+
+
+def _inside(frame: FrameType | None) -> tuple[list[str], FrameType | None]:
+    passed: list[str] = []
     while frame is not None:
         name = str(frame.f_globals.get("__name__", ""))
-        if not name.startswith(("torch.", "sgdph_fx.optim", "contextlib")) and name != "torch":
-            return f"at {frame.f_code.co_filename}:{frame.f_lineno}"
+        if not name.startswith(("torch.", "sgdph_fx.", "contextlib")) and name != "torch":
+            break
+        passed.append(name)
         frame = frame.f_back
-    return "inside torch"
+    return passed, frame
