@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 # From the ground up: thirteen floors, a line for each. A module imports from floors below its own and from its room.
 # A room is a folder, or a module that stands by itself.
 FLOORS = (
-    {"errors", "transform.filter_layout", "transform.fused"},
+    {"errors", "transform.filter_layout", "transform.fused", "transform.references"},
     {"transform.fused_weight"},
     {"rules", "transform.filters"},
     {"transform", "curvature"},

@@ -9,7 +9,7 @@ Reentrant checkpoints are Python functions as well; :mod:`sgdph_fx.curvature.ree
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -20,11 +20,15 @@ from torch.autograd.graph import Node
 from sgdph_fx.curvature import capturing
 from sgdph_fx.curvature.backward_checks import has_constant_slope, is_cut, is_linear_in_gradient, is_symmetric
 from sgdph_fx.errors import NoCurvatureError
+from sgdph_fx.transform.references import everything
 
-__all__ = ["CHECKPOINT", "full_name", "kind_name", "leaves_grads_alone", "watched"]
+__all__ = ["CHECKPOINT", "OF_LIBRARIES", "full_name", "kind_name", "leaves_grads_alone", "watched"]
 
 CHECKPOINT = "torch.utils.checkpoint.CheckpointFunction"
 """The function that a reentrant checkpoint puts into the graph."""
+
+OF_LIBRARIES = ("torch.", "sgdph_fx.")
+"""How the full names of functions begin that are nobody's own."""
 
 
 def full_name(node: Node) -> str:
@@ -108,7 +112,7 @@ def leaves_grads_alone(leaves: Sequence[Tensor], among: Sequence[Node]) -> Itera
     """Undo what functions written in Python write into ``.grad`` inside, and refuse them; not in a capture.
 
     Args:
-        leaves: The parameters to look at.
+        leaves: The parameters to look at, beside those that such functions hold and the graph does not show.
         among: The nodes that are run inside; without a Python function among them nothing is looked at.
 
     Raises:
@@ -118,19 +122,38 @@ def leaves_grads_alone(leaves: Sequence[Tensor], among: Sequence[Node]) -> Itera
     if not names or capturing.is_capturing():
         yield
         return
-    before = [(p, p.grad, None if p.grad is None else p.grad.clone()) for p in leaves]
-    yield
+    written = dict.fromkeys((*leaves, *_held_leaves(among)))
+    before = [(p, p.grad, None if p.grad is None else p.grad.clone()) for p in written]
     changed = False
-    for parameter, gradient, value in before:
-        if parameter.grad is not gradient:
-            parameter.grad, changed = gradient, True
-        elif gradient is not None and value is not None and not torch.equal(gradient, value):
-            with torch.no_grad():
-                gradient.copy_(value)
-            changed = True
+    try:
+        yield
+    finally:  # after an error as well: the gradients are about to be computed in another way
+        for parameter, gradient, value in before:
+            changed |= _put_back(parameter, gradient, value)
     if changed:
         raise NoCurvatureError(
             f"The backward of {' or '.join(dict.fromkeys(names))} runs autograd by itself and writes gradients, which "
             "cannot be differentiated again. Use a function whose backward returns its gradients, or put the "
             "parameters below and inside it into a group with order=1."
         )
+
+
+def _held_leaves(among: Iterable[Node]) -> Iterator[Tensor]:
+    """Parameters that functions written in Python hold, such as those of the block that a reversible one runs again."""
+    named = ((full_name(node), node) for node in among)
+    held = [vars(node) for name, node in named if name and not name.startswith(OF_LIBRARIES)]
+    for value in everything(held):
+        if isinstance(value, Tensor) and value.is_leaf and value.requires_grad:
+            yield value
+
+
+def _put_back(parameter: Tensor, gradient: Tensor | None, value: Tensor | None) -> bool:
+    """Make ``parameter.grad`` the tensor and the numbers that it was; whether it was something else."""
+    if parameter.grad is not gradient:
+        parameter.grad = gradient
+        return True
+    if gradient is None or value is None or torch.equal(gradient, value):
+        return False
+    with torch.no_grad():
+        gradient.copy_(value)
+    return True

@@ -63,6 +63,38 @@ def test_or_is_refused_by_name() -> None:
         optimizer.backward(loss_of(hidden, shown))
 
 
+class Square(torch.autograd.Function):
+    """s², whose backward fails where its gradient is to have a graph, as some kernels do."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        return x.square()
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> Any:
+        if torch.is_grad_enabled():
+            raise RuntimeError("this kernel has no second derivative")
+        (x,) = ctx.saved_tensors
+        return 2 * x * g
+
+
+@pytest.mark.parametrize("square", [Square.apply, torch.square])
+@pytest.mark.parametrize("curvature", ["hessian", "gauss-newton"])
+@pytest.mark.parametrize("before", [None, 3.0])
+def test_a_parameter_that_a_function_holds_gets_its_gradient_once(
+    square: Any, curvature: Any, before: float | None
+) -> None:
+    """L = Σ (s² h)²: ∂L/∂h = 2 s⁴ h, though the function runs once more on the way to the product by s."""
+    hidden, shown = (nn.Parameter(torch.tensor([0.5, -1.0], dtype=torch.float64)) for _ in range(2))
+    hidden.grad = None if before is None else torch.full_like(hidden, before)
+    groups = [{"params": [shown], "order": 2}, {"params": [hidden], "order": 1}]
+    optimizer = SGDPH(groups, 0.1, variant="paper", curvature=curvature)
+    optimizer.backward(Reversible.apply(square(shown), (hidden,)).pow(2).sum())
+    torch.testing.assert_close(hidden.grad, (before or 0) + 2 * shown.detach() ** 4 * hidden.detach())
+    torch.testing.assert_close(shown.grad, 4 * shown.detach() ** 3 * hidden.detach() ** 2)
+
+
 def test_a_parameter_without_a_gradient_is_not_hidden() -> None:
     _, shown, optimizer = problem(without_curvature="raise")
     optimizer.backward(shown.pow(4).sum())

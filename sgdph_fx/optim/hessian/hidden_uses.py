@@ -7,13 +7,11 @@ from collections.abc import Iterable
 from torch import Tensor
 
 from sgdph_fx.curvature.autograd_graph import leaves_among, nodes, nodes_below
-from sgdph_fx.curvature.custom_functions import CHECKPOINT, full_name
+from sgdph_fx.curvature.custom_functions import CHECKPOINT, OF_LIBRARIES, full_name
 from sgdph_fx.errors import NoCurvatureError
 from sgdph_fx.optim.wording import listed
 
 __all__ = ["Written", "dropped_graph", "hidden_use"]
-
-_OF_LIBRARIES = ("torch.", "sgdph_fx.")
 
 
 class Written:
@@ -64,7 +62,7 @@ def dropped_graph(parameter: Tensor, gradients: Iterable[Tensor], name: str) -> 
         found = [CHECKPOINT] if any(parameter is leaf for leaf in leaves_among(nodes_below(*above))) else []
     else:
         names = dict.fromkeys(map(full_name, among))
-        found = [f for f in names if f == CHECKPOINT or (f and not f.startswith(_OF_LIBRARIES))]
+        found = [f for f in names if f == CHECKPOINT or (f and not f.startswith(OF_LIBRARIES))]
     if not found:
         return None
     return NoCurvatureError(
