@@ -154,6 +154,8 @@ def _put_back(parameter: Tensor, gradient: Tensor | None, value: Tensor | None) 
         return True
     if gradient is None or value is None or torch.equal(gradient, value):
         return False
+    if torch.allclose(gradient, value, rtol=0, atol=0, equal_nan=True):  # NaN is not equal to itself
+        return False
     with torch.no_grad():
         gradient.copy_(value)
     return True

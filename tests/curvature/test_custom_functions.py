@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -134,6 +135,14 @@ def test_one_that_writes_gradients_by_itself_is_refused_and_undone(before: float
         backward_with_product(loss, p, torch.ones_like(p))
     for t in (p, inside):
         assert t.grad is None if before is None else torch.equal(t.grad, torch.full_like(t, before))
+
+
+def test_gradients_that_are_not_finite_already_are_nobodys_write() -> None:
+    p = leaf()
+    p.grad = torch.tensor([math.nan, math.inf, 1.0], dtype=torch.float64)
+    found = backward_with_product((Saved.apply(X).sum() + Saved.apply(p) * p).sum(), p, torch.ones_like(p))
+    t = p.detach().tanh()
+    torch.testing.assert_close(found, (1 - t * t) * (2 - 2 * p.detach() * t))
 
 
 def test_a_graph_used_up_is_said_to_be_one() -> None:
