@@ -220,3 +220,16 @@ def test_groups_made_by_hand_without_places_keep_their_order() -> None:
         optimizer.backward((p**2 + q**2 + late**2).sum())
         optimizer.step()
     assert due == ["late", "q", "p"]
+
+
+def test_a_new_optimizer_of_the_same_groups_begins_anew() -> None:
+    model, groups = prepared()
+    old = SGDPH(groups, 0.05)
+    train(model, old, data(12))
+    thawed(model, old)
+    train(model, old, data(1))
+    other = copy.deepcopy(model)
+    train(model, SGDPH(old.param_groups, 0.05), data(3))
+    train(other, SGDPH(param_groups(other, EXAMPLE.double()), 0.05), data(3))
+    for p, q in zip(model.parameters(), other.parameters(), strict=True):
+        torch.testing.assert_close(p, q)

@@ -50,6 +50,7 @@ class Membership(OptimizerBase):
         common = self.param_groups[0] if number else self.defaults
         values = {**self.defaults, **{key: common[key] for key in COMMON}, **param_group}
         values |= {key: common[key] for key in ALIKE}
+        values.pop("cycles_missed", None)  # of another optimizer's cycles, if its groups are passed
         check_hyperparameters(values, common, f"param_groups[{number}]")
         with_agreeing_names(values, number, self.param_groups)
         before = self._layout() if values["order"] == 2 and common["step"] else None
