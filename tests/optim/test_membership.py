@@ -231,3 +231,14 @@ def test_the_state_of_a_parameter_that_was_taken_out_is_not_saved() -> None:
     optimizer.backward((kept**2 * gone**2).sum())
     optimizer.step()
     assert list(optimizer.state_dict()["state"]) == [0, 1]
+
+
+def test_the_place_of_a_parameter_that_was_taken_out_is_free_for_another() -> None:
+    gone, kept, new = vector(), vector(), vector(3.0, 4.0)
+    optimizer = SGDPH([{"params": [gone, kept], "order": 2, "index": [0, 1]}, {"params": [matrix()]}], 0.1)
+    group = optimizer.param_groups[0]
+    group["params"], group["index"] = [kept], [1]
+    optimizer.add_param_group({"params": [new], "order": 2, "index": [0]})
+    assert optimizer.due is new
+    with pytest.raises(OptimizerError, match="gives place 1 that another parameter of order 2 has"):
+        optimizer.add_param_group({"params": [vector()], "order": 2, "index": [1]})

@@ -233,3 +233,15 @@ def test_a_new_optimizer_of_the_same_groups_begins_anew() -> None:
     train(other, SGDPH(param_groups(other, EXAMPLE.double()), 0.05), data(3))
     for p, q in zip(model.parameters(), other.parameters(), strict=True):
         torch.testing.assert_close(p, q)
+
+
+def test_parameters_thaw_one_after_the_other_whatever_places_the_first_ones_had() -> None:
+    """As by hand, where the places count frozen parameters, too."""
+    named = [(f"{i}.bias", nn.Parameter(torch.ones(1))) for i in range(6)]
+    last = {"params": named[4:], "order": 2, "index": [4, 5]}
+    optimizer = SGDPH([last], 0.1, variant="paper")
+    for first in (3, 2, 1, 0):
+        names, params = zip(*named[first:], strict=True)
+        index = list(range(6 - first))
+        optimizer.thaw([{"params": [*params], "param_names": [*names], "order": 2, "index": index}])
+    assert [named[i][1] is p for i, p in enumerate(optimizer._layout().schedule.cycle)] == [True] * 6

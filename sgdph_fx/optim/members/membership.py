@@ -110,9 +110,9 @@ class Membership(OptimizerBase):
             self._layout()
 
     def _places_taken(self, number: int) -> set[tuple[int, int]]:
-        """Order and place of the parameters in the first ``number`` groups; read once, then added to."""
-        known, taken = self._places
-        if known > number:
+        """Order and place of the parameters in the first ``number`` groups."""
+        known, taken = self._places  # so that many groups are read once while the optimizer is made
+        if self._is_complete:  # places may have been given back since, or another order to all
             known, taken = 0, set()
         for group in self.param_groups[known:number]:
             taken.update((group["order"], place) for place in group.get("index", ()))
