@@ -242,3 +242,26 @@ def test_tensors_are_moved_to_their_parameter(small: Any, saved: dict[str, Any])
     optimizer.load_state_dict(saved)
     held: list[Tensor] = [own["momentum_buffer"] for own in optimizer.state.values()]
     assert {t.device.type for t in held} == {"meta"}
+
+
+@pytest.mark.parametrize("named", [True, False])
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_a_group_without_parameters_may_stand_anywhere(named: bool, place: int) -> None:
+    def optimizer(place: int) -> SGDPH:
+        p, q, r = (nn.Parameter(torch.ones(2)) for _ in range(3))
+        groups: list[dict[str, Any]] = [
+            {"params": [("p", p), ("q", q)] if named else [p, q], "order": 2},
+            {"params": [("r", r)] if named else [r], "order": 2},
+        ]
+        return SGDPH([*groups[:place], {"params": [], "order": 2}, *groups[place:]], 0.1)
+
+    saved = optimizer(place if not named else 2).state_dict()
+    loaded = optimizer(place)
+    loaded.load_state_dict(saved)
+    loaded.load_state_dict(loaded.state_dict())
+    assert [len(group["params"]) for group in loaded.param_groups].index(0) == place
+
+
+def test_no_parameters_at_all_are_a_state_too() -> None:
+    optimizer = SGDPH([{"params": []}], 0.1)
+    optimizer.load_state_dict(optimizer.state_dict())

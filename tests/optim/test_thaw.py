@@ -245,3 +245,20 @@ def test_parameters_thaw_one_after_the_other_whatever_places_the_first_ones_had(
         index = list(range(6 - first))
         optimizer.thaw([{"params": [*params], "param_names": [*names], "order": 2, "index": index}])
     assert [named[i][1] is p for i, p in enumerate(optimizer._layout().schedule.cycle)] == [True] * 6
+
+
+def test_a_state_with_late_groups_is_loaded_by_an_optimizer_that_has_them_in_one() -> None:
+    net = network()
+    net[3].requires_grad_(False)
+    model, groups, _ = prepare(net, EXAMPLE.double())
+    optimizer = SGDPH(groups, 0.05)
+    train(model, optimizer, data(12))
+    thawed(model, optimizer, lr=0.05)
+    train(model, optimizer, data(2))
+    other = copy.deepcopy(model)
+    resumed = SGDPH(param_groups(other, EXAMPLE.double()), 0.05)
+    resumed.load_state_dict(optimizer.state_dict())
+    for net, its in ((model, optimizer), (other, resumed)):
+        train(net, its, data(9)[2:])
+    for p, q in zip(model.parameters(), other.parameters(), strict=True):
+        torch.testing.assert_close(p, q)

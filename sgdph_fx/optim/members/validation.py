@@ -55,14 +55,18 @@ def check_is_group(group: object, number: int) -> None:
         raise OptimizerError(f"param_groups[{number}] has no 'params'; it has {listed(group)}.")
 
 
-def with_agreeing_names(group: dict[str, Any], number: int, earlier: Sequence[Mapping[str, Any]]) -> None:
+def with_agreeing_names(group: dict[str, Any], number: int, earlier: Sequence[dict[str, Any]]) -> None:
     """Give the new group names if the earlier groups have them, and take its names away if they have none.
 
-    torch refuses to mix the two, but those who add a group late, as fine-tuning does, often have no names.
+    Groups without parameters have no say. torch refuses to mix the two, but those who add a group late, as fine-tuning
+    does, often have no names.
     """
     params = group["params"]
     group["params"] = params = [params] if isinstance(params, Tensor) else list(params)
     named = "param_names" in group or any(isinstance(p, tuple) for p in params)
+    if named and not any(other["params"] for other in earlier):
+        for other in earlier:
+            other["param_names"] = []
     if not earlier or ("param_names" in earlier[0]) == named:
         return
     if named:

@@ -33,8 +33,13 @@ def in_our_order(saved: Groups, state: Mapping[Any, Any], groups: Groups) -> Sav
 
 
 def _all_named(groups: Groups) -> bool:
-    names = [name for group in groups for name in group.get("param_names") or ()]
+    names = list(chain.from_iterable(map(_names, groups)))
     return len(names) == len(set(names)) == sum(len(group["params"]) for group in groups)
+
+
+def _names(group: Mapping[str, Any]) -> Sequence[str]:
+    names: Sequence[str] = group.get("param_names") or ()  # a group without parameters may have none
+    return names
 
 
 def _require_equal_sizes(saved: Groups, groups: Groups) -> None:
@@ -50,12 +55,12 @@ def _by_names(saved: Groups, state: Mapping[Any, Any], groups: Groups) -> Saved:
     places = {
         name: (number, position)
         for number, group in enumerate(saved)
-        for position, name in enumerate(group["param_names"])
+        for position, name in enumerate(_names(group))
     }
-    wanted = list(chain.from_iterable(group["param_names"] for group in groups))
+    wanted = list(chain.from_iterable(map(_names, groups)))
     _require_same_names(places, wanted)
     arranged = [
-        _arranged(group, [places[name] for name in group["param_names"]], saved, number)
+        _arranged(group, [places[name] for name in _names(group)], saved, number)
         for number, group in enumerate(groups)
     ]
     return arranged, dict(state)
@@ -78,7 +83,8 @@ def _arranged(
     """One of our groups, filled from the places of its parameters in the saved ones."""
     sources = sorted({at for at, _ in places})
     if not sources:
-        return {**(saved[number] if number < len(saved) else group), "params": []}
+        options = saved[number] if number < len(saved) else group
+        return {**_without_lists(options), "params": []}
     first = saved[sources[0]]
     for other in sources[1:]:
         differing = [key for key in _options(first) if _options(first)[key] != saved[other].get(key)]
@@ -87,15 +93,21 @@ def _arranged(
                 f"param_groups[{number}] holds parameters that were saved in groups with different "
                 f"{listed(differing, 3)}; build the optimizer with the same groups that it was saved with."
             )
-    arranged = dict(first)
+    arranged = _without_lists(first)
     arranged["params"] = [saved[at]["params"][position] for at, position in places]
     for key in _ALONGSIDE:
-        lists = [saved[at].get(key) for at, _ in places]
-        if all(values is not None for values in lists):
-            arranged[key] = [values[p] for values, (_, p) in zip(lists, places, strict=True) if values]
-        else:
-            arranged.pop(key, None)
+        lists: dict[int, Any] = {at: saved[at].get(key) for at in sources}
+        if key == "cycles_missed" and any(
+            lists.values()
+        ):  # a group whose parameters missed none may not say so
+            lists = {at: given or [0] * len(saved[at]["params"]) for at, given in lists.items()}
+        if all(given is not None for given in lists.values()):
+            arranged[key] = [lists[at][position] for at, position in places]
     return arranged
+
+
+def _without_lists(group: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in group.items() if key not in _ALONGSIDE}
 
 
 def _options(group: Mapping[str, Any]) -> dict[str, Any]:
