@@ -209,11 +209,28 @@ def test_a_parameter_taken_out_without_its_place_is_told() -> None:
     optimizer = SGDPH([{"params": rows, "order": 2, "index": [0, 1, 2]}], 0.1)
     group = optimizer.param_groups[0]
     group["params"] = group["params"][:2]
-    with pytest.raises(OptimizerError, match=r"param_groups\[0\] has 2 parameters, and 3 places in 'index'"):
+    with pytest.raises(OptimizerError, match=r"param_groups\[0\] has 2 parameters, and 3 entries in 'index'"):
         optimizer.backward(rows[0].square().sum())
     assert rows[0].grad is None
     group["index"] = [0, 1]
     optimizer.backward(rows[0].square().sum())
+
+
+def test_names_and_missed_cycles_are_taken_out_with_a_parameter() -> None:
+    """Else each would be another parameter's: a state would be loaded for the wrong one."""
+    p, q, late = (nn.Parameter(torch.ones(2)) for _ in range(3))
+    optimizer = SGDPH([{"params": [("p", p), ("q", q)], "order": 2}], 0.1)
+    optimizer.backward((p * q).square().sum())
+    optimizer.step()
+    optimizer.thaw([{"params": [late], "param_names": ["late"], "order": 2, "index": [2]}])
+    group = optimizer.param_groups[0]
+    for key in ("params", "index"):
+        del group[key][0]
+    for key in ("param_names", "cycles_missed"):
+        with pytest.raises(OptimizerError, match=rf"has 2 parameters, and 3 entries in '{key}'"):
+            optimizer.backward((q * late).square().sum())
+        del group[key][0]
+    optimizer.backward((q * late).square().sum())
 
 
 def test_the_state_of_a_parameter_that_was_taken_out_is_not_saved() -> None:

@@ -16,7 +16,10 @@ from sgdph_fx.optim.processes.shards import is_sharded
 from sgdph_fx.optim.schedule import Schedule
 from sgdph_fx.optim.variants import VARIANTS
 
-__all__ = ["Layout", "parameter_name", "plain_name"]
+__all__ = ["ALONGSIDE", "Layout", "parameter_name", "plain_name"]
+
+ALONGSIDE = ("index", "param_names", "cycles_missed")
+"""Lists that a group may have, with an entry for each of its parameters."""
 
 Groups = Sequence[Mapping[str, Any]]
 
@@ -54,15 +57,10 @@ class Layout:
         """Index the groups.
 
         Raises:
-            OptimizerError: if somebody has taken parameters out of a group, and left their places in it.
+            OptimizerError: if somebody has taken parameters out of a group, and left their entries in its lists.
         """
         for number, group in enumerate(groups):
-            if "index" in group and len(group["index"]) != len(group["params"]):
-                raise OptimizerError(
-                    f"param_groups[{number}] has {len(group['params'])} parameters, and {len(group['index'])} places "
-                    "in 'index'. Whoever takes a parameter out of a group takes its entry out of 'index' and "
-                    "'param_names' as well; to put parameters in, call `thaw` or `add_param_group`."
-                )
+            _require_an_entry_each(group, number)
         schedule = Schedule(cycle=(), first_order=None)
         if groups:
             last_is_first_order = VARIANTS[groups[0]["variant"]].last_is_first_order
@@ -94,6 +92,17 @@ class Layout:
         """The parameter's name, as :func:`plain_name` gives it."""
         number, position = self.places[id(parameter)]
         return plain_name(groups[number], number, position)
+
+
+def _require_an_entry_each(group: Mapping[str, Any], number: int) -> None:
+    for key in ALONGSIDE:
+        if group.get(key) is not None and len(group[key]) != len(group["params"]):
+            raise OptimizerError(
+                f"param_groups[{number}] has {len(group['params'])} parameters, and {len(group[key])} entries in "
+                f"{key!r}. Whoever takes a parameter out of a group takes its entry out of 'index', 'param_names' and "
+                "'cycles_missed' as well, where the group has them; to put parameters in, call `thaw` or "
+                "`add_param_group`."
+            )
 
 
 def _content(group: Mapping[str, Any]) -> tuple[tuple[Tensor, ...], int, tuple[int, ...] | None, int]:

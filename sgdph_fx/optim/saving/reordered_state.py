@@ -7,12 +7,10 @@ from itertools import chain
 from typing import Any
 
 from sgdph_fx.errors import OptimizerError
+from sgdph_fx.optim.members.layout import ALONGSIDE
 from sgdph_fx.optim.wording import listed
 
 __all__ = ["in_our_order"]
-
-# Lists that run along with a group's parameters.
-_ALONGSIDE = ("param_names", "index", "cycles_missed")
 
 Groups = Sequence[Mapping[str, Any]]
 Saved = tuple[list[dict[str, Any]], dict[Any, Any]]
@@ -95,11 +93,10 @@ def _arranged(
             )
     arranged = _without_lists(first)
     arranged["params"] = [saved[at]["params"][position] for at, position in places]
-    for key in _ALONGSIDE:
+    for key in ALONGSIDE:
         lists: dict[int, Any] = {at: saved[at].get(key) for at in sources}
-        if key == "cycles_missed" and any(
-            lists.values()
-        ):  # a group whose parameters missed none may not say so
+        # A group whose parameters have missed none may not say so.
+        if key == "cycles_missed" and any(lists.values()):
             lists = {at: given or [0] * len(saved[at]["params"]) for at, given in lists.items()}
         if all(given is not None for given in lists.values()):
             arranged[key] = [lists[at][position] for at, position in places]
@@ -107,10 +104,10 @@ def _arranged(
 
 
 def _without_lists(group: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in group.items() if key not in _ALONGSIDE}
+    return {key: value for key, value in group.items() if key not in ALONGSIDE}
 
 
 def _options(group: Mapping[str, Any]) -> dict[str, Any]:
     """What makes a group's steps what they are."""
-    left_out = ("params", "role", "name", *_ALONGSIDE)
+    left_out = ("params", "role", "name", *ALONGSIDE)
     return {key: value for key, value in group.items() if key not in left_out}
