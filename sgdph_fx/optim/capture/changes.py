@@ -160,7 +160,7 @@ def _state(optimizer: SGDPH) -> Iterable[Tensor]:
 
 
 def _place(tensor: Any) -> object:
-    return tensor.data_ptr(), tensor.dtype
+    return tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride()
 
 
 class Changes:

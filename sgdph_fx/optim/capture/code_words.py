@@ -1,17 +1,14 @@
-"""Which names Python code reads from outside of itself, and which functions of yours it calls."""
+"""Which names Python code reads from outside of itself."""
 
 from __future__ import annotations
 
 import dis
-import inspect
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from functools import lru_cache
 from types import CodeType, FunctionType
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-__all__ = ["Words", "filled", "followed", "joined", "words_of"]
-
-_NOT_FOLLOWED = ("torch", "sgdph_fx", "numpy")
+__all__ = ["Words", "joined", "words_of"]
 
 
 class Words(NamedTuple):
@@ -61,39 +58,3 @@ def _words(code: CodeType) -> Words:
             attributes |= inner.attributes
             keys |= inner.keys
     return Words(frozenset(variables), frozenset(attributes), frozenset(keys))
-
-
-def followed(function: Any, kind: type | None) -> list[FunctionType]:
-    """The function, and what it calls: other functions, and methods of the class that it belongs to.
-
-    Args:
-        function: A function; nothing is found for anything else.
-        kind: The class whose method it is.
-    """
-    found: dict[CodeType, FunctionType] = {}
-    _follow(function, kind, found)
-    return list(found.values())
-
-
-def _follow(function: Any, kind: type | None, found: dict[CodeType, FunctionType]) -> None:
-    if not isinstance(function, FunctionType) or function.__code__ in found:
-        return
-    found[function.__code__] = function
-    words = _words(function.__code__)
-    outside = [value for _, _, value in filled(function)]
-    outside += [function.__globals__[name] for name in words.variables & function.__globals__.keys()]
-    for value in outside:
-        if isinstance(value, FunctionType) and not str(value.__module__).startswith(_NOT_FOLLOWED):
-            _follow(value, None, found)
-    for name in words.attributes if kind is not None else ():
-        member = inspect.getattr_static(kind, name, None)
-        _follow(member.fget if isinstance(member, property) else member, kind, found)
-
-
-def filled(function: FunctionType) -> Iterator[tuple[str, Any, Any]]:
-    """The variables around the function that have a value: name, cell and value."""
-    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
-        try:
-            yield name, cell, cell.cell_contents
-        except ValueError:  # a variable without a value yet
-            continue

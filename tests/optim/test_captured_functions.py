@@ -1,0 +1,167 @@
+"""What functions, methods, objects and lists of a step read is followed where it changes between captured steps."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from sgdph_fx.optim import SGDPH
+from sgdph_fx.optim.capture import captured_step
+from tests.optim.recording import FakeRecorder
+from tests.optim.test_captured_changes import held
+
+
+@pytest.fixture(autouse=True)
+def _fake(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(captured_step, "Recorder", FakeRecorder)
+
+
+class Penalty:
+    """alpha times the mean square, as an object, a method and a function."""
+
+    def __init__(self) -> None:
+        self.alpha = 0.0
+
+    def __call__(self, out: Tensor) -> Tensor:
+        return self.alpha * out.square().mean()
+
+    def of(self, out: Tensor) -> Tensor:
+        return self(out)
+
+    def function(self) -> Callable[[Tensor], Tensor]:
+        return lambda out: self.alpha * out.square().mean()
+
+    def grow(self) -> None:
+        self.alpha = 1.0
+
+
+def beside(term: Any, change: Callable[[], object]) -> Any:
+    """What ``held`` takes: a loss function that adds the term, no ``before_step``, and what changes."""
+    return lambda out, y: cross_entropy(out, y) + term(out), None, change
+
+
+def of_two_closures_of_one_factory() -> Any:
+    first, second = Penalty(), Penalty()
+    f, g = first.function(), second.function()
+    return beside(lambda out: f(out) + g(out.tanh()), lambda: (first.grow(), second.grow()))
+
+
+def of_the_second_alone() -> Any:
+    first, second = Penalty(), Penalty()
+    f, g = first.function(), second.function()
+    return beside(lambda out: g(out.tanh()) + f(out), second.grow)
+
+
+def of_the_first_alone() -> Any:
+    first, second = Penalty(), Penalty()
+    f, g = first.function(), second.function()
+    return beside(lambda out: f(out) + g(out.tanh()), first.grow)
+
+
+def of_an_object() -> Any:
+    penalty = Penalty()
+    return beside(penalty, penalty.grow)
+
+
+def of_an_object_that_is_the_loss() -> Any:
+    class Loss(Penalty):
+        def __call__(self, out: Tensor, y: Tensor) -> Tensor:  # type: ignore[override]
+            return cross_entropy(out, y) + self.alpha * out.square().mean()
+
+    loss = Loss()
+    return loss, None, loss.grow
+
+
+def of_a_method() -> Any:
+    penalty = Penalty()
+    return beside(penalty.of, penalty.grow)
+
+
+def of_a_partial_inside() -> Any:
+    penalty = Penalty()
+    return beside(functools.partial(penalty.function()), penalty.grow)
+
+
+def of_functions_in_a_list() -> Any:
+    penalties = [Penalty(), Penalty()]
+    terms = [penalty.function() for penalty in penalties]
+    return beside(lambda out: sum(term(out) for term in terms), penalties[1].grow)
+
+
+def of_numbers_in_a_list() -> Any:
+    rates = [0.0, 0.0]
+    return beside(lambda out: rates[1] * out.square().mean(), lambda: rates.__setitem__(1, 1.0))
+
+
+def of_numbers_in_a_dict() -> Any:
+    rates = {"square": 0.0, "mean": 0.0}
+
+    def term(out: Tensor) -> Any:
+        made = {"square": out.square().mean(), "mean": out.mean()}
+        return sum(rates[name] * value for name, value in made.items())
+
+    return beside(term, lambda: rates.update(square=1.0))
+
+
+def of_a_tuple_that_is_another() -> Any:
+    box = Penalty()
+    box.alpha = (0.0,)  # type: ignore[assignment]
+    change = lambda: setattr(box, "alpha", (0.5, 0.5))  # noqa: E731
+    return beside(lambda out: sum(box.alpha) * out.square().mean(), change)  # type: ignore[call-overload]
+
+
+def of_nothing_but_a_record() -> Any:
+    """A list that grows where a step is recorded ends no graph: the test counts replays."""
+    calls: list[int] = []
+
+    def term(out: Tensor) -> float:
+        calls.append(1)
+        return 0.0
+
+    return beside(term, lambda: None)
+
+
+OF_FUNCTIONS = [made for name, made in globals().items() if name.startswith("of_")]
+
+
+@pytest.mark.parametrize("make", OF_FUNCTIONS)
+def test_of_functions(make: Callable[[], Any]) -> None:
+    held(lambda net, optimizer: make())
+
+
+class Scaled(nn.Module):
+    """Times a tensor that is no buffer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = torch.tensor([1.0, 2.0, 3.0])
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.scale
+
+
+def test_of_a_view_of_the_same_memory() -> None:
+    def make(net: Any, optimizer: SGDPH) -> Any:
+        scaled = Scaled()
+        net.linear.register_forward_hook(lambda module, args, out: scaled(out))
+        net.scaled = scaled
+        return cross_entropy, None, lambda: setattr(scaled, "scale", scaled.scale[:1])
+
+    held(make)
+
+
+def test_of_a_weight_that_is_read_in_another_order() -> None:
+    def make(net: Any, optimizer: SGDPH) -> Any:
+        net.square = nn.Linear(3, 3)
+        net.linear.register_forward_hook(lambda module, args, out: net.square(out))
+        optimizer.add_param_group({"params": list(net.square.parameters()), "order": 1})
+        weight = net.square.weight
+        return cross_entropy, None, lambda: setattr(weight, "data", weight.data.t())
+
+    held(make)
