@@ -112,7 +112,7 @@ class Skipped:
         self._watched: list[tuple[str, Flag]] = []
         self._tallies: dict[torch.device, Tensor] = {}
         self._unread = 0
-        self._look: Flag | None = None
+        self._looks: list[Flag] = []
 
     def step(self, groups: Groups, culprit: str) -> None:
         """A step has been skipped because ``culprit`` is not finite."""
@@ -149,17 +149,17 @@ class Skipped:
 
     def _has_noticed(self) -> bool:
         """Whether something is known to have been skipped; every few steps a look is begun, and none waits."""
-        if self._look is None:
+        if not self._looks:
             if self._unread % _LOOK_EVERY == 0:
-                self._look = Flag(torch.stack([tally.any() for tally in self._tallies.values()]).any())
+                self._looks = [Flag(tally.any()) for tally in self._tallies.values()]
             return False
-        if not self._look.is_known:
+        if not all(look.is_known for look in self._looks):
             return False
-        seen, self._look = bool(self._look), None
+        seen, self._looks = any(self._looks), []
         return seen
 
     def _read_tallies(self, groups: Groups) -> None:
-        self._unread, self._look = 0, None
+        self._unread, self._looks = 0, []
         for tally in self._tallies.values():
             counts = tally.tolist()
             tally.zero_()

@@ -100,7 +100,7 @@ class Stepping(Finding):
         self, found: HessianEstimate, t: int, present: Present, numbers: DeviceNumbers | None
     ) -> None:
         """Refresh and move what losses and gradients allow, and count on the device what was skipped."""
-        device = self._device()
+        device = present.params[0].device  # that of all of them
         losses = [loss.to(device, non_blocking=True) for loss in found.losses]
         bad = nonfinite_on_device([*present.grads, *losses])
         refreshed = self._refresh(self._settled_way(found), bad)

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
-from sgdph_fx.optim import SGDPH
+from sgdph_fx.optim import SGDPH, nonfinite
 
 pytestmark = pytest.mark.filterwarnings("ignore:Using backward\\(\\) with create_graph=True:UserWarning")
 
@@ -180,3 +181,22 @@ def test_parameters_without_numbers_step_as_if_they_were_not_there() -> None:
     beside, steps = trained(nn.Parameter(torch.empty(0)), nn.Parameter(torch.empty(2, 0)))
     assert steps == 3
     assert torch.equal(alone, beside)
+
+
+def test_devices_that_take_turns_are_each_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where the two networks of a GAN are on two GPUs: no operation takes numbers of both."""
+    looked_at: list[str] = []
+
+    class Look:
+        is_known = False
+
+        def __init__(self, value: Tensor) -> None:
+            looked_at.append(str(value.device))
+
+    monkeypatch.setattr(nonfinite, "Flag", Look)
+    skipped = nonfinite.Skipped()
+    with FakeTensorMode():
+        for step in range(20):
+            skipped.add_on_device(torch.zeros((), device=f"cuda:{step % 2}"), None)
+            skipped.settle([], wait=False)
+    assert looked_at == ["cuda:0", "cuda:1"]
