@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import io
+import time
 import warnings
 from typing import Any
 
@@ -15,6 +16,7 @@ from torch.amp.grad_scaler import GradScaler
 from sgdph_fx.curvature import gauss_newton_diagonal, sign_key
 from sgdph_fx.errors import NoCurvatureError, OptimizerError
 from sgdph_fx.optim import SGDPH
+from tests.growth import grows_in_proportion
 from tests.optim.gauss_newton_oracle import dense_diagonal
 
 ALL: Any = {"curvature": "gauss-newton", "refresh": "all"}
@@ -227,3 +229,15 @@ def test_a_state_of_the_other_kind_is_refused_and_an_older_one_is_of_a_cycle(
     resumed = SGDPH(make_groups(small()), 0.05, **options)
     resumed.load_state_dict(state)
     assert resumed.param_groups[0]["refresh"] == "cycle"
+
+
+def test_time_of_a_step_grows_in_proportion() -> None:
+    def seconds(count: int) -> float:
+        params = [nn.Parameter(torch.ones(1)) for _ in range(count)]
+        optimizer = SGDPH([{"params": params, "order": 2}], 0.1, probe="gradient", refresh="all")
+        optimizer.backward(torch.stack(params).square().sum())
+        start = time.process_time()
+        optimizer.step()
+        return time.process_time() - start
+
+    assert grows_in_proportion(seconds, 500, 4000)

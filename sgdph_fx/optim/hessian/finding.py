@@ -121,7 +121,7 @@ class Finding(Reporting):
             self.state[parameter][LACKS_CURVATURE] = True
 
     def _group_of(self, parameter: Tensor) -> Group:
-        number, _ = self._layout().places[id(parameter)]
+        number, _ = self._known_layout.places[id(parameter)]
         return self.param_groups[number]
 
     def _dropped_gradients(self) -> bool:
