@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils import _pytree as pytree
 
 from sgdph_fx.errors import OptimizerError
 from sgdph_fx.optim.sgdph import SGDPH
@@ -40,18 +41,18 @@ def attach(loss: Tensor, optimizer: Any) -> Tensor:
     >>> optimizer.step()
     """
     innermost = _sgdph_in(optimizer)
+    if innermost is None:
+        raise OptimizerError(
+            f"attach() needs SGDPH, or a wrapper with SGDPH as its `.optimizer`; got {type(optimizer).__name__}."
+        )
     return loss if not loss.requires_grad else _owned(loss, innermost)
 
 
-def _sgdph_in(optimizer: Any) -> SGDPH:
-    inner = optimizer
-    while not isinstance(inner, SGDPH):
-        if not hasattr(inner, "optimizer"):
-            raise OptimizerError(
-                f"attach() needs SGDPH, or a wrapper with SGDPH as its `.optimizer`; got {type(optimizer).__name__}."
-            )
-        inner = inner.optimizer
-    return inner
+def _sgdph_in(optimizer: Any) -> SGDPH | None:
+    """The optimizer itself, or what wrappers hold; None if there is none."""
+    while optimizer is not None and not isinstance(optimizer, SGDPH):
+        optimizer = getattr(optimizer, "optimizer", None)
+    return optimizer
 
 
 class _AttachedLoss(Tensor):
@@ -64,14 +65,9 @@ class _AttachedLoss(Tensor):
         cls, func: Callable[..., Any], types: Sequence[type], args: Any = (), kwargs: Any = None
     ) -> Any:
         result = super().__torch_function__(func, types, args, kwargs or {})  # type: ignore[no-untyped-call]
-        if not isinstance(result, _AttachedLoss) or hasattr(result, "_optimizer"):
-            return result
-        source = next(
-            (a for a in _flat(args) if isinstance(a, _AttachedLoss) and hasattr(a, "_optimizer")), None
-        )
-        if source is None or not result.requires_grad:
-            return result.as_subclass(Tensor)
-        return _owned(result, source._optimizer)
+        given = (getattr(value, "_optimizer", None) for value in pytree.tree_leaves((args, kwargs)))
+        optimizer = next(filter(None, given), None)
+        return pytree.tree_map(lambda value: _handed_on(value, optimizer), result)
 
     def backward(
         self,
@@ -96,8 +92,13 @@ def _owned(loss: Tensor, optimizer: SGDPH) -> _AttachedLoss:
     return attached
 
 
-def _flat(args: Any) -> list[Any]:
-    return [item for a in args for item in (a if isinstance(a, (list, tuple)) else [a])]
+def _handed_on(value: Any, optimizer: SGDPH | None) -> Any:
+    """A result of an operation on attached losses: attached as well, unless it cannot be differentiated."""
+    if not isinstance(value, _AttachedLoss) or hasattr(value, "_optimizer"):
+        return value
+    if optimizer is None or not value.requires_grad:
+        return value.as_subclass(Tensor)
+    return _owned(value, optimizer)
 
 
 class TrainerMixin:
@@ -123,7 +124,7 @@ class TrainerMixin:
         trainer: Any = super()
         found = trainer.compute_loss(*args, **kwargs)
         optimizer = getattr(self, "optimizer", None)
-        if not _holds_sgdph(optimizer):
+        if _sgdph_in(optimizer) is None:
             return found
         if isinstance(found, tuple):
             return (attach(found[0], optimizer), *found[1:])
@@ -149,13 +150,7 @@ class LightningMixin:
         """
         module: Any = self
         optimizer = module.optimizers(use_pl_optimizer=False)
-        if _holds_sgdph(optimizer):
+        if _sgdph_in(optimizer) is not None:
             loss = attach(loss, optimizer)
         parent: Any = super()
         parent.backward(loss, *args, **kwargs)
-
-
-def _holds_sgdph(optimizer: Any) -> bool:
-    while optimizer is not None and not isinstance(optimizer, SGDPH):
-        optimizer = getattr(optimizer, "optimizer", None)
-    return optimizer is not None

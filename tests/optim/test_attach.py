@@ -83,6 +83,28 @@ def test_what_is_no_longer_to_be_differentiated_is_a_plain_tensor(
         assert attach(evaluated, optimizer) is evaluated
 
 
+@pytest.mark.parametrize(
+    "operation",
+    [
+        lambda loss: torch.mul(input=loss, other=1.0),
+        lambda loss: torch.stack(tensors=[loss, loss]).mean(),
+        lambda loss: loss.reshape(1).unbind()[0],
+        lambda loss: loss.reshape(1).max(0).values,
+    ],
+)
+def test_whatever_operation_it_passes_its_backward_is_the_optimizers(
+    operation: Any, small: Any, make_batches: Any, make_groups: Any
+) -> None:
+    nets, (batch,) = [small(), small()], make_batches(1)
+    plain, attached = (SGDPH(make_groups(net), 0.05) for net in nets)
+    plain.backward(nets[0].loss(batch))
+    plain.step()
+    operation(attach(nets[1].loss(batch), attached)).backward()
+    attached.step()
+    for p, q in zip(nets[0].parameters(), nets[1].parameters(), strict=True):
+        torch.testing.assert_close(p, q, rtol=1e-11, atol=1e-12)
+
+
 def test_arguments_of_backward_are_heeded(small: Any, make_batches: Any, make_groups: Any) -> None:
     """Twice with the graph kept, times a factor, and for some inputs alone."""
     net, (batch,) = small(), make_batches(1)
