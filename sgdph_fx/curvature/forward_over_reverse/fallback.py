@@ -6,14 +6,13 @@ by symmetry of the second derivative its derivative by x along ẋ is what the c
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.graph import GradientEdge, Node
 
+from sgdph_fx.curvature.autograd_graph import passing_nothing_on
 from sgdph_fx.curvature.backward_checks import mixed_signs
 from sgdph_fx.curvature.forward_over_reverse.rule import (
     NONLINEAR,
@@ -70,7 +69,8 @@ def _by_inputs(bwd: BackwardNode) -> dict[Any, Tensor | None]:
     if not outputs:
         return {}
     wanted = [GradientEdge(child, number) for child, number in edges]
-    with _ending_at(child for child, _ in edges), missing_derivatives_explained():
+    # A derivative by several values must not flow through one of them into another.
+    with passing_nothing_on({child for child, _ in edges}), missing_derivatives_explained():
         found = torch.autograd.grad(outputs, wanted, along, allow_unused=True, retain_graph=True)
     # An input given twice gets the sum, and passes it on once.
     return _Once(zip(edges, found, strict=True))
@@ -87,21 +87,6 @@ def _differentiable(node: Node, gradients: Tensors, tangents: Tensors) -> tuple[
         if out is not None and along is not None and out.requires_grad
     ]
     return [out for out, _ in pairs], [along for _, along in pairs]
-
-
-@contextmanager
-def _ending_at(nodes: Iterable[Node]) -> Iterator[None]:
-    """Keep a derivative by several values from flowing through one of them into another."""
-    handles = [node.register_prehook(_zeros) for node in set(nodes)]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def _zeros(gradients: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    return tuple(g if g is None else torch.zeros_like(g) for g in gradients)
 
 
 class _Once(dict[Any, "Tensor | None"]):
