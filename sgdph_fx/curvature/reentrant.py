@@ -14,9 +14,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.graph import GradientEdge, Node
+from torch.autograd.graph import GradientEdge
 
-from sgdph_fx.curvature.autograd_graph import nodes
+from sgdph_fx.curvature.autograd_graph import nodes, nodes_below
 from sgdph_fx.curvature.custom_functions import CHECKPOINT, full_name, watched
 from sgdph_fx.curvature.norm_gradients import norms_followed
 from sgdph_fx.curvature.wrong_derivatives import require_right_derivatives
@@ -157,17 +157,8 @@ def _inputs(ctx: Any, gate: _Gate) -> list[Any]:
 
 def _is_used(leaf: Tensor, pairs: Sequence[tuple[Tensor, Tensor]], inputs: Sequence[Tensor]) -> bool:
     """Whether the block uses the leaf inside, and not only what was made of it before."""
-    seen: set[Node | None] = {None, *(t.grad_fn for t in inputs)}
-    stack = [y.grad_fn for y, _ in pairs]
-    while stack:
-        node = stack.pop()
-        if node in seen or node is None:
-            continue
-        if getattr(node, "variable", None) is leaf or full_name(node) == CHECKPOINT:
-            return True
-        seen.add(node)
-        stack.extend(child for child, _ in node.next_functions)
-    return False
+    inside = nodes_below(*(y.grad_fn for y, _ in pairs), ends=[t.grad_fn for t in inputs])
+    return any(getattr(node, "variable", None) is leaf or full_name(node) == CHECKPOINT for node in inside)
 
 
 @contextmanager
