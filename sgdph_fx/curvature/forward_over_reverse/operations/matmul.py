@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -82,12 +82,6 @@ def _scaled(node: Node, name: str, t: Tensor | None) -> Tensor | None:
     return t if t is None or factor == 1 else t * factor
 
 
-def _of_vectors(
-    jvp: Callable[[ForwardNode], Tensors], vjp_tangent: Callable[[BackwardNode], Tensors]
-) -> Rule:
-    return Rule(jvp, vjp_tangent, BILINEAR, owns_output=True)
-
-
 def _jvp_mv(fwd: ForwardNode) -> Tensors:
     (da, dx), node = fwd.tangents, fwd.node
     first = None if da is None else da.mv(saved(node, "vec"))
@@ -122,22 +116,15 @@ def _vjp_tangent_dot(bwd: BackwardNode) -> Tensors:
     ]
 
 
-_RARE = (
-    *("AddbmmBackward0", "AddmvBackward0", "AddrBackward0", "LinalgCrossBackward0", "TrilinearBackward0"),
-)
+_RARE = ("AddbmmBackward0", "AddmvBackward0", "AddrBackward0", "LinalgCrossBackward0", "TrilinearBackward0")
 
 RULES: Mapping[str, Rule] = {
-    **dict.fromkeys(
-        ("AddbmmBackward0", "AddmvBackward0", "AddrBackward0"), Rule(torch_jvp, torch_vjp_tangent, BILINEAR)
-    ),
-    **dict.fromkeys(
-        ("LinalgCrossBackward0", "TrilinearBackward0"), Rule(torch_jvp, torch_vjp_tangent, BILINEAR)
-    ),
+    **dict.fromkeys(_RARE, Rule(torch_jvp, torch_vjp_tangent, BILINEAR)),
     "AddmmBackward0": _matrices("mat1", "mat2"),
     "BaddbmmBackward0": _matrices("batch1", "batch2"),
     "BmmBackward0": _matrices("self", "mat2"),
-    "DotBackward0": _of_vectors(_jvp_dot, _vjp_tangent_dot),
+    "DotBackward0": Rule(_jvp_dot, _vjp_tangent_dot, BILINEAR, owns_output=True),
     "MmBackward0": _matrices("self", "mat2"),
-    "MvBackward0": _of_vectors(_jvp_mv, _vjp_tangent_mv),
+    "MvBackward0": Rule(_jvp_mv, _vjp_tangent_mv, BILINEAR, owns_output=True),
 }
 """Node ↦ rule."""
