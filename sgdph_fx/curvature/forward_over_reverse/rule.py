@@ -30,7 +30,6 @@ __all__ = [
     "output_dtype",
     "output_shape",
     "saved",
-    "saved_int",
     "saved_ints",
     "total",
 ]
@@ -142,12 +141,6 @@ def saved(node: Node, name: str) -> Any:
     return tuple(map(_signed, value)) if type(value) is tuple else value
 
 
-def saved_int(node: Node, name: str) -> int:
-    """Read a saved integer."""
-    value: int = saved(node, name)
-    return value
-
-
 def saved_ints(node: Node, name: str) -> list[int]:
     """Read a list of integers; empty where nothing was given."""
     return list(saved(node, name) or ())
@@ -159,9 +152,9 @@ def output_shape(node: Node, number: int = 0) -> tuple[int, ...]:
     return tuple(shape)
 
 
-def output_dtype(node: Node, number: int = 0) -> torch.dtype:
-    """Return the dtype of an output of the operation."""
-    dtype: torch.dtype = node._input_metadata[number].dtype
+def output_dtype(node: Node) -> torch.dtype:
+    """Return the dtype of the operation's first output."""
+    dtype: torch.dtype = node._input_metadata[0].dtype
     return dtype
 
 

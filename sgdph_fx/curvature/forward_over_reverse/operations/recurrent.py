@@ -76,21 +76,21 @@ def _precise(t: Tensor) -> Tensor:
     return t.to(torch.promote_types(t.dtype, torch.float32))
 
 
-def _gates(inputs: Sequence[Tensor], count: int) -> Sequence[Tensor]:
-    """Add up the parts of the input, the hidden state and the biases, and split the sum into gates."""
+def _lstm_gates(inputs: Sequence[Tensor]) -> Sequence[Tensor]:
+    """Add up the parts of the input, the hidden state and the biases, and split the sum into the four gates."""
     by_input, by_hidden, _, *biases = inputs
-    return sum(biases, by_input + by_hidden).chunk(count, 1)
+    return sum(biases, by_input + by_hidden).chunk(4, 1)
 
 
 def _lstm(inputs: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    i, f, c, o = _gates(inputs, 4)
+    i, f, c, o = _lstm_gates(inputs)
     cell = f.sigmoid() * inputs[2] + i.sigmoid() * c.tanh()
     return o.sigmoid() * cell.tanh(), cell
 
 
 def _lstm_backward(given: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
     by_h, by_c, *inputs = given
-    z_i, z_f, z_c, z_o = _gates(inputs, 4)
+    z_i, z_f, z_c, z_o = _lstm_gates(inputs)
     i, f, c, o, state = z_i.sigmoid(), z_f.sigmoid(), z_c.tanh(), z_o.sigmoid(), inputs[2]
     t = (f * state + i * c).tanh()
     by_cell = by_c + by_h * o * (1 - t * t)
