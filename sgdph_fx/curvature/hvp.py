@@ -29,9 +29,9 @@ __all__ = [
     "product_by_double_backward",
 ]
 
-# How torch words, in several places, that an operation has a first derivative and no second one.
 # What a plain backward pass fails with as well.
 MISUSED = ("backward through the graph a second time", "modified by an inplace operation")
+# How torch words, in several places, that an operation has a first derivative and no second one.
 ONCE_ONLY = (
     "is not implemented",
     "once_differentiable",

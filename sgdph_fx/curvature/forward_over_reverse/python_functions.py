@@ -1,7 +1,7 @@
 """Functions written in Python, which torch's own modules put into the graph, by their full names; and the one of ours.
 
 Some only announce how far the backward pass has come, to whoever reduces gradients or frees parameters then: their
-backward must run once and in its bwd, so tangents walk around it. Of others the second derivative is known to be
+backward must run once and in its turn, so tangents walk around it. Of others the second derivative is known to be
 out of reach, and to find that out by trying would leave processes waiting for each other.
 """
 
