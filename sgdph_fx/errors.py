@@ -63,6 +63,15 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
 
 
+def first_line(error: BaseException) -> str:
+    r"""The first line of an error's message; the name of its class where it has none.
+
+    >>> first_line(ValueError("what\nwhy")), first_line(ValueError())
+    ('what', 'ValueError')
+    """
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
 class SgdphError(Exception):
     """The root: catch it to catch everything that sgdph-fx raises on purpose."""
 

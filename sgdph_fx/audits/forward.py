@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils import _pytree as pytree
 
-from sgdph_fx.errors import AuditError
+from sgdph_fx.errors import AuditError, first_line
 
 __all__ = ["LossFunction", "loss_on", "twice_differentiable"]
 
@@ -89,4 +89,4 @@ def _dtype(tensor: Tensor) -> str:
 
 
 def _first_line(error: Exception) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__).rstrip(".")
+    return first_line(error).rstrip(".")

@@ -38,7 +38,7 @@ from sgdph_fx.curvature.random_signs import random_signs
 from sgdph_fx.curvature.reentrant import reentrant_checkpoints
 from sgdph_fx.curvature.saved_values import is_packed
 from sgdph_fx.curvature.selective import refuse_selective_checkpoints
-from sgdph_fx.errors import NoCurvatureError
+from sgdph_fx.errors import NoCurvatureError, first_line
 
 __all__ = ["gauss_newton_diagonal", "gauss_newton_entries"]
 
@@ -222,12 +222,11 @@ def _second_pass_explained() -> Iterator[None]:
     except (NoCurvatureError, torch.OutOfMemoryError):
         raise
     except RuntimeError as error:
-        text = str(error)
-        if any(mark in text for mark in MISUSED):
+        if any(mark in str(error) for mark in MISUSED):
             raise
-        said = next(iter(text.strip().splitlines()), type(error).__name__)
         raise NoCurvatureError(
             "Torch cannot run the graph of this loss backward twice, as the Gauss-Newton matrix needs. It says: "
-            f"{said} Run the forward pass uncompiled where the matrix is due (`sgdph_fx.compile_between_refreshes` "
-            "sees to it), or put the parameters below that operation into a group with order=1."
+            f"{first_line(error)} Run the forward pass uncompiled where the matrix is due "
+            "(`sgdph_fx.compile_between_refreshes` sees to it), or put the parameters below that operation into a "
+            "group with order=1."
         ) from error

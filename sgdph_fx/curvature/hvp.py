@@ -19,7 +19,7 @@ from sgdph_fx.curvature.norm_gradients import norms_followed
 from sgdph_fx.curvature.probes import Product
 from sgdph_fx.curvature.reentrant import OpenCheckpoints, reentrant_checkpoints
 from sgdph_fx.curvature.wrong_derivatives import require_right_derivatives
-from sgdph_fx.errors import NoCurvatureError
+from sgdph_fx.errors import NoCurvatureError, first_line
 
 __all__ = [
     "block_product",
@@ -135,7 +135,7 @@ def _require_no_dead_end(among: Sequence[Node]) -> None:
             try:
                 node(*(torch.zeros(()) for _ in node._input_metadata))  # type: ignore[operator]
             except RuntimeError as error:
-                raise no_second_derivative(str(error).strip().splitlines()[0]) from error
+                raise no_second_derivative(first_line(error)) from error
 
 
 @contextmanager
@@ -195,7 +195,7 @@ def missing_derivatives_explained() -> Iterator[None]:
         text = str(error)
         if any(mark in text for mark in MISUSED):
             raise
-        said = next(iter(text.strip().splitlines()), type(error).__name__)
+        said = first_line(error)
         if any(mark in text for mark in ONCE_ONLY):
             raise no_second_derivative(said) from error
         raise NoCurvatureError(

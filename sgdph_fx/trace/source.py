@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
-__all__ = ["calling_line", "failing_line", "first_line", "outermost", "signature"]
+__all__ = ["calling_line", "failing_line", "outermost", "signature"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -60,11 +60,6 @@ def failing_line(error: BaseException) -> str:
             found = f" at {_short(name)}:{step.tb_lineno}" + (f": `{text}`" if text else "")
         step = step.tb_next
     return found
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of an error's message."""
-    return (str(error).strip().splitlines() or ["no message"])[0]
 
 
 def signature(model: nn.Module) -> str:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from torch import nn
 
-from sgdph_fx.errors import TraceError
+from sgdph_fx.errors import TraceError, first_line
 from sgdph_fx.trace.graph import Trace
 from sgdph_fx.trace.leaves import leaves_of
 from sgdph_fx.trace.proxies import ProxyTracer
-from sgdph_fx.trace.source import failing_line, first_line, signature
+from sgdph_fx.trace.source import failing_line, signature
 from sgdph_fx.trace.state import mode
 
 __all__ = ["trace_symbolically"]

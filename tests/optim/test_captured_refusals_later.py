@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from sgdph_fx import CapturedStep
-from sgdph_fx.errors import NoCurvatureError, StaleOptimizerError
+from sgdph_fx.curvature import capturing
+from sgdph_fx.errors import CaptureError, NoCurvatureError, StaleOptimizerError
 from sgdph_fx.optim import SGDPH
 from sgdph_fx.optim.capture import captured_step as module
 from tests.once import Cut
@@ -162,3 +163,17 @@ def test_where_a_hessian_must_be_every_step_is_refused_and_not_the_first_alone()
         with pytest.raises(NoCurvatureError):
             step(x, y)
     assert step.graphs == 0
+
+
+def test_an_error_without_a_message_is_told_by_its_class_where_a_step_is_recorded() -> None:
+    def before_step() -> None:
+        if capturing.is_capturing():
+            raise RuntimeError
+
+    net = Noisy()
+    step = OnTape(net, cross_entropy, SGDPH(noisy_groups(net), 0.05), before_step=before_step)
+    *first, (x, y) = pieces(5)  # a turn of each of the four parameters, and then the first one's again
+    for batch in first:
+        step(*batch)
+    with pytest.raises(CaptureError, match="cannot be captured as a CUDA graph: RuntimeError Something"):
+        step(x, y)

@@ -19,7 +19,7 @@ from sgdph_fx.curvature.forward_over_reverse.registry import rule_of
 from sgdph_fx.curvature.forward_over_reverse.rule import ForwardNode, GiveUp, Tensors
 from sgdph_fx.curvature.saved_values import is_packed, require_dense, saved_as_it_is
 from sgdph_fx.curvature.selective import refuse_selective_checkpoints
-from sgdph_fx.errors import NoCurvatureError
+from sgdph_fx.errors import NoCurvatureError, first_line
 
 __all__ = ["forward_sweep"]
 
@@ -90,8 +90,7 @@ def _given_up(node: Node, error: BaseException) -> BaseException:
     """The error as a reason to give up, unless it is one of those that end everything."""
     if isinstance(error, NoCurvatureError | torch.OutOfMemoryError):
         return error
-    text = next(iter(str(error).strip().splitlines()), type(error).__name__)
-    return GiveUp(f"{full_name(node) or type(node).__name__}: {text}")
+    return GiveUp(f"{full_name(node) or type(node).__name__}: {first_line(error)}")
 
 
 class _Sweep:

@@ -13,7 +13,7 @@ from torch._compile import _disable_dynamo
 from torch.amp.grad_scaler import GradScaler
 
 from sgdph_fx.curvature.autograd_graph import nodes
-from sgdph_fx.errors import CaptureError, OptimizerError
+from sgdph_fx.errors import CaptureError, OptimizerError, first_line
 from sgdph_fx.optim.capture.accumulators import renew_accumulators
 from sgdph_fx.optim.capture.batch import Batch, Places
 from sgdph_fx.optim.capture.changes import Changes, Recorded, parameters
@@ -238,7 +238,7 @@ class CapturedStep:
             raise
         except RuntimeError as error:
             raise CaptureError(
-                f"This step cannot be captured as a CUDA graph: {str(error).splitlines()[0]} Something in the model, "
+                f"This step cannot be captured as a CUDA graph: {first_line(error)} Something in the model, "
                 "the loss or `before_step` works with the host in a way that the dry run did not see. Train this "
                 "model without CapturedStep. Nothing has been changed by this step."
             ) from error
