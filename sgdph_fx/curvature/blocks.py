@@ -11,7 +11,7 @@ from torch import Tensor
 from sgdph_fx.curvature.hvp import block_product, missing_derivatives_explained
 from sgdph_fx.curvature.probes import PROBES, Product, generator_at
 
-__all__ = ["Block", "block_products", "chunk_for", "measure_block"]
+__all__ = ["Block", "chunk_for", "measure_block"]
 
 # A vmapped double backward took 1.4 to 5 times as long as a loop on a CPU (convolutions, attention).
 CHUNK_ELSEWHERE = 16

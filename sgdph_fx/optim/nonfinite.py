@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sgdph_fx.optim.wording import warn
 
-__all__ = ["COUNTERS", "Flag", "Skipped", "are_finite", "is_finite", "nonfinite_on_device"]
+__all__ = ["COUNTERS", "Skipped", "are_finite", "is_finite", "nonfinite_on_device"]
 
 COUNTERS = ("steps_skipped", "refreshes_skipped", "curvature_missed", "products_given_up")
 """Keys of each group, alike in all groups."""

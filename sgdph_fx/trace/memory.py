@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-__all__ = ["COPIED_AT_ONCE", "Memory", "WriteWatch", "components", "keep_all", "storage_of"]
+__all__ = ["Memory", "WriteWatch", "components", "keep_all", "storage_of"]
 
 COPIED_AT_ONCE = 256 * 2**20
 """Bytes that are copied before a look. A model that holds more is copied where it is written to."""

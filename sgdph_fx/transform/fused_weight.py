@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from sgdph_fx.transform.filter_layout import Filters
 from sgdph_fx.transform.fused import is_fusible, launch
 
-__all__ = ["composed", "gradients", "norms", "side_by_side"]
+__all__ = ["composed", "gradients", "norms"]
 
 _LONGEST_TILE = 2048
 

@@ -11,7 +11,7 @@ from torch import nn
 
 from sgdph_fx.errors import ModelError
 
-__all__ = ["nesting", "one_at_a_time"]
+__all__ = ["one_at_a_time"]
 
 # Two at once would put back each other's random numbers, and one model's flags.
 _ONE = threading.RLock()

@@ -23,7 +23,7 @@ from sgdph_fx.optim.capture.told_captured import seen_as_captured
 from sgdph_fx.optim.capture.watched_reads import ChecksOfTheCPU, ReadsRefused
 from sgdph_fx.optim.hessian.isolated_forward import isolated_loss
 
-__all__ = ["Observed", "dry_run"]
+__all__ = ["dry_run"]
 
 
 class Observed(NamedTuple):

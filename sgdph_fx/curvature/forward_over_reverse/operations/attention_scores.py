@@ -16,7 +16,7 @@ from torch import Tensor
 from sgdph_fx.curvature.forward_over_reverse.operations.softmax import softmax_jacobian
 from sgdph_fx.transform.fused import LONGEST_ROW, is_fusible, launch_on_rows
 
-__all__ = ["BackwardScores", "Scores"]
+__all__ = ["Scores"]
 
 
 @dataclass(frozen=True, slots=True)
