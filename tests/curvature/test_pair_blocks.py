@@ -20,6 +20,7 @@ from sgdph_fx.errors import NoCurvatureError
 from sgdph_fx.transform.decouple import decouple
 from sgdph_fx.transform.filters import Filters
 from tests.once import Cut
+from tests.squared import Squared
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -42,21 +43,6 @@ class Scaled(nn.Module):
 def hypotenuse(x: Tensor) -> Tensor:
     """An operation without a rule of its own, whose derivative torch knows."""
     return torch.hypot(x, torch.ones_like(x))
-
-
-class Squared(torch.autograd.Function):
-    """A function in Python, where the sweep gives up."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        ctx.save_for_backward(x)
-        return x * x
-
-    @staticmethod
-    def backward(ctx: Any, g: Tensor) -> Tensor:
-        (x,) = ctx.saved_tensors
-        found: Tensor = 2 * x * g
-        return found
 
 
 class Calling(nn.Module):

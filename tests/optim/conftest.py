@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from sgdph_fx.optim import SGDPH
+from sgdph_fx.optim.capture import captured_step
+from tests.optim.recording import FakeRecorder
 
 
 @pytest.fixture(autouse=True)
@@ -91,3 +93,9 @@ def make_groups() -> Any:
 @pytest.fixture
 def make_optimizer() -> type[SGDPH]:
     return SGDPH
+
+
+@pytest.fixture
+def fake_graphs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tape in the place of CUDA graphs."""
+    monkeypatch.setattr(captured_step, "Recorder", FakeRecorder)

@@ -14,14 +14,9 @@ from torch.nn.functional import cross_entropy
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from sgdph_fx import CapturedStep
-from sgdph_fx.optim.capture import captured_step as module
 from tests.optim.captured_loops import KINDS, Noisy, OnTape, made, pieces
-from tests.optim.recording import FakeRecorder
 
-
-@pytest.fixture(autouse=True)
-def _fake(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "Recorder", FakeRecorder)
+pytestmark = pytest.mark.usefixtures("fake_graphs")
 
 
 def test_hooks_after_the_step_are_called_once_for_each_with_weights_moved() -> None:

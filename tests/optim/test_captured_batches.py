@@ -15,14 +15,9 @@ from torch.nn.functional import cross_entropy
 from torch.utils import _pytree as pytree
 
 from sgdph_fx import CapturedStep
-from sgdph_fx.optim.capture import captured_step as module
 from tests.optim.captured_loops import KINDS, Noisy, OnTape, made, pieces, plainly_written, state_of
-from tests.optim.recording import FakeRecorder
 
-
-@pytest.fixture(autouse=True)
-def _fake(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "Recorder", FakeRecorder)
+pytestmark = pytest.mark.usefixtures("fake_graphs")
 
 
 @dataclasses.dataclass

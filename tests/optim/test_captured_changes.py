@@ -16,17 +16,12 @@ from torch.nn.functional import cross_entropy
 
 from sgdph_fx import CapturedStep
 from sgdph_fx.optim import SGDPH
-from sgdph_fx.optim.capture import captured_step as module
 from tests.optim.captured_loops import Noisy, OnTape, Tempered, noisy_groups, pieces, state_of
-from tests.optim.recording import FakeRecorder
+
+pytestmark = pytest.mark.usefixtures("fake_graphs")
 
 STEPS = 30
 CHANGED_AT = 15  # each of the four turns has been replayed by then
-
-
-@pytest.fixture(autouse=True)
-def _fake(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "Recorder", FakeRecorder)
 
 
 class WrittenOut:

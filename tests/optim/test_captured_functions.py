@@ -12,14 +12,9 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from sgdph_fx.optim import SGDPH
-from sgdph_fx.optim.capture import captured_step
-from tests.optim.recording import FakeRecorder
 from tests.optim.test_captured_changes import held
 
-
-@pytest.fixture(autouse=True)
-def _fake(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(captured_step, "Recorder", FakeRecorder)
+pytestmark = pytest.mark.usefixtures("fake_graphs")
 
 
 class Penalty:

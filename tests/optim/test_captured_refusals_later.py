@@ -15,15 +15,11 @@ from sgdph_fx import CapturedStep
 from sgdph_fx.curvature import capturing
 from sgdph_fx.errors import CaptureError, NoCurvatureError, StaleOptimizerError
 from sgdph_fx.optim import SGDPH
-from sgdph_fx.optim.capture import captured_step as module
 from tests.once import Cut
 from tests.optim.captured_loops import KINDS, Noisy, OnTape, made, noisy_groups, pieces, state_of
-from tests.optim.recording import FakeRecorder
+from tests.squared import Squared
 
-
-@pytest.fixture(autouse=True)
-def _fake(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "Recorder", FakeRecorder)
+pytestmark = pytest.mark.usefixtures("fake_graphs")
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -116,22 +112,10 @@ def test_a_step_that_is_left_without_gradients_does_nothing_and_counts_as_none(k
     assert (optimizer.statistics()["step"], len(hooked)) == (13, 20)
 
 
-class Squared(torch.autograd.Function):
-    """Its backward is looked at by the host, which must read nothing while a step is recorded."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        ctx.save_for_backward(x)
-        return x * x
-
-    @staticmethod
-    def backward(ctx: Any, g: Tensor) -> Tensor:
-        (x,) = ctx.saved_tensors
-        return 2 * x * g
-
-
 @pytest.mark.filterwarnings("error::RuntimeWarning")
 def test_functions_in_python_are_recorded_with_their_hessians() -> None:
+    """Their backward is looked at by the host, which must read nothing while a step is recorded."""
+
     def loss_fn(out: Tensor, y: Tensor) -> Tensor:
         squared: Tensor = Squared.apply(out)
         return cross_entropy(squared, y)

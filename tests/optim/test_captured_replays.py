@@ -11,14 +11,9 @@ from torch.autograd.graph import get_gradient_edge
 from torch.nn.functional import cross_entropy
 
 from sgdph_fx import SGDPH, prepare
-from sgdph_fx.optim.capture import captured_step as module
 from tests.optim.captured_loops import OnTape, made, pieces, state_of
-from tests.optim.recording import FakeRecorder
 
-
-@pytest.fixture(autouse=True)
-def _fake(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "Recorder", FakeRecorder)
+pytestmark = pytest.mark.usefixtures("fake_graphs")
 
 
 def test_every_tensor_that_a_replay_writes_counts_it() -> None:

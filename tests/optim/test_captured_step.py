@@ -14,7 +14,6 @@ from torch.nn.functional import cross_entropy
 
 from sgdph_fx import CapturedStep
 from sgdph_fx.optim import SGDPH
-from sgdph_fx.optim.capture import captured_step as module
 from tests.once import Cut
 from tests.optim.captured_loops import (
     LOOPS,
@@ -27,12 +26,8 @@ from tests.optim.captured_loops import (
     state_of,
     with_clipping_and_ema,
 )
-from tests.optim.recording import FakeRecorder
 
-
-@pytest.fixture(autouse=True)
-def _fake(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "Recorder", FakeRecorder)
+pytestmark = pytest.mark.usefixtures("fake_graphs")
 
 
 OPTIONS: dict[str, dict[str, Any]] = {

@@ -16,6 +16,7 @@ from torch import nn
 from sgdph_fx import compile_between_refreshes, load, prepare, save
 from sgdph_fx.errors import OptimizerError
 from sgdph_fx.optim import SGDPH
+from tests.optim.training import train
 
 GN: Any = {"curvature": "gauss-newton"}
 
@@ -29,13 +30,6 @@ def _nothing_compiled() -> Iterator[None]:
 
 def one(**options: Any) -> SGDPH:
     return SGDPH([{"params": [nn.Parameter(torch.ones(1))], "order": 2}], 0.1, **options)
-
-
-def train(net: Any, optimizer: SGDPH, data: list[Any]) -> None:
-    for batch in data:
-        optimizer.zero_grad()
-        optimizer.backward(net.loss(batch))
-        optimizer.step()
 
 
 def test_each_curvature_has_its_own_usual_probe() -> None:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from sgdph_fx.errors import OptimizerError
 from sgdph_fx.optim import SGDPH
 from tests.growth import grows_in_proportion
+from tests.optim.training import train
 
 
 def named_groups(net: nn.Module, *, backwards: bool = False) -> list[dict[str, Any]]:
@@ -28,13 +29,6 @@ def named_groups(net: nn.Module, *, backwards: bool = False) -> list[dict[str, A
             {"params": params, "param_names": names, "index": [i for i, *_ in chosen], "order": order}
         )
     return made[::-1] if backwards else made
-
-
-def train(net: Any, optimizer: SGDPH, data: list[Any]) -> None:
-    for batch in data:
-        optimizer.zero_grad()
-        optimizer.backward(net.loss(batch))
-        optimizer.step()
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ from sgdph_fx.curvature import PROBES, ProbeName, generator_at
 from sgdph_fx.errors import OptimizerError
 from sgdph_fx.optim import SGDPH
 from sgdph_fx.optim.variants import VariantName
+from tests.optim.training import train
 
 pytestmark = pytest.mark.filterwarnings("ignore:Using backward\\(\\) with create_graph=True:UserWarning")
 
@@ -24,13 +25,6 @@ pytestmark = pytest.mark.filterwarnings("ignore:Using backward\\(\\) with create
 def matrix(n: int) -> Tensor:
     a = torch.randn(n, n, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     return a + a.T
-
-
-def train(net: Any, optimizer: SGDPH, data: list[Any]) -> None:
-    for batch in data:
-        optimizer.zero_grad()
-        optimizer.backward(net.loss(batch))
-        optimizer.step()
 
 
 @pytest.mark.parametrize("seed", range(5))

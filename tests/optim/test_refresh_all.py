@@ -18,6 +18,7 @@ from sgdph_fx.errors import NoCurvatureError, OptimizerError
 from sgdph_fx.optim import SGDPH
 from tests.growth import grows_in_proportion
 from tests.optim.gauss_newton_oracle import dense_diagonal
+from tests.optim.training import same_bits
 
 ALL: Any = {"curvature": "gauss-newton", "refresh": "all"}
 EXACT: Any = {**ALL, "probe": "exact"}
@@ -38,10 +39,6 @@ def train(net: Any, optimizer: SGDPH, data: list[Any], scaler: GradScaler | None
 
 def averages(net: nn.Module, optimizer: SGDPH) -> dict[str, Tensor]:
     return {name: optimizer.state[net.get_parameter(name)]["hessian_average"] for name in SECOND_ORDER}
-
-
-def same_bits(a: nn.Module, b: nn.Module) -> bool:
-    return all(torch.equal(p, q) for p, q in zip(a.parameters(), b.parameters(), strict=True))
 
 
 @pytest.mark.parametrize("interval", [1, 3])

@@ -15,17 +15,7 @@ from torch.distributed.checkpoint.state_dict import _init_optim_state
 
 from sgdph_fx.errors import OptimizerError
 from sgdph_fx.optim import SGDPH
-
-
-def train(net: Any, optimizer: SGDPH, data: list[Any]) -> None:
-    for batch in data:
-        optimizer.zero_grad()
-        optimizer.backward(net.loss(batch))
-        optimizer.step()
-
-
-def same_bits(a: nn.Module, b: nn.Module) -> bool:
-    return all(torch.equal(p, q) for p, q in zip(a.parameters(), b.parameters(), strict=True))
+from tests.optim.training import same_bits, train
 
 
 @pytest.mark.parametrize("variant", ["authors", "paper"])
