@@ -89,7 +89,7 @@ class Reporting(Membership):
         averages = {
             layout.name(p, self.param_groups): local(self.state[p]["hessian_average"])
             for p in layout.schedule.cycle
-            if p in self.state and "hessian_average" in self.state[p] and not p.is_meta
+            if p in self.state and "hessian_average" in self.state[p] and not p.is_meta and p.numel()
         }
         means: dict[torch.device, list[tuple[str, Tensor]]] = {}
         for name, average in averages.items():

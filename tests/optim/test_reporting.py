@@ -62,6 +62,15 @@ def test_statistics_are_plain_numbers_and_names() -> None:
     assert optimizer.state[p]["hessian_average"].mean().item() == pytest.approx(found["hessian_average/p"])
 
 
+def test_parameters_without_numbers_have_no_mean() -> None:
+    p, empty, last = nn.Parameter(torch.ones(2)), nn.Parameter(torch.empty(0)), nn.Parameter(torch.ones(1))
+    optimizer = SGDPH([{"params": [p, empty, last], "order": 2}], 0.01)
+    train(optimizer, 2)
+    found = optimizer.statistics()
+    assert [key for key in found if "average" in key] == ["hessian_average/param_groups[0]['params'][0]"]
+    assert json.loads(json.dumps(found)) == found
+
+
 def test_without_second_order_parameters_there_is_no_cycle() -> None:
     optimizer = SGDPH([nn.Parameter(torch.ones(2, 2))], 0.1)
     train(optimizer, 2)
