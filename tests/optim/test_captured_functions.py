@@ -160,3 +160,16 @@ def test_of_a_weight_that_is_read_in_another_order() -> None:
         return cross_entropy, None, lambda: setattr(weight, "data", weight.data.t())
 
     held(make)
+
+
+def test_of_the_forward_of_a_class() -> None:
+    def make(net: Any, optimizer: SGDPH) -> Any:
+        class Own(nn.Module):
+            def forward(self, x: Tensor) -> Tensor:
+                return x
+
+        net.own = Own()
+        net.linear.register_forward_hook(lambda module, args, out: net.own(out))
+        return cross_entropy, None, lambda: setattr(Own, "forward", lambda self, x: 3 * x)
+
+    held(make)

@@ -104,12 +104,12 @@ def is_of_torch(kind: type) -> bool:
 
 def forward_of(kind: Any) -> tuple[FunctionType, ...]:
     """The forward of a module's class, and what it calls; nothing for torch's own classes."""
-    return () if is_of_torch(kind) else _known_forward_of(kind)
+    return () if is_of_torch(kind) else _known_forward_of(kind, getattr(kind, "forward", None))
 
 
 @lru_cache(maxsize=1024)
-def _known_forward_of(kind: Any) -> tuple[FunctionType, ...]:
-    return tuple(followed(getattr(kind, "forward", None), kind))
+def _known_forward_of(kind: Any, forward: Any) -> tuple[FunctionType, ...]:
+    return tuple(followed(forward, kind))
 
 
 def followed(function: Any, kind: type | None) -> list[FunctionType]:

@@ -136,8 +136,10 @@ def variables(function: object, *, on_gpu: bool) -> list[tuple[str, object]]:
 
 def variables_of_modules(modules: Sequence[nn.Module], *, on_gpu: bool) -> list[tuple[str, object]]:
     """What the forward passes of the modules read from outside, and of objects that they hold, as ``config.rate``."""
-    parts = [Part(forward_of(kind), None) for kind in dict.fromkeys(map(type, modules))]
-    found = [pair for part in parts if part.functions for pair in _seen(_reads_of(part), on_gpu)]
+    kinds: list[Any] = list(dict.fromkeys(map(type, modules)))
+    found: list[tuple[str, object]] = [(f"{kind.__name__}.forward", kind.forward) for kind in kinds]
+    parts = [Part(forward_of(kind), None) for kind in kinds]
+    found += [pair for part in parts if part.functions for pair in _seen(_reads_of(part), on_gpu)]
     for module in modules:
         functions = forward_of(type(module))
         if functions:
