@@ -20,8 +20,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sgdph_fx.trace import records
 from sgdph_fx.trace.memory import Memory, components, storage_of
+from sgdph_fx.trace.saved_objects import (
+    Record,
+    SavedAttributes,
+    SavedCell,
+    SavedElements,
+    SavedItems,
+    SavedScript,
+    SavedSlots,
+    SavedState,
+    SavedTensor,
+)
 from sgdph_fx.transform.references import is_followed, slots_of
 
 __all__ = ["Found", "follow"]
@@ -41,7 +51,7 @@ class Found:
         seen: Every object that was written down, by its id.
     """
 
-    records: list[records.Record] = field(default_factory=list)
+    records: list[Record] = field(default_factory=list)
     memories: dict[int, Memory] = field(default_factory=dict)
     empty: list[Any] = field(default_factory=list)
     seen: dict[int, Any] = field(default_factory=dict)
@@ -60,7 +70,7 @@ class Found:
 
     def without_results(self) -> Found:
         """All but what tensors are that a computation made: nobody holds those, and autograd forbids to undo some."""
-        kept = [r for r in self.records if not (isinstance(r, records.SavedTensor) and r.is_result)]
+        kept = [r for r in self.records if not (isinstance(r, SavedTensor) and r.is_result)]
         return Found(kept, self.memories, self.empty)
 
 
@@ -89,7 +99,7 @@ def follow(roots: Iterable[Any], known: Iterable[Any] = ()) -> Found:
 
 def _module(found: Found, module: nn.Module) -> Iterable[Any]:
     if isinstance(module, torch.jit.ScriptModule):
-        script = records.SavedScript(module)
+        script = SavedScript(module)
         found.records.append(script)
         return (
             *script.saved.values(),
@@ -101,7 +111,7 @@ def _module(found: Found, module: nn.Module) -> Iterable[Any]:
 
 
 def _attributes(found: Found, owner: Any) -> Iterable[Any]:
-    record = records.SavedAttributes(owner)
+    record = SavedAttributes(owner)
     found.records.append(record)
     return record.saved.values()
 
@@ -110,7 +120,7 @@ def _object(found: Found, owner: Any) -> Iterable[Any]:
     kind: type = type(owner)
     slots = slots_of(kind)
     if slots:
-        record = records.SavedSlots(owner, slots)
+        record = SavedSlots(owner, slots)
         found.records.append(record)
         yield from record.saved.values()
     if hasattr(owner, "__dict__"):
@@ -118,13 +128,13 @@ def _object(found: Found, owner: Any) -> Iterable[Any]:
 
 
 def _dict(found: Found, owner: dict[Any, Any]) -> Iterable[Any]:
-    record = records.SavedItems(owner)
+    record = SavedItems(owner)
     found.records.append(record)
     return record.saved.values()
 
 
 def _elements(found: Found, owner: Any, extend: Callable[[Any, Any], object]) -> Iterable[Any]:
-    record = records.SavedElements(owner, extend)
+    record = SavedElements(owner, extend)
     found.records.append(record)
     return record.saved
 
@@ -144,7 +154,7 @@ def _function(found: Found, function: types.FunctionType) -> Iterable[Any]:
 
 def _cell(found: Found, cell: types.CellType) -> Iterable[Any]:
     try:
-        record = records.SavedCell(cell)
+        record = SavedCell(cell)
     except ValueError:  # a variable without a value yet
         return ()
     found.records.append(record)
@@ -160,7 +170,7 @@ def _partial(found: Found, partial: functools.partial[Any]) -> Iterable[Any]:
 
 
 def _tensor(found: Found, tensor: Tensor) -> Iterable[Any]:
-    record = records.SavedTensor(tensor)
+    record = SavedTensor(tensor)
     found.records.append(record)
     inner = _inner(tensor)
     for part in components(tensor) if not inner else ():
@@ -178,12 +188,12 @@ def _inner(tensor: Any) -> list[Tensor]:
 
 
 def _generator(found: Found, generator: torch.Generator) -> Iterable[Any]:
-    found.records.append(records.SavedState(generator.get_state(), generator.set_state))
+    found.records.append(SavedState(generator.get_state(), generator.set_state))
     return ()
 
 
 def _python_random(found: Found, generator: random.Random) -> Iterable[Any]:
-    found.records.append(records.SavedState(generator.getstate(), generator.setstate))
+    found.records.append(SavedState(generator.getstate(), generator.setstate))
     return ()
 
 
@@ -192,13 +202,13 @@ def _numpy(found: Found, value: Any) -> Iterable[Any]:
     numpy = sys.modules["numpy"]
     if isinstance(value, numpy.ndarray):
         if value.flags.writeable:
-            found.records.append(records.SavedState(value.copy(), functools.partial(numpy.copyto, value)))
+            found.records.append(SavedState(value.copy(), functools.partial(numpy.copyto, value)))
         return value.ravel().tolist() if value.dtype.hasobject else ()
     if isinstance(value, numpy.random.RandomState):
-        found.records.append(records.SavedState(value.get_state(), value.set_state))
+        found.records.append(SavedState(value.get_state(), value.set_state))
     elif isinstance(value, numpy.random.Generator):
         bits = value.bit_generator
-        found.records.append(records.SavedState(bits.state, functools.partial(setattr, bits, "state")))
+        found.records.append(SavedState(bits.state, functools.partial(setattr, bits, "state")))
     return ()
 
 
