@@ -14,8 +14,8 @@ from sgdph_fx.optim.schedule import Schedule
 
 __all__ = ["Batch", "Present", "batches", "gather", "sharing"]
 
-# What one call has in common, beside what all groups share.
-_SHARED = itemgetter(
+# The options that decide a step, beside those that all groups share.
+_OPTIONS = itemgetter(
     "second_order_lr",
     "momentum",
     "hessian_momentum",
@@ -106,13 +106,13 @@ class Batch:
 def sharing(groups: Iterable[Group]) -> tuple[int, ...]:
     """For each group the place of the first one that agrees with it in everything that a step reads."""
     first: dict[object, int] = {}
-    return tuple(first.setdefault(_numbers(group), place) for place, group in enumerate(groups))
+    return tuple(first.setdefault(_options(group), place) for place, group in enumerate(groups))
 
 
-def _numbers(group: Group) -> tuple[object, ...]:
-    """What a step reads; a rate that is a tensor agrees only with itself, as the host does not read it."""
+def _options(group: Group) -> tuple[object, ...]:
+    """What a step reads of a group; a rate that is a tensor agrees only with itself, as the host does not read it."""
     lr = group["lr"]
-    return (*_SHARED(group), id(lr) if isinstance(lr, Tensor) else lr)
+    return (*_OPTIONS(group), id(lr) if isinstance(lr, Tensor) else lr)
 
 
 def batches(
@@ -128,11 +128,11 @@ def batches(
     """
     found: dict[Any, Batch] = {}
     for rows in present.rows:
-        shared = _numbers(rows.group)
+        options = _options(rows.group)
         for missed, params, grads in _by_step(rows, state, schedule, paired):
-            batch = found.get((missed, shared))
+            batch = found.get((missed, options))
             if batch is None:
-                found[missed, shared] = Batch(rows.number, rows.group, missed, params, grads)
+                found[missed, options] = Batch(rows.number, rows.group, missed, params, grads)
             else:
                 batch.params.extend(params)
                 batch.grads.extend(grads)

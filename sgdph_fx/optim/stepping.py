@@ -78,7 +78,7 @@ class Stepping(Finding):
         if everywhere.culprit:
             self._skipped.step(self.param_groups, everywhere.culprit)
             return False
-        found = self._settled_way(everywhere.found)
+        found = self._with_stand_ins(everywhere.found)
         self._skipped.watch("refreshes_skipped", self._refresh(found, None))
         self._skipped.settle(self.param_groups, wait=False)
         schedule = self._known_layout.schedule
@@ -103,7 +103,7 @@ class Stepping(Finding):
         device = present.params[0].device  # that of all of them
         losses = [loss.to(device, non_blocking=True) for loss in found.losses]
         bad = nonfinite_on_device([*present.grads, *losses])
-        refreshed = self._refresh(self._settled_way(found), bad)
+        refreshed = self._refresh(self._with_stand_ins(found), bad)
         step = t if numbers is None else numbers.counts[0] + 1
         apply_step_where(bad, present, self.state, self._known_layout.schedule, step, numbers)
         spoiled = None if refreshed is None else torch.logical_not(refreshed) * (1 - bad)
@@ -206,8 +206,8 @@ class Stepping(Finding):
                 parameter.grad = gradient.detach()
         return gather(self.param_groups)
 
-    def _settled_way(self, found: HessianEstimate) -> HessianEstimate:
-        """The estimate to average, once it is clear whether there is a product or what stands in for it."""
+    def _with_stand_ins(self, found: HessianEstimate) -> HessianEstimate:
+        """The estimate to average: as it was found, or with \\|g\\| in place of a product that does not exist."""
         if found.missing is None:
             return found
         self._missing = found.missing

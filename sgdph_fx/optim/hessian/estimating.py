@@ -87,10 +87,10 @@ def _backward_after(missing: NoCurvatureError, backward: Callable[[], None]) -> 
         raise missing from error
 
 
-Finding = Callable[[list[Tensor], HessianRequest], Found]
+_Find = Callable[[list[Tensor], HessianRequest], Found]
 
 
-def _product_of(find: Finding, due: HessianRequest, found: HessianEstimate) -> HessianEstimate:
+def _product_of(find: _Find, due: HessianRequest, found: HessianEstimate) -> HessianEstimate:
     try:
         with due.leaves() as leaves:
             return replace(found, hessians=find(leaves, due))
