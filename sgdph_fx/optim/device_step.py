@@ -65,12 +65,13 @@ class DeviceNumbers:
             known_lr, known_second = self.known[number]
             if isinstance(lr, Tensor) and lr.device.type != "cpu":
                 self.rates[number, 0].copy_(lr.reshape(()))
-                known_lr = None
-            elif known_lr != (known_lr := float(lr)):
-                self.rates[number, 0].fill_(known_lr)
-            if known_second != second_order_lr:
+                self.known[number] = None, second_order_lr
+            else:
+                if float(lr) != known_lr:
+                    self.rates[number, 0].fill_(float(lr))
+                self.known[number] = float(lr), second_order_lr
+            if second_order_lr != known_second:
                 self.rates[number, 1].fill_(second_order_lr)
-            self.known[number] = known_lr, second_order_lr
 
     def of_group(self, number: int) -> tuple[Tensor, Tensor]:
         """τ and τ_SO of one group."""

@@ -38,8 +38,8 @@ class Schedule:
     Args:
         cycle: The second-order parameters in registration order: sorted by their group's ``index``, then
             those of groups without one, in the order of the groups.
-        interval: k: a Hessian is refreshed at every k-th step, so a cycle takes k M steps.
         first_order: The one that keeps its place in the cycle but takes plain momentum steps, if any.
+        interval: k: a Hessian is refreshed at every k-th step, so a cycle takes k M steps.
         refreshes_all: Whether every refresh is of all of them, so that a cycle takes k steps.
         turns: The M turns of a cycle: a parameter each, or a pair.
         pairs: The pairs that share a turn.
