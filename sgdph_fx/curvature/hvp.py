@@ -22,6 +22,7 @@ from sgdph_fx.curvature.wrong_derivatives import require_right_derivatives
 from sgdph_fx.errors import NoCurvatureError, first_line
 
 __all__ = [
+    "MISUSED",
     "block_product",
     "differentiable_gradient",
     "missing_derivatives_explained",
@@ -29,10 +30,11 @@ __all__ = [
     "product_by_double_backward",
 ]
 
-# What a plain backward pass fails with as well.
 MISUSED = ("backward through the graph a second time", "modified by an inplace operation")
+"""How torch words what a plain backward pass fails with as well."""
+
 # How torch words, in several places, that an operation has a first derivative and no second one.
-ONCE_ONLY = (
+_ONCE_ONLY = (
     "is not implemented",
     "once_differentiable",
     "differentiate twice",
@@ -196,7 +198,7 @@ def missing_derivatives_explained() -> Iterator[None]:
         if any(mark in text for mark in MISUSED):
             raise
         said = first_line(error)
-        if any(mark in text for mark in ONCE_ONLY):
+        if any(mark in text for mark in _ONCE_ONLY):
             raise no_second_derivative(said) from error
         raise NoCurvatureError(
             "Torch cannot differentiate the gradient of this loss once more by the parameter whose Hessian is due. It "

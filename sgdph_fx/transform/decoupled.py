@@ -106,9 +106,8 @@ def _autocast_dtype(direction: Tensor) -> torch.dtype | None:
     if direction.dtype != torch.float32 or _is_followed():
         return None
     kind = direction.device.type
-    if not torch.amp.is_autocast_available(
-        kind
-    ):  # the meta device has none, and does not answer the next question
+    # The meta device has none, and does not answer the next question.
+    if not torch.amp.is_autocast_available(kind):
         return None
     dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
     return dtype if dtype in (torch.float16, torch.bfloat16) else None

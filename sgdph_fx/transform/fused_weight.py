@@ -58,11 +58,8 @@ def gradients(
 
 def _by_triton(grad: Tensor, rows: Tensor, gain: Tensor, norm: Tensor) -> tuple[Tensor, Tensor] | None:
     by_rows, by_gain = torch.empty_like(rows), torch.empty_like(gain)
-    return (
-        (by_rows, by_gain)
-        if _launch("weight_norm_backward", grad, rows, gain, norm, by_rows, by_gain)
-        else None
-    )
+    ran = _launch("weight_norm_backward", grad, rows, gain, norm, by_rows, by_gain)
+    return (by_rows, by_gain) if ran else None
 
 
 def _torch_takes(grad: Tensor, direction: Tensor, gain: Tensor) -> bool:

@@ -91,9 +91,8 @@ def gelu_backward(x, g, dg, dx, out, count, HAS_DG: tl.constexpr, BLOCK: tl.cons
     inside = at < count
     value = tl.load(x + at, mask=inside, other=0.0).to(tl.float32)
     square = value * value
-    square = tl.where(
-        square > 1e4, 1e4, square
-    )  # its exponential is zero, and infinity times that would be none
+    # The exponential of larger ones is zero, and infinity times that would be none.
+    square = tl.where(square > 1e4, 1e4, square)
     density = 0.3989422804014327 * tl.exp(-0.5 * square)
     bend = (2 - square) * density
     moved = tl.load(dx + at, mask=inside, other=0.0).to(tl.float32)

@@ -74,14 +74,8 @@ _LARGEST = 2
 
 _PICKED = (
     *("MaxBackward0", "MinBackward0", "MedianBackward1", "NanmedianBackward1", "KthvalueBackward0"),
-    *(
-        "ModeBackward0",
-        "CummaxBackward0",
-        "CumminBackward0",
-        "TopkBackward0",
-        "SortBackward0",
-        "SortBackward1",
-    ),
+    *("ModeBackward0", "CummaxBackward0", "CumminBackward0", "TopkBackward0", "SortBackward0"),
+    "SortBackward1",
 )
 _EXTREMES = (
     *("MaxBackward1", "MinBackward1", "MedianBackward0", "NanmedianBackward0", "AmaxBackward0"),

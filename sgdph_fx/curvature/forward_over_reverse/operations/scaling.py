@@ -58,14 +58,8 @@ _PIECEWISE = (
     *("RreluWithNoiseBackward1", "RreluWithNoiseFunctionalBackward0", "NanToNumBackward0"),
 )
 _SIMPLE = (
-    *(
-        "NegBackward0",
-        "Deg2RadBackward0",
-        "Rad2DegBackward0",
-        "FracBackward0",
-        "FmodBackward0",
-        "DivBackward3",
-    ),
+    *("NegBackward0", "Deg2RadBackward0", "Rad2DegBackward0", "FracBackward0", "FmodBackward0"),
+    "DivBackward3",
     *("RemainderBackward0", "NativeDropoutBackward0", "FusedDropoutBackward0", "MaskedFillBackward0"),
     *("IndexFillBackward0", "TriuBackward0", "TrilBackward0"),
 )

@@ -103,10 +103,8 @@ def own(dh: Tensor | None, bwd: BackwardNode) -> Tensor | None:
 
 def channel_sums(u: Tensor, x: Tensor, mean: Tensor, r: Tensor) -> tuple[Tensor, Tensor]:
     """Compute Σ u and Σ u r (x - μ) of each channel, ``(C,)``, in one pass over two tensors ``(N, C, ...)``."""
-    if not x.numel():
-        return torch.zeros_like(r), torch.zeros_like(
-            r
-        )  # torch's kernel would divide by the number of channels
+    if not x.numel():  # torch's kernel would divide by the number of channels
+        return torch.zeros_like(r), torch.zeros_like(r)
     call: Any = torch.ops.aten.native_batch_norm_backward.default
     # The weight changes neither sum, but without one CUDA leaves the second undefined. Epsilon is not used either,
     # as mean and r are given, but CUDA refuses zero.
