@@ -259,3 +259,4 @@ def test_a_group_without_parameters_may_stand_anywhere(named: bool, place: int) 
 def test_no_parameters_at_all_are_a_state_too() -> None:
     optimizer = SGDPH([{"params": []}], 0.1)
     optimizer.load_state_dict(optimizer.state_dict())
+    assert optimizer.state_dict()["state"] == {}
