@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import GradientEdge
 
-from sgdph_fx.curvature.autograd_graph import nodes, nodes_below
-from sgdph_fx.curvature.custom_functions import CHECKPOINT, full_name, watched
+from sgdph_fx.curvature.autograd_graph import leaves_among, nodes, nodes_below
+from sgdph_fx.curvature.custom_functions import CHECKPOINT, full_name, leaves_grads_alone, watched
 from sgdph_fx.curvature.norm_gradients import norms_followed
 from sgdph_fx.curvature.wrong_derivatives import require_right_derivatives
 
@@ -102,7 +102,8 @@ class OpenCheckpoints:
         nested = self._open(reentrant_checkpoints(*(y for y, _ in pairs)))
         targets = [*wanted, *([self._leaf] if _is_used(self._leaf, pairs, wanted) else [])]
         inside = list(nodes(*(y for y, _ in pairs)))
-        with gate, watched(inside), norms_followed(inside):
+        alone = leaves_grads_alone([*leaves_among(inside)], inside)
+        with gate, watched(inside), alone, norms_followed(inside):
             found = torch.autograd.grad(
                 [y for y, _ in pairs],
                 [*targets, *nested],
