@@ -87,7 +87,8 @@ class SGDPH(Stepping):
             where H is nothing but rounding. None for no bound.
         without_curvature: What becomes of a parameter below an operation that has no second derivative.
             ``"gradient"``: \|g\| stands in for \|Hv\|. ``"first-order"``: it takes SGD's steps, as if its order
-            were 1. ``"raise"``: :class:`NoCurvatureError`. The first such parameter warns by name, all are counted.
+            were 1. ``"raise"``: :class:`sgdph_fx.errors.NoCurvatureError`. The first such parameter warns by name, all
+            are counted.
         seed: Decides the signs together with the step: z alike on all processes, Gauss-Newton's apart on each.
         maximize: Climb instead of descend. What is descended is -loss, and the averages are of its matrix.
         foreach: torch's multi-tensor calls, or a plain loop with the same bits (in halves but for rounding, as in

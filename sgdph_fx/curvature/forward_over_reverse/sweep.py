@@ -46,7 +46,7 @@ def backward_with_product(
         v: Of the shape, dtype and device of p.
         retain_graph: Keep the graph of ``loss`` for another backward pass.
         on_give_up: Called with the reason, where torch's own double backward takes the product instead.
-        order: What :func:`sgdph_fx.curvature.producers_first` finds of the loss, if you have it already.
+        order: What :func:`sgdph_fx.curvature.autograd_graph.producers_first` finds of the loss, if you have it already.
 
     Returns:
         Hv, without a graph, of the shape, dtype and device of p; None where the loss does not depend on p. Every
