@@ -59,7 +59,14 @@ class Batch:
                 )
         return cls([_on(device, leaf) for leaf in leaves], spec)
 
-    def put_together(self) -> Any:
+    def loss(self, model: Callable[..., Any], loss_fn: Callable[[Any, Any], Tensor]) -> Tensor:
+        """``loss_fn(model(inputs), targets)``, with a tuple or a dict of inputs as the model's arguments."""
+        inputs, targets = self._put_together()
+        if isinstance(inputs, dict):
+            return loss_fn(model(**inputs), targets)
+        return loss_fn(model(*inputs) if isinstance(inputs, tuple) else model(inputs), targets)
+
+    def _put_together(self) -> Any:
         """Inputs and targets; tensors share memory with the leaves, and have no gradients yet."""
         leaves = [
             t.detach().requires_grad_(t.requires_grad) if isinstance(t, Tensor) else t for t in self.leaves

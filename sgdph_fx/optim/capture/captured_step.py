@@ -172,14 +172,9 @@ class CapturedStep:
         return self._places
 
     def _loss(self, batch: Batch) -> Tensor:
-        inputs, targets = batch.put_together()
         kind, enabled = self._device.type, self._autocast is not None
         with torch.autocast(kind, self._autocast, enabled=enabled, cache_enabled=False):
-            if isinstance(inputs, dict):
-                outputs = self._model(**inputs)
-            else:
-                outputs = self._model(*inputs) if isinstance(inputs, tuple) else self._model(inputs)
-            return self._loss_fn(outputs, targets)
+            return batch.loss(self._model, self._loss_fn)
 
     def _run(self, batch: Batch, request: HessianRequest | None) -> Tensor:
         """One step, run or recorded: all that happens on the device, and no count of the host's."""
