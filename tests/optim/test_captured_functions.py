@@ -111,6 +111,27 @@ def of_a_tuple_that_is_another() -> Any:
     return beside(lambda out: sum(box.alpha) * out.square().mean(), change)  # type: ignore[call-overload]
 
 
+def of_a_number_of_the_class() -> Any:
+    class Own(Penalty):
+        rate = 0.0
+
+        def __call__(self, out: Tensor) -> Tensor:
+            return self.rate * out.square().mean()
+
+    return beside(Own(), lambda: setattr(Own, "rate", 1.0))
+
+
+def of_a_number_of_a_modules_class() -> Any:
+    class Base(nn.Module):
+        rate = 0.0
+
+    class Own(Base):
+        def forward(self, out: Tensor, y: Tensor) -> Tensor:
+            return cross_entropy(out, y) + self.rate * out.square().mean()
+
+    return Own(), None, lambda: setattr(Base, "rate", 1.0)
+
+
 def of_nothing_but_a_record() -> Any:
     """A list that grows where a step is recorded ends no graph: the test counts replays."""
     calls: list[int] = []

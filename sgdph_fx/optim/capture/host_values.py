@@ -138,6 +138,8 @@ def variables_of_modules(modules: Sequence[nn.Module], *, on_gpu: bool) -> list[
     """What the forward passes of the modules read from outside, and of objects that they hold, as ``config.rate``."""
     kinds: list[Any] = list(dict.fromkeys(map(type, modules)))
     found: list[tuple[str, object]] = [(f"{kind.__name__}.forward", kind.forward) for kind in kinds]
+    for kind in kinds:
+        found += _of_class(kind, words_of(forward_of(kind)))
     parts = [Part(forward_of(kind), None) for kind in kinds]
     found += [pair for part in parts if part.functions for pair in _seen(_reads_of(part), on_gpu)]
     for module in modules:
@@ -175,6 +177,15 @@ def _of_owner(owner: Any, words: Words) -> Iterator[tuple[str, Any]]:
     if isinstance(owner, nn.Module):  # what it holds itself is told apart
         held = ((key, owner.__dict__[key]) for key in words.attributes & owner.__dict__.keys())
         yield from ((f"self.{key}", value) for key, value in held if _parts(value, words))
+    else:
+        yield from _of_class(type(owner), words)
+
+
+def _of_class(kind: type, words: Words) -> Iterator[tuple[str, Any]]:
+    """Plain values that a class and its ancestors hold for all of their objects."""
+    for ancestor in kind.__mro__ if words.attributes else ():
+        held = ((key, ancestor.__dict__[key]) for key in words.attributes & ancestor.__dict__.keys())
+        yield from ((f"{ancestor.__name__}.{key}", value) for key, value in held if type(value) in PLAIN)
 
 
 def _inside(name: str, value: Any, words: Words, depth: int) -> Iterator[tuple[str, Any]]:
