@@ -17,7 +17,7 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 from sgdph_fx import CapturedStep, compile_between_refreshes
 from sgdph_fx.errors import CaptureError, OptimizerError
 from sgdph_fx.optim import SGDPH
-from sgdph_fx.optim.capture.host_values import seen
+from sgdph_fx.optim.capture.seen_values import seen
 from sgdph_fx.optim.capture.watched_reads import ReadsRefused
 from tests.optim.captured_loops import Noisy, made, noisy_groups, pieces
 

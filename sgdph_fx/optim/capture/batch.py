@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from sgdph_fx.errors import CaptureError
-from sgdph_fx.optim.capture.host_values import PLAIN
+from sgdph_fx.optim.capture.seen_values import PLAIN
 
 __all__ = ["Batch", "Places"]
 

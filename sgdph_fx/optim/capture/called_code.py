@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache, partial
 from types import FunctionType, MethodType, ModuleType
 from typing import Any, NamedTuple
@@ -11,11 +12,24 @@ from typing import Any, NamedTuple
 from torch import nn
 
 from sgdph_fx.optim.capture.code_words import Words, words_of
+from sgdph_fx.optim.capture.seen_values import LONGEST
 
-__all__ = ["Part", "filled", "followed", "forward_of", "is_of_torch", "outside", "parts_of"]
+__all__ = [
+    "HOOKS",
+    "Part",
+    "filled",
+    "followed",
+    "forward_of",
+    "hooks_of",
+    "is_of_torch",
+    "is_yours",
+    "outside",
+    "parts_of",
+]
 
 _NOT_FOLLOWED = ("torch", "sgdph_fx", "numpy")
-_LONGEST = 64
+HOOKS = frozenset({"_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks"})
+"""Where a module keeps its hooks."""
 
 
 class Part(NamedTuple):
@@ -28,10 +42,10 @@ class Part(NamedTuple):
 def parts_of(function: Any) -> Iterator[Part]:
     """The code that runs where a function or object is called, by the objects that it belongs to.
 
-    Other objects that it calls are followed as well: methods, partial functions, objects with a ``__call__``, and lists
-    of these.
+    Other objects that it calls are followed as well: methods, partial functions, objects with a ``__call__``, methods
+    and properties of objects whose class is yours, and lists of these.
     """
-    known: dict[int, Any] = {}
+    known: dict[Any, Any] = {}
     waiting = [function]
     while waiting:
         one = waiting.pop()
@@ -39,12 +53,20 @@ def parts_of(function: Any) -> Iterator[Part]:
             continue
         known[id(one)] = one
         if isinstance(one, partial):
-            waiting += [one.func, *filter(_is_yours, (*one.args, *one.keywords.values()))]
+            waiting += [one.func, *filter(is_yours, (*one.args, *one.keywords.values()))]
             continue
-        part = _part_of(one)
-        yield part
-        known |= {id(f): f for f in part.functions}
-        waiting += [value for held in _held_by(part) for value in _called(held)]
+        parts = [_part_of(one)]
+        while parts:
+            part = parts.pop()
+            yield part
+            known |= {id(f): f for f in part.functions}
+            words = words_of(part.functions)
+            held = [value for several in _held_by(part, words) for value in _each(several)]
+            waiting += filter(is_yours, held)
+            for value in held:
+                if ("members", id(value)) not in known and (members := _members(value, words)):
+                    known["members", id(value)] = value
+                    parts.append(Part(members, value))
 
 
 def _part_of(function: Any) -> Part:
@@ -57,24 +79,43 @@ def _part_of(function: Any) -> Part:
     return Part(followed(method, type(owner)), owner)
 
 
-def _held_by(part: Part) -> Iterator[Any]:
-    words = words_of(part.functions)
+def _held_by(part: Part, words: Words) -> Iterator[Any]:
     yield part.owner  # a method may call its object
     yield from (value for _, value in outside(part, words))
     own = {} if isinstance(part.owner, ModuleType) else getattr(part.owner, "__dict__", {})
     yield from (own[name] for name in words.attributes & own.keys())
 
 
-def _called(value: Any) -> Iterator[Any]:
-    """What code may call of a value that it reads."""
-    if isinstance(value, (list, tuple, dict)):
-        several = value.values() if isinstance(value, dict) else value
-        yield from filter(_is_yours, several if len(value) <= _LONGEST else ())
-    elif _is_yours(value):
-        yield value
+def _each(value: Any) -> Iterable[Any]:
+    """A value that code reads, or what a list or dict holds."""
+    if not isinstance(value, (list, tuple, dict)):
+        return (value,)
+    return () if len(value) > LONGEST else value.values() if isinstance(value, dict) else value
 
 
-def _is_yours(value: Any) -> bool:
+def _members(value: Any, words: Words) -> list[FunctionType]:
+    """The methods and properties of an object that code may read, if it is one of yours."""
+    kind: Any = type(value)
+    if not _is_your_class(kind):
+        return []
+    found: dict[FunctionType, None] = {}
+    for base in kind.__mro__[:-1]:  # all but object
+        for name in words.attributes & vars(base).keys():
+            _follow_member(kind, name, found)
+    return list(found)
+
+
+@lru_cache(maxsize=1024)
+def _is_your_class(kind: Any) -> bool:
+    """Whether a class is written in a file of yours, and is no module's."""
+    root = kind.__module__.partition(".")[0]
+    if issubclass(kind, nn.Module) or root in (*_NOT_FOLLOWED, "builtins") or root in sys.stdlib_module_names:
+        return False
+    file = str(getattr(sys.modules.get(kind.__module__), "__file__", ""))
+    return "site-packages" not in file and "dist-packages" not in file
+
+
+def is_yours(value: Any) -> bool:
     """Whether it is called, and is code of yours; modules are looked at for themselves."""
     if isinstance(value, (FunctionType, MethodType)):
         return not str(value.__module__).startswith(_NOT_FOLLOWED)
@@ -95,6 +136,19 @@ def outside(part: Part, words: Words) -> Iterator[tuple[str, Any]]:
         for number, value in enumerate(function.__defaults__ or ()):
             yield f"default {number}", value
         yield from (function.__kwdefaults__ or {}).items()
+
+
+def hooks_of(modules: Iterable[nn.Module]) -> Iterator[Any]:
+    """The hooks of modules and of their parameters that are code of yours."""
+    for module in modules:
+        own = module.__dict__
+        for name in HOOKS:
+            if own.get(name):
+                yield from filter(is_yours, own[name].values())
+        for parameter in own["_parameters"].values():
+            if parameter is not None:
+                yield from filter(is_yours, (parameter._backward_hooks or {}).values())
+                yield from filter(is_yours, (parameter._post_accumulate_grad_hooks or {}).values())
 
 
 def is_of_torch(kind: type) -> bool:
@@ -132,11 +186,15 @@ def _follow(function: Any, kind: type | None, found: dict[FunctionType, None]) -
     values = [value for _, _, value in filled(function)]
     values += [function.__globals__[name] for name in words.variables & function.__globals__.keys()]
     for value in values:
-        if isinstance(value, FunctionType) and _is_yours(value):
+        if isinstance(value, FunctionType) and is_yours(value):
             _follow(value, None, found)
     for name in words.attributes if kind is not None else ():
-        member = inspect.getattr_static(kind, name, None)
-        _follow(member.fget if isinstance(member, property) else member, kind, found)
+        _follow_member(kind, name, found)
+
+
+def _follow_member(kind: type | None, name: str, found: dict[FunctionType, None]) -> None:
+    member = inspect.getattr_static(kind, name, None)
+    _follow(member.fget if isinstance(member, property) else member, kind, found)
 
 
 def filled(function: FunctionType) -> Iterator[tuple[str, Any, Any]]:

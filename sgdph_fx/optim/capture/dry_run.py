@@ -17,8 +17,9 @@ from torch import Tensor, nn
 
 from sgdph_fx.errors import CaptureError
 from sgdph_fx.optim.capture.host_state import host_put_back, plain_values, tensors_held
-from sgdph_fx.optim.capture.host_values import PLAIN, modules_of, variables
+from sgdph_fx.optim.capture.host_values import modules_of, variables
 from sgdph_fx.optim.capture.seen_as_captured import seen_as_captured
+from sgdph_fx.optim.capture.seen_values import PLAIN
 from sgdph_fx.optim.capture.watched_reads import ChecksOfTheCPU, ReadsRefused
 from sgdph_fx.optim.capture.writes_put_back import WritesPutBack
 from sgdph_fx.optim.hessian.isolated_forward import isolated_loss

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from sgdph_fx.optim.capture.called_code import filled, parts_of
 from sgdph_fx.optim.capture.code_words import words_of
-from sgdph_fx.optim.capture.host_values import VALUES
+from sgdph_fx.optim.capture.seen_values import VALUES
 
 __all__ = ["host_put_back", "plain_values", "tensors_held"]
 

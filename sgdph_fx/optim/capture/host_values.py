@@ -6,88 +6,32 @@ from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from types import FunctionType, MethodType, ModuleType
-from typing import Any, NamedTuple
+from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from sgdph_fx.optim.capture.called_code import Part, followed, forward_of, is_of_torch, outside, parts_of
+from sgdph_fx.optim.capture.called_code import (
+    HOOKS,
+    Part,
+    followed,
+    forward_of,
+    hooks_of,
+    is_of_torch,
+    is_yours,
+    outside,
+    parts_of,
+)
 from sgdph_fx.optim.capture.code_words import Words, joined, words_of
+from sgdph_fx.optim.capture.seen_values import LONGEST, PLAIN, Several, seen
 from sgdph_fx.optim.sgdph import SGDPH
+from sgdph_fx.transform.references import slots_of
 
-__all__ = [
-    "PLAIN",
-    "VALUES",
-    "attributes",
-    "modules_of",
-    "names_read",
-    "seen",
-    "variables",
-    "variables_of_modules",
-]
+__all__ = ["attributes", "modules_of", "names_read", "variables", "variables_of_modules"]
 
-VALUES: tuple[type, ...] = (bool, int, float, complex, str, bytes, type(None))
-PLAIN: frozenset[type] = frozenset({*VALUES, torch.dtype, torch.device})
-_HOOKS = frozenset({"_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks"})
-_LEFT_OUT = frozenset(nn.Module().__dict__) - _HOOKS  # told apart, or of no use in a step
+_LEFT_OUT = frozenset(nn.Module().__dict__) - HOOKS  # told apart, or of no use in a step
 _DEEPEST = 3
-_LONGEST = 64
 _NO_WORDS = joined(())
-
-
-class Place(NamedTuple):
-    """Where a tensor lies, and how; and how often it was written, if kernels of a GPU take its number from a CPU."""
-
-    address: int
-    layout: tuple[object, ...]
-    written: int = 0
-
-
-class Identity(NamedTuple):
-    """Which object it is."""
-
-    number: int
-
-
-class Elements(tuple[Any, ...]):
-    """Plain values of a list or dict; one that has grown is a record of what was, and nothing is computed from it."""
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Elements) and (len(self) != len(other) or tuple.__eq__(self, other))
-
-    def __ne__(self, other: object) -> bool:
-        return not self == other
-
-    __hash__ = tuple.__hash__
-
-
-def seen(value: Any, *, on_gpu: bool) -> object:
-    """What tells one value from another that Python would compute something else from.
-
-    Args:
-        value: The value.
-        on_gpu: Whether the step runs on another device than the CPU.
-    """
-    if type(value) in PLAIN:
-        return value
-    if isinstance(value, Tensor):
-        return _place(value, on_gpu)
-    if type(value) is OrderedDict:  # hooks, by their numbers
-        return tuple(value)
-    if isinstance(value, (list, tuple, dict)) and len(value) <= _LONGEST:
-        held = (*value, *value.values()) if isinstance(value, dict) else tuple(value)
-        if PLAIN.issuperset(map(type, held)):
-            return held if isinstance(value, tuple) else Elements(held)
-    return value if isinstance(value, (int, float, str)) else Identity(id(value))
-
-
-def _place(tensor: Tensor, on_gpu: bool) -> Place | Identity:
-    if tensor.layout is not torch.strided:
-        return Identity(id(tensor))
-    counted = on_gpu and tensor.device.type == "cpu" and not tensor.is_inference()
-    layout = tensor.dtype, tensor.shape, tensor.stride()
-    return Place(tensor.data_ptr(), layout, tensor._version if counted else 0)
 
 
 def attributes(module: nn.Module, names: Words, *, on_gpu: bool) -> dict[str, object]:
@@ -105,7 +49,7 @@ def attributes(module: nn.Module, names: Words, *, on_gpu: bool) -> dict[str, ob
         else seen(value, on_gpu=on_gpu)  # a call for each would take its time at each step
         for key, value in module.__dict__.items()
         if key not in _LEFT_OUT
-        and (every or key in names.attributes or key in _HOOKS)
+        and (every or key in names.attributes or key in HOOKS)
         and not (type(value) is OrderedDict and not value)
     }
 
@@ -142,15 +86,24 @@ def variables_of_modules(modules: Sequence[nn.Module], *, on_gpu: bool) -> list[
         found += _of_class(kind, words_of(forward_of(kind)))
     parts = [Part(forward_of(kind), None) for kind in kinds]
     found += [pair for part in parts if part.functions for pair in _seen(_reads_of(part), on_gpu)]
-    for module in modules:
-        functions = forward_of(type(module))
-        if functions:
-            words = words_of(functions)
-            held = (p for n, v in _of_owner(module, words) for p in _inside(n, v, words, _DEEPEST))
-            found += _seen(held, on_gpu)
-        if "forward" in module.__dict__:
-            found += variables(module.__dict__["forward"], on_gpu=on_gpu)
+    found += [pair for module in modules for pair in _held_by(module, on_gpu)]
+    for hook in hooks_of(modules):
+        found += variables(hook, on_gpu=on_gpu)
     return found
+
+
+def _held_by(module: nn.Module, on_gpu: bool) -> Iterator[tuple[str, object]]:
+    """What a forward of your own reads of objects that the module holds, and what functions there read."""
+    functions, own = forward_of(type(module)), module.__dict__
+    if functions:
+        words = words_of(functions)
+        held = (p for n, v in _of_owner(module, words) for p in _inside(n, v, words, _DEEPEST))
+        yield from _seen(held, on_gpu)
+        for name in words.attributes & own.keys():
+            if is_yours(own[name]):
+                yield from variables(own[name], on_gpu=on_gpu)
+    if "forward" in own:
+        yield from variables(own["forward"], on_gpu=on_gpu)
 
 
 def _seen(pairs: Iterable[tuple[str, Any]], on_gpu: bool) -> list[tuple[str, object]]:
@@ -192,17 +145,26 @@ def _inside(name: str, value: Any, words: Words, depth: int) -> Iterator[tuple[s
     """The value, or what the code may read of it."""
     inner = _parts(value, words) if depth else None
     if not inner:
-        yield name, value
+        yield name, _several(value, words, depth - 1) or value
         return
     for key, part in inner.items():
         yield from _inside(f"{name}.{key}", part, words, depth - 1)
+
+
+def _several(value: Any, words: Words, depth: int) -> Several | None:
+    """Look into a list or dict; None if there is nothing to be read in it, or it is something else."""
+    if depth < 0 or not isinstance(value, (list, tuple, dict)) or len(value) > LONGEST:
+        return None
+    parts = value.values() if isinstance(value, dict) else value
+    held = [part for part in parts if not isinstance(part, (Tensor, nn.Module)) and _parts(part, words)]
+    return Several(tuple(tuple(_inside("", part, words, depth)) for part in held)) if held else None
 
 
 def _parts(value: Any, words: Words) -> dict[str, Any]:
     if isinstance(value, dict):
         return {key: value[key] for key in words.keys if key in value}
     if isinstance(value, (list, tuple)):
-        several = enumerate(value if len(value) <= _LONGEST else ())
+        several = enumerate(value if len(value) <= LONGEST else ())
         return {str(number): part for number, part in several if isinstance(part, nn.Module)}
     if isinstance(value, partial):
         arguments = {f"argument {number}": part for number, part in enumerate(value.args)}
@@ -215,8 +177,12 @@ def _parts(value: Any, words: Words) -> dict[str, Any]:
         return {f"param_groups[{n}].{key}": part for n, key, part in rows if key != "params"} | {
             f"state[{n}].{key}": part.data_ptr() for n, key, part in state if isinstance(part, Tensor)
         }
-    held = getattr(value, "__dict__", None)
-    if isinstance(value, (Tensor, nn.Module, type, FunctionType)) or not isinstance(held, dict):
+    if isinstance(value, (Tensor, nn.Module, type, FunctionType)):
         return {}
-    kind = {"class": type(value)} if callable(value) else {}
-    return kind | {key: held[key] for key in words.attributes if key in held}
+    kind: Any = type(value)
+    held, slots = getattr(value, "__dict__", {}), slots_of(kind)
+    if slots:
+        held = {**held, **{key: getattr(value, key) for key in slots if hasattr(value, key)}}
+    names = held if words.finds_by_name else words.attributes
+    found = {"class": kind} if callable(value) else {}
+    return found | {key: held[key] for key in names if key in held}
