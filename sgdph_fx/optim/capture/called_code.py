@@ -96,7 +96,7 @@ def _each(value: Any) -> Iterable[Any]:
 def _members(value: Any, words: Words) -> list[FunctionType]:
     """The methods and properties of an object that code may read, if it is one of yours."""
     kind: Any = type(value)
-    if not _is_your_class(kind):
+    if not is_your_class(kind):
         return []
     found: dict[FunctionType, None] = {}
     for base in kind.__mro__[:-1]:  # all but object
@@ -106,7 +106,7 @@ def _members(value: Any, words: Words) -> list[FunctionType]:
 
 
 @lru_cache(maxsize=1024)
-def _is_your_class(kind: Any) -> bool:
+def is_your_class(kind: Any) -> bool:
     """Whether a class is written in a file of yours, and is no module's."""
     root = kind.__module__.partition(".")[0]
     if issubclass(kind, nn.Module) or root in (*_NOT_FOLLOWED, "builtins") or root in sys.stdlib_module_names:
@@ -131,11 +131,11 @@ def outside(part: Part, words: Words) -> Iterator[tuple[str, Any]]:
         for name, _, value in filled(function):
             if name in words.variables:  # else it is only written
                 yield name, value
-        for name in words.variables & function.__globals__.keys():
-            yield name, function.__globals__[name]
         for number, value in enumerate(function.__defaults__ or ()):
             yield f"default {number}", value
         yield from (function.__kwdefaults__ or {}).items()
+    for place in {id(function.__globals__): function.__globals__ for function in part.functions}.values():
+        yield from ((name, place[name]) for name in words.variables & place.keys())
 
 
 def hooks_of(modules: Iterable[nn.Module]) -> Iterator[Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
-from types import FunctionType, MethodType, ModuleType
+from types import FunctionType, MethodType, ModuleType, SimpleNamespace
 from typing import Any
 
 from torch import Tensor, nn
@@ -18,6 +18,7 @@ from sgdph_fx.optim.capture.called_code import (
     forward_of,
     hooks_of,
     is_of_torch,
+    is_your_class,
     is_yours,
     outside,
     parts_of,
@@ -31,6 +32,7 @@ __all__ = ["attributes", "modules_of", "names_read", "variables", "variables_of_
 
 _LEFT_OUT = frozenset(nn.Module().__dict__) - HOOKS  # told apart, or of no use in a step
 _DEEPEST = 3
+_HOLDERS = (dict, SimpleNamespace)
 _NO_WORDS = joined(())
 
 
@@ -156,7 +158,9 @@ def _several(value: Any, words: Words, depth: int) -> Several | None:
     if depth < 0 or not isinstance(value, (list, tuple, dict)) or len(value) > LONGEST:
         return None
     parts = value.values() if isinstance(value, dict) else value
-    held = [part for part in parts if not isinstance(part, (Tensor, nn.Module)) and _parts(part, words)]
+    kinds: list[Any] = list(map(type, parts))
+    holders = [p for p, k in zip(parts, kinds, strict=True) if k in _HOLDERS or is_your_class(k)]
+    held = [part for part in holders if _parts(part, words)]
     return Several(tuple(tuple(_inside("", part, words, depth)) for part in held)) if held else None
 
 
@@ -183,6 +187,7 @@ def _parts(value: Any, words: Words) -> dict[str, Any]:
     held, slots = getattr(value, "__dict__", {}), slots_of(kind)
     if slots:
         held = {**held, **{key: getattr(value, key) for key in slots if hasattr(value, key)}}
-    names = held if words.finds_by_name else words.attributes
     found = {"class": kind} if callable(value) else {}
-    return found | {key: held[key] for key in names if key in held}
+    if words.finds_by_name and kind.__module__ == "types" and not isinstance(value, ModuleType):
+        return found | held  # a namespace of options, of which any may be asked for
+    return found | {key: held[key] for key in words.attributes if key in held}
