@@ -184,7 +184,8 @@ def _parts(value: Any, words: Words) -> dict[str, Any]:
     if isinstance(value, (Tensor, nn.Module, type, FunctionType)):
         return {}
     kind: Any = type(value)
-    held, slots = getattr(value, "__dict__", {}), slots_of(kind)
+    held, slots = getattr(value, "__dict__", None), slots_of(kind)
+    held = held if isinstance(held, dict) else {}
     if slots:
         held = {**held, **{key: getattr(value, key) for key in slots if hasattr(value, key)}}
     found = {"class": kind} if callable(value) else {}
