@@ -111,6 +111,13 @@ def of_a_tuple_that_is_another() -> Any:
     return beside(lambda out: sum(box.alpha) * out.square().mean(), change)  # type: ignore[call-overload]
 
 
+def of_a_list_that_is_another() -> Any:
+    box = Penalty()
+    box.alpha = [0.0]  # type: ignore[assignment]
+    change = lambda: setattr(box, "alpha", [0.5, 0.5])  # noqa: E731
+    return beside(lambda out: sum(box.alpha) * out.square().mean(), change)  # type: ignore[call-overload]
+
+
 def of_a_number_of_the_class() -> Any:
     class Own(Penalty):
         rate = 0.0

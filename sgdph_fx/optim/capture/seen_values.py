@@ -31,10 +31,13 @@ class Identity(NamedTuple):
 
 
 class Elements(tuple[Any, ...]):
-    """Plain values of a list or dict; one that has grown is a record of what was, and nothing is computed from it."""
+    """Plain values of a list or dict.
+
+    One that has grown at its end counts as the same: it is a record of what was, and nothing is computed from it.
+    """
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Elements) and (len(self) != len(other) or tuple.__eq__(self, other))
+        return isinstance(other, Elements) and all(a == b for a, b in zip(self, other, strict=False))
 
     def __ne__(self, other: object) -> bool:
         return not self == other
