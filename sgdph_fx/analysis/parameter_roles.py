@@ -18,6 +18,7 @@ from sgdph_fx.analysis.flow import Flow
 from sgdph_fx.analysis.found_roles import FoundRole, channel_wise, norm_role
 from sgdph_fx.analysis.parameter_uses import uses_of_parameters
 from sgdph_fx.plan.entries import ConvolutionEntry, ParameterEntry
+from sgdph_fx.plan.wording import counted
 from sgdph_fx.rules.kinds import Affine, Conv, Linear, Norm, Rule, Transparent
 from sgdph_fx.rules.modules import rule_of
 from sgdph_fx.trace import is_scripted
@@ -62,9 +63,8 @@ def _decoupled_entries(planned: ConvolutionEntry, kind: str) -> Iterator[Paramet
     yield ParameterEntry(
         direction, planned.shape, 1, "direction", kind, f"first-order: direction of the {what}"
     )
-    reason = (
-        f"second-order: gain of the {what}, one number for each of its {planned.out_channels} output filters"
-    )
+    filters = counted(planned.out_channels, "output filter")
+    reason = f"second-order: gain of the {what}, one number for each of its {filters}"
     yield ParameterEntry(gain, (planned.out_channels,), 2, "gain", kind, reason)
 
 

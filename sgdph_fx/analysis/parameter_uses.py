@@ -100,7 +100,12 @@ def _elementwise(flow: Flow, reader: Reader, parameter: nn.Parameter) -> FoundRo
     shifts = name in ("add", "sub") or (name == "addcmul" and place == 0)
     if one_per_channel and shifts and (on_channels or any(_is_layer(flow, other) for other in others)):
         return FoundRole(2, "bias", f"second-order: adds one number to each of {parameter.numel()} channels")
-    return FoundRole(1, "other", f"first-order: used by {name_of(user)}, not as one number for each channel")
+    how = (
+        "neither as scale nor as shift of channels"
+        if one_per_channel
+        else "not as one number for each channel"
+    )
+    return FoundRole(1, "other", f"first-order: used by {name_of(user)}, {how}")
 
 
 def _is_data(node: fx.Node) -> bool:

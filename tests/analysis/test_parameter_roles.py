@@ -31,8 +31,12 @@ class Uses(nn.Module):
         self.written_bias = nn.Parameter(torch.zeros(channels))
         self.slope = nn.Parameter(torch.ones(channels))
         self.unused = nn.Parameter(torch.ones(channels))
+        self.lambdas = nn.Parameter(torch.ones(2))
 
     def forward(self, x: Tensor) -> Tensor:
+        x = (
+            self.lambdas[0] * x + self.lambdas[1] * x.relu()
+        )  # as in residual streams: no number of them is a channel's
         x = F.prelu(x * self.scale * self.scale_1d[:, None, None] + self.shift, self.slope)
         x = x.flatten(2).transpose(1, 2) + self.position
         x = torch.cat([self.token.expand(x.shape[0], -1, -1), x], 1) / self.temperature
@@ -58,6 +62,7 @@ EXPECTED = {
     "written_bias": (2, "bias"),
     "slope": (2, "activation"),
     "unused": (1, "other"),
+    "lambdas": (1, "other"),
 }
 
 
