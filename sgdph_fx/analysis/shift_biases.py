@@ -1,4 +1,4 @@
-"""Biases that only layer norms read: one number added to all channels at once changes nothing.
+"""Biases that only layer or group norms read: one number added to all channels at once changes nothing.
 
 So the rows of such a bias's Hessian sum to zero. The bias itself matters, as the channels' differences do.
 """
@@ -31,8 +31,8 @@ def shift_biases(flow: Flow, parameters: Sequence[ParameterEntry]) -> Iterator[H
     if found:
         which = "1 bias" if len(found) == 1 else f"{len(found):,} biases"
         message = (
-            f"only layer norms read {which} ({first_few(found)}): the Hessian's rows sum to zero there, which is all "
-            "that the ones probe sees; set max_preconditioner=1, or probe='rademacher'"
+            f"only layer or group norms read {which} ({first_few(found)}): the Hessian's rows sum to zero there, which "
+            "is all that the ones probe sees; set max_preconditioner=1, or probe='rademacher'"
         )
         yield Hint("shift-bias", found[0], message)
 

@@ -58,7 +58,7 @@ def _headline(audit: Findings) -> Iterator[str]:
     average = _spread((row.rademacher_error, row.name) for row in measurable)
     yield (
         "Off-diagonal part over the diagonal: "
-        f"{_spread((row.off_diagonal, row.name) for row in measurable)}; (2) says 0."
+        f"{_spread((row.off_diagonal, row.name) for row in measurable)}; the paper's (2) says 0."
     )
     yield f"Error of the probe ones, which returns row sums: {of_ones}."
     yield f"Error of one Rademacher draw: {one_draw}; of the average of {audit.draws}: {average}."

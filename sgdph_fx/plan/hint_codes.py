@@ -46,9 +46,9 @@ HINTS: Mapping[str, str] = {
         "Only evaluation calls this convolution, so training would never change it; it is left as it is."
     ),
     "shift-bias": (
-        "Biases that only layer norms read, as those of a transformer's residual stream: a layer norm subtracts what "
-        "all channels share, so the rows of their Hessian sum to zero, and the probe of ones sees no curvature at "
-        "all. Their steps are then the largest of all, which harmed the training of a ViT. Set "
+        "Biases that only layer or group norms read, as those of a transformer's residual stream: such a norm "
+        "subtracts what all channels share, so the rows of their Hessian sum to zero, and the probe of ones sees no "
+        "curvature at all. Their steps are then the largest of all, which harmed the training of a ViT. Set "
         '`max_preconditioner=1`, or use `probe="rademacher"`.'
     ),
     "train-eval-difference": (

@@ -40,4 +40,4 @@ def _document(found: Sequence[Change]) -> Document:
         return Document(("Nothing is treated otherwise.", *named), ())
     rows = tuple(tuple(getattr(change, column) or NONE for column in COLUMNS) for change in treated)
     number = counted(len(treated), "difference")
-    return Document((f"{number} in what is treated how.", *named), (Table("Differences", COLUMNS, rows),))
+    return Document((f"{number} in treatment.", *named), (Table("Differences", COLUMNS, rows),))
