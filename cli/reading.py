@@ -12,6 +12,7 @@ from torch import nn
 
 from sgdph_fx.errors import TraceError
 from sgdph_fx.trace import ExampleInputs
+from sgdph_fx.trace.source import lacks_forward
 
 from .forward import example_inputs, needed_parameters, signature_of
 from .guess import guesses
@@ -41,6 +42,8 @@ def read_model(asked: Asked, stage: Callable[[nn.Module, ExampleInputs | None], 
         try:
             return stage(model, given)
         except TraceError as error:
+            if lacks_forward(model, error.__cause__):
+                raise
             if given is None:
                 return _on_a_guess(model, stage, error, asked)
             raise TraceError(f"{error} Its forward takes {_what_it_takes(model, asked)}.") from error

@@ -22,7 +22,7 @@ from sgdph_fx.trace.interception import module_calls
 from sgdph_fx.trace.leaves import leaves_of
 from sgdph_fx.trace.outputs import tensors_in
 from sgdph_fx.trace.scripted import ConvolutionCounter, is_scripted
-from sgdph_fx.trace.source import calling_line, failing_line, outermost, signature
+from sgdph_fx.trace.source import calling_line, failing_line, outermost, require_forward, signature
 from sgdph_fx.trace.state import mode
 from sgdph_fx.trace.unseen import History, unseen_code, watched_writes
 from sgdph_fx.transform.filters import dotted
@@ -50,6 +50,7 @@ def trace_by_recording(model: nn.Module, run: Run, training: bool) -> Trace:
         with mode(model, training), module_calls(recorder.paths, recorder.follow), recorder:
             result = run(model)
     except Exception as error:
+        require_forward(model, error)
         raise TraceError(
             f"{type(model).__name__} does not run on the example inputs in {_name(training)} mode: "
             f"{type(error).__name__}{failing_line(error)} ({error}). "

@@ -16,7 +16,16 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
-__all__ = ["calling_line", "failing_line", "outermost", "signature"]
+from sgdph_fx.errors import TraceError
+
+__all__ = [
+    "calling_line",
+    "failing_line",
+    "lacks_forward",
+    "outermost",
+    "require_forward",
+    "signature",
+]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -60,6 +69,25 @@ def failing_line(error: BaseException) -> str:
             found = f" at {_short(name)}:{step.tb_lineno}" + (f": `{text}`" if text else "")
         step = step.tb_next
     return found
+
+
+def lacks_forward(model: nn.Module, error: BaseException | None) -> bool:
+    """Whether ``error`` says that ``model`` itself has no forward, as a LightningModule or a ModuleDict may."""
+    said = f'Module [{type(model).__name__}] is missing the required "forward" function'
+    return isinstance(error, NotImplementedError) and said in str(error)
+
+
+def require_forward(model: nn.Module, error: Exception) -> None:
+    """Say what to do about a model without a forward, if ``error`` is that it has none.
+
+    Raises:
+        TraceError: if so.
+    """
+    if lacks_forward(model, error):
+        raise TraceError(
+            f"{type(model).__name__} has no forward, so it cannot be called. Prepare the network inside it (on the "
+            "command line: name a function that returns it), or pass a function that runs the model as example_inputs."
+        ) from error
 
 
 def signature(model: nn.Module) -> str:

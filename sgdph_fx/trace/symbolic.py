@@ -8,7 +8,7 @@ from sgdph_fx.errors import TraceError, first_line
 from sgdph_fx.trace.graph import Trace
 from sgdph_fx.trace.leaves import leaves_of
 from sgdph_fx.trace.proxies import ProxyTracer
-from sgdph_fx.trace.source import failing_line, signature
+from sgdph_fx.trace.source import failing_line, require_forward, signature
 from sgdph_fx.trace.state import mode
 
 __all__ = ["trace_symbolically"]
@@ -28,6 +28,7 @@ def trace_symbolically(model: nn.Module, training: bool) -> Trace:
         with mode(model, training):
             graph = ProxyTracer(model, leaves_of(model)).run()
     except Exception as error:
+        require_forward(model, error)
         raise TraceError(_explain(model, error)) from error
     return Trace(graph, "symbolic", training)
 

@@ -129,3 +129,21 @@ def test_help_has_examples_and_every_exit_code(convert: Convert) -> None:
 
 def test_version(convert: Convert) -> None:
     assert re.fullmatch(r"sgdph-convert, version \d+\.\d+\.\d+\S*\n", convert("--version").stdout)
+
+
+def test_a_model_without_a_forward_is_told_what_to_give_instead(
+    write: Callable[..., Path], convert: Convert
+) -> None:
+    """As most LightningModules: training_step calls a network inside."""
+    path = write(
+        "from torch import nn\n\n\nclass Lit(nn.Module):\n"
+        "    def __init__(self):\n        super().__init__()\n        self.net = nn.Conv2d(3, 4, 3)\n"
+    )
+    for more in ((), ("--input", "2,3,8,8")):
+        result = convert(path, *more)
+        assert result.exit_code == 4
+        assert result.stderr.startswith(
+            "Error: Lit has no forward, so it cannot be called. Prepare the network"
+        )
+        assert "guessed" not in result.stderr
+        assert "takes" not in result.stderr
