@@ -12,6 +12,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from sgdph_fx.plan.wording import first_few
 from sgdph_fx.report.prepared import Prepared
 
 from .errors import NotWrittenError
@@ -90,8 +91,14 @@ def separate(state: Mapping[str, Any], instead: str) -> dict[str, Tensor]:
         instead: What a person may do where that is impossible, as a sentence.
 
     Raises:
-        NotWrittenError: if ``state`` holds anything but tensors.
+        NotWrittenError: if ``state`` holds anything but tensors with numbers.
     """
+    absent = [key for key, value in state.items() if isinstance(value, Tensor) and value.is_meta]
+    if absent:
+        raise NotWrittenError(
+            f"{first_few(absent)} {'is' if len(absent) == 1 else 'are'} on the meta device, which holds no numbers to "
+            "write. Build the model on another device; without --output the report comes all the same."
+        )
     others = [key for key, value in state.items() if not isinstance(value, Tensor)]
     if others:
         raise NotWrittenError(

@@ -70,6 +70,10 @@ def audit(
     inputs, targets = _pair(batch)
     model, plan = planned(prepared_or_model, inputs)
     found = second_order(model, plan)
+    if any(one.parameter.is_meta for one in found):
+        raise AuditError(
+            "The model is on the meta device, which holds no numbers to audit. Build it on another device."
+        )
     generator = torch.Generator("cpu").manual_seed(seed)
     chosen = [found[k] for k in drawn(len(found), sample, generator).tolist()]
     places = [drawn(one.parameter.numel(), channels, generator) for one in chosen]
