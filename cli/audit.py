@@ -40,9 +40,21 @@ COUNT = click.IntRange(min=1)
 @click.option("--sample", type=COUNT, metavar="K", help="Audit K second-order parameters, drawn by --seed.")
 @click.option("--channels", type=COUNT, metavar="K", help="Measure at most K numbers of each parameter.")
 @click.option(
-    "--draws", type=COUNT, default=8, show_default=True, help="Rademacher probes of each parameter."
+    "--draws",
+    type=COUNT,
+    default=8,
+    show_default=True,
+    metavar="N",
+    help="Rademacher probes of each parameter.",
 )
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Decides every draw.")
+@click.option(
+    "--seed",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    metavar="N",
+    help="Decides every draw.",
+)
 @click.option(
     "--double", is_flag=True, help="Compute in float64, where rounding is told best from curvature."
 )

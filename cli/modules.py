@@ -143,5 +143,11 @@ def their_code(doing: str) -> Iterator[None]:
         ) from error
     except Exception as error:
         raise ModelNotLoadedError(
-            f"{doing} failed: {type(error).__name__}: {error} (--traceback shows where)"
+            f"{doing} failed: {type(error).__name__}: {error}{_about_absent(error)} (--traceback shows where)"
         ) from error
+
+
+def _about_absent(error: Exception) -> str:
+    if not isinstance(error, ModuleNotFoundError) or error.name is None:
+        return ""
+    return f". Install {error.name} where sgdph-convert is, or put its folder on PYTHONPATH"

@@ -41,7 +41,8 @@ def saved_plan(path: Path) -> Plan:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
-        raise PlanFormatError(f"The plan {path} could not be read: {error}") from error
+        reason = getattr(error, "strerror", None) or error
+        raise PlanFormatError(f"The plan {path} could not be read: {reason}") from error
     try:
         return Plan.from_json(text)
     # A text that was made to do harm fails in ways of its own: nested too deep, or with numbers too long to read.

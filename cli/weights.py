@@ -167,4 +167,7 @@ def _shape(value: Any) -> str:
 def _hint(state: Mapping[str, Any]) -> str:
     if any(key.endswith("direction") for key in state):
         return " These look like converted weights: `sgdph-convert restore` makes them plain again."
+    nested = [key for key, value in state.items() if isinstance(value, Mapping) and value]
+    if nested:
+        return f" What {' and '.join(nested)} holds is not looked into: save it alone, or under {' or '.join(NESTS)}."
     return ""

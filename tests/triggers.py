@@ -214,6 +214,7 @@ TRIGGERS: tuple[Callable[[], Any], ...] = (
     lambda: check_optimizer(torch.optim.SGD(net().parameters(), 0.1), net()),  # type: ignore[arg-type]
     lambda: analyze(net(), 3),  # type: ignore[arg-type]
     lambda: analyze(Branches()),
+    lambda: analyze(nn.ModuleDict({"net": nn.Linear(2, 2)})),
     lambda: analyze(net(), torch.zeros(1, 5, 4, 4)),
     lambda: prepare(Locked()),
     lambda: prepare(nn.Sequential(nn.LazyConv2d(2, 1))),
@@ -222,6 +223,7 @@ TRIGGERS: tuple[Callable[[], Any], ...] = (
     complex_after_prepare,
     lambda: cross_entropy_of(prepare(nn.Linear(3, 2))),
     lambda: cross_entropy_of(nn.Linear(2, 1)),
+    lambda: cross_entropy_of(nn.Linear(2, 2, device="meta"), batch=(torch.zeros(4, 2, device="meta"), None)),
     lambda: cross_entropy_of(nn.Linear(2, 2), loss=lambda out, y: out),
     lambda: cross_entropy_of(nn.Linear(2, 2), loss=lambda out, y: out.sum() / 0),
     lambda: cross_entropy_of(nn.Linear(2, 2), loss=lambda out, y: out.detach().sum()),

@@ -57,7 +57,8 @@ def _text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"Configuration file {path} cannot be read: {error}.") from error
+        reason = getattr(error, "strerror", None) or error
+        raise ConfigError(f"Configuration file {path} cannot be read: {reason}.") from error
 
 
 class _Reader:

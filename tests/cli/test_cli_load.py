@@ -224,3 +224,8 @@ def test_an_importable_needs_no_file_and_is_found_in_the_current_folder(write: W
 
 def test_torchvision_names_a_model_by_its_function() -> None:
     assert type(load_model("torchvision.models:squeezenet1_1")).__name__ == "SqueezeNet"
+
+
+def test_an_absent_package_is_named_with_what_to_do(write: Write) -> None:
+    path = write("import no_such_package.part\n")
+    assert "Install no_such_package where sgdph-convert is, or put its folder on PYTHONPATH" in refused(path)

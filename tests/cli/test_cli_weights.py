@@ -160,3 +160,8 @@ def test_a_file_of_another_kind_is_refused(name: str, tmp_path: Path) -> None:
 
 def test_a_list_is_no_state_dict(tmp_path: Path) -> None:
     assert "holds a list, no state_dict" in refused(net(), saved_by_torch([torch.ones(1)], tmp_path / "l.pt"))
+
+
+def test_weights_under_a_name_of_ones_own_are_pointed_at(tmp_path: Path) -> None:
+    path = saved_by_torch({"epoch": 3, "net": net().state_dict()}, tmp_path / "nested.pt")
+    assert "What net holds is not looked into: save it alone, or under state_dict" in refused(net(), path)

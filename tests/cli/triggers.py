@@ -55,6 +55,8 @@ SOURCES = {
     + "class Two(nn.Module):\n"
     + "    def forward(self, *, images, times):\n        return images + times if images.sum() > 0 else times\n\n\n"
     + "two = Two()\n",
+    "meta.py": HEAD + 'with torch.device("meta"):\n    model = nn.Linear(2, 2)\n',
+    "lit.py": HEAD + "class Lit(nn.Linear):\n    forward = nn.Module.forward\n\n\nlit = Lit(2, 2)\n",
     "notes.txt": "Weights are in the other folder.\n",
     "empty.pt": "",
     "no.json": "{}",
@@ -166,6 +168,7 @@ COMMANDS = (
     "diff nowhere.json net.py",
     # 7: not written
     f"audit net.py {RANDOM} --draws 1 --channels 1 --plot audit.xyz",
+    "meta.py --output out",
     "extra.py --output out",
     "restore extra.pt --plan plan.json --output plain.safetensors",
     "net.py --output notes.txt/below",
