@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from sgdph_fx.audits import Audit, audit
@@ -24,7 +25,7 @@ from .errors import NotWrittenError
 from .losses import loss_function
 from .options import Asked
 from .progress import Line
-from .reading import filled_model, read_model
+from .reading import SEED, filled_model, read_model
 from .streams import is_dumb, remark
 
 __all__ = ["audited", "require_matplotlib", "write"]
@@ -46,6 +47,7 @@ def audited(
     double: bool,
 ) -> Audit:
     """Audit the model on the batch in ``data``, or on a random one."""
+    torch.manual_seed(SEED)  # the loss may stand in the model's file, which is imported once
     loss_fn = loss_function(loss, seed)
 
     def measured(model: nn.Module, inputs: Any, targets: Any) -> Audit:

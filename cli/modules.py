@@ -17,6 +17,7 @@ from .target import Target
 
 __all__ = ["import_module_of", "their_code"]
 
+_IMPORTED: dict[tuple[Path, int], ModuleType] = {}
 FORMS = "Write FILE.py, package.module, or either with :NAME."
 
 
@@ -63,6 +64,16 @@ def _import_from_package(path: Path) -> ModuleType | None:
 
 
 def _import_alone(path: Path) -> ModuleType:
+    """The file as a module of its own; once, as a loss and a model, or two models, may stand in one file."""
+    stamp = (path, path.stat().st_mtime_ns)
+    known = _IMPORTED.get(stamp)
+    if known is not None and sys.modules.get(known.__name__) is known:
+        return known
+    module = _IMPORTED[stamp] = _run(path)
+    return module
+
+
+def _run(path: Path) -> ModuleType:
     _prepend(path.parent)
     name = _free_module_name(path.stem)
     spec = importlib.util.spec_from_file_location(name, path)

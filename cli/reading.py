@@ -22,7 +22,7 @@ from .streams import remark
 from .weights import load_weights
 from .working import same_folder
 
-__all__ = ["filled_model", "read_model"]
+__all__ = ["SEED", "filled_model", "read_model"]
 
 SEED = 0
 Result = TypeVar("Result")

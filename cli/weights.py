@@ -33,8 +33,13 @@ def load_weights(model: nn.Module, path: Path) -> None:
 
     Raises:
         WeightsError: if the file cannot be read as tensors alone, or if a key is missing, unexpected, of
-            another shape or of another kind of numbers.
+            another shape or of another kind of numbers, or if the model takes none.
     """
+    absent = [name for name, tensor in model.state_dict().items() if getattr(tensor, "is_meta", False)]
+    if absent:
+        raise WeightsError(
+            f"The model is on the meta device, which takes no weights ({first_few(absent)}). Build it on another one."
+        )
     state = without_wrapper(read_state(path), model.state_dict())
     differences = [*_differences(state, model)]
     if differences:

@@ -59,8 +59,7 @@ def test_a_saved_batch_gives_what_the_library_gives_on_it(
 
 def test_the_same_command_gives_the_same_numbers_and_another_seed_others(net: Path, convert: Convert) -> None:
     first, again, other = (numbers(convert, net, *SHAPE, "--seed", seed) for seed in "001")
-    # Within one process the same file is imported under one name after the other.
-    assert {**first, "model": None} == {**again, "model": None}
+    assert first == again
     assert first["value"] != other["value"]
 
 
@@ -178,3 +177,18 @@ def test_a_batch_that_the_model_does_not_take_is_no_reason_to_guess_another(
     assert result.exit_code == 4
     assert "to have 3 channels, but got 5 channels instead" in result.stderr
     assert "guessed" not in result.stderr
+
+
+def test_a_loss_in_the_models_own_file_knows_the_models_classes(
+    write: Callable[..., Path], convert: Convert
+) -> None:
+    """The file is imported once: a second copy would have a class `Scores` of its own."""
+    path = write(
+        NET + "\n\nclass Scores(dict):\n    pass\n\n\nclass Scored(Net):\n"
+        "    def forward(self, x):\n        return Scores(logits=super().forward(x))\n\n\n"
+        "model = Scored()\n\n\n"
+        "def loss(out, target):\n    assert isinstance(out, Scores)\n    return out['logits'].square().mean()\n",
+        "scored.py",
+    )
+    found = numbers(convert, f"{path}:model", *SHAPE, "--loss", f"{path}:loss")
+    assert found["model"] == "scored.Scored"

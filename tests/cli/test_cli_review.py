@@ -28,6 +28,10 @@ def without_norm(net: Path) -> str:
     return net.read_text().replace("self.norm = nn.BatchNorm2d(4)", "self.norm = nn.Identity()")
 
 
+def test_two_models_of_one_file_are_classes_of_one_module(net: Path, convert: Convert) -> None:
+    assert convert("diff", f"{net}:Net", f"{net}:Net").stdout == "Nothing is treated otherwise.\n"
+
+
 def test_the_reviewed_plan_still_holds(converted: Path, convert: Convert) -> None:
     result = convert("net", "--check", converted / "plan.json")
     assert (result.exit_code, result.stdout) == (0, "")

@@ -152,6 +152,7 @@ COMMANDS = (
     "audit net.py --data empty.pt",
     "audit net.py --data alone.pt",
     "audit net.py --data whole.pt",
+    "meta.py --weights plain.pt",
     "net.py --weights numbered.pt",
     "net.py --weights integers.pt",
     "net.py --weights empty.pt",
