@@ -19,6 +19,7 @@ from sgdph_fx.optim import SGDPH
 from sgdph_fx.optim.saving.saved_state import loadable
 from sgdph_fx.optim.saving.serialized import joined, made_of, split
 from sgdph_fx.plan import Plan
+from sgdph_fx.plan.json_keys import dumped, loaded
 from sgdph_fx.plan.wording import first_few
 from sgdph_fx.report.files import replacing
 from sgdph_fx.report.prepared import Prepared
@@ -66,7 +67,7 @@ def save(
         model: What :func:`sgdph_fx.prepare` returned, or its model; that may be wrapped for several processes.
         optimizer: The optimizer of that model.
         plan: The model's plan, ``report.plan``; not needed if ``model`` is what ``prepare`` returned.
-        extra: Anything that JSON can hold: the epoch, a scheduler's ``state_dict()``.
+        extra: Anything that JSON can hold: the epoch, a scheduler's ``state_dict()``. Tuples come back as lists.
         plain: Where to write the plain model's weights as well, with direction and gain made one weight again.
 
     Raises:
@@ -119,8 +120,8 @@ def _model_and_plan(model: Prepared | nn.Module, plan: Plan | None) -> tuple[nn.
 
 def _as_json(value: Any, what: str) -> str:
     try:
-        return json.dumps(value)
-    except (TypeError, ValueError) as error:
+        return dumped(value)
+    except (TypeError, ValueError, RecursionError) as error:
         raise CheckpointError(
             f"JSON cannot hold {what}: {error}. Pass numbers, texts, lists and dicts; tensors as lists."
         ) from error
@@ -212,8 +213,8 @@ def _parsed(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> _Save
         for prefix in (_MODEL, _OPTIMIZER)
     )
     try:
-        trainable, extra = json.loads(metadata["trainable"]), json.loads(metadata["extra"])
-        optimizer = json.loads(metadata["optimizer"]) if "optimizer" in metadata else None
+        trainable, extra = json.loads(metadata["trainable"]), loaded(metadata["extra"])
+        optimizer = loaded(metadata["optimizer"]) if "optimizer" in metadata else None
         state = None if optimizer is None else joined(optimizer, numbers)
     except ValueError as error:
         raise CheckpointError(f"This checkpoint is damaged: {error}. Load another one.") from error
