@@ -23,6 +23,7 @@ from sgdph_fx.plan.json_keys import dumped, loaded
 from sgdph_fx.plan.wording import first_few
 from sgdph_fx.report.files import replacing
 from sgdph_fx.report.prepared import Prepared
+from sgdph_fx.trace import undone_on_error
 from sgdph_fx.transform.copying import copy_of
 
 __all__ = ["Checkpoint", "load", "save"]
@@ -166,22 +167,31 @@ def load(
         OptimizerError: if the optimizer's state does not fit.
         On any of these, model and optimizer are as they were.
     """
-    saved = _read(path)
-    filled = _prepared_as(saved, accept(model).model, inplace=inplace or optimizer is not None)
-    _require_fitting(filled, saved.weights, path)
+    saved, given = _read(path), accept(model).model
+    if given.state_dict().keys() == saved.weights.keys():  # prepared already
+        return _filled(saved, given if inplace or optimizer is not None else copy_of(given), optimizer, path)
+    if not inplace and optimizer is None:
+        return _filled(saved, saved.plan.apply(given), None, path)
+    with undone_on_error(given):
+        return _filled(saved, saved.plan.apply(given, inplace=True), optimizer, path)
+
+
+def _filled(saved: _Saved, model: nn.Module, optimizer: SGDPH | None, path: Path | str) -> Checkpoint:
+    """The prepared ``model`` and its optimizer with what was saved; all of it fits, or nothing is filled."""
+    _require_fitting(model, saved.weights, path)
     if optimizer is not None:
-        _require_its_parameters(optimizer, filled)
+        _require_its_parameters(optimizer, model)
         if saved.optimizer is None:
             raise CheckpointError(f"{path} was saved without an optimizer; load it without one, too.")
         loadable(saved.optimizer, optimizer.param_groups)  # refuses before the model is filled
     elif saved.optimizer is not None:
-        optimizer = made_of(saved.optimizer, dict(filled.named_parameters()))
-    filled.load_state_dict(saved.weights)
-    for name, parameter in filled.named_parameters():
+        optimizer = made_of(saved.optimizer, dict(model.named_parameters()))
+    model.load_state_dict(saved.weights)
+    for name, parameter in model.named_parameters():
         parameter.requires_grad_(name in saved.trainable)
     if optimizer is not None and saved.optimizer is not None:
         optimizer.load_state_dict(saved.optimizer)
-    return Checkpoint(filled, optimizer, saved.plan, saved.extra)
+    return Checkpoint(model, optimizer, saved.plan, saved.extra)
 
 
 class _Saved(NamedTuple):
@@ -219,12 +229,6 @@ def _parsed(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> _Save
     except ValueError as error:
         raise CheckpointError(f"This checkpoint is damaged: {error}. Load another one.") from error
     return _Saved(weights, set(trainable), Plan.from_json(metadata["plan"]), state, extra)
-
-
-def _prepared_as(saved: _Saved, model: nn.Module, *, inplace: bool) -> nn.Module:
-    if model.state_dict().keys() == saved.weights.keys():
-        return model if inplace else copy_of(model)
-    return saved.plan.apply(model, inplace=inplace)
 
 
 def _require_fitting(model: nn.Module, weights: Mapping[str, Tensor], path: Path | str) -> None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from sgdph_fx import SGDPH, load, prepare, save
+from sgdph_fx import SGDPH, load, param_groups, prepare, save
 from sgdph_fx.errors import CheckpointError
 
 
@@ -61,3 +61,19 @@ def test_what_json_cannot_hold_is_refused(tmp_path: Path) -> None:
         with pytest.raises(CheckpointError, match="JSON cannot hold extra"):
             save(tmp_path / "run.safetensors", prepared, extra={"value": value})
     assert not list(tmp_path.iterdir())
+
+
+def test_a_file_that_does_not_fit_leaves_the_model_plain(tmp_path: Path) -> None:
+    prepared = prepare(network())
+    save(tmp_path / "run.safetensors", prepared, SGDPH(prepared.param_groups, 0.1))
+    other = network()
+    other.register_buffer(
+        "seen", torch.zeros(3)
+    )  # the plan speaks of parameters alone, so this fails after it
+    before, classes = dict(other.state_dict()), [type(module) for module in other.modules()]
+    for optimizer in (None, SGDPH(param_groups(other), 0.1)):
+        with pytest.raises(CheckpointError, match="seen is missing"):
+            load(tmp_path / "run.safetensors", other, optimizer, inplace=True)
+        assert [type(module) for module in other.modules()] == classes
+        assert other.state_dict().keys() == before.keys()
+        assert all(torch.equal(value, before[key]) for key, value in other.state_dict().items())
