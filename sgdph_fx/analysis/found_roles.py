@@ -10,7 +10,7 @@ from torch import nn
 
 from sgdph_fx.plan.entries import Role
 
-__all__ = ["FoundRole", "channel_wise", "norm_role"]
+__all__ = ["FoundRole", "channel_wise", "norm_role", "weight_norm_role"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +33,13 @@ def norm_role(role: Literal["norm.weight", "norm.bias"], parameter: nn.Parameter
     return FoundRole(
         2, role, f"second-order: {what} of {kind}, one number for each of {parameter.numel()} channels"
     )
+
+
+def weight_norm_role(is_gain: bool) -> FoundRole:
+    """The gain or the direction of a weight normalization."""
+    if is_gain:
+        return FoundRole(2, "gain", "second-order: gain of a weight normalization, whatever its shape")
+    return FoundRole(1, "direction", "first-order: direction of a weight normalization")
 
 
 def channel_wise(shape: Sequence[int]) -> bool:

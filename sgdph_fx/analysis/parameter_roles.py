@@ -13,9 +13,10 @@ from typing import Literal
 from torch import nn
 from torch.nn.utils.parametrizations import _WeightNorm
 from torch.nn.utils.parametrize import ParametrizationList
+from torch.nn.utils.weight_norm import WeightNorm
 
 from sgdph_fx.analysis.flow import Flow
-from sgdph_fx.analysis.found_roles import FoundRole, channel_wise, norm_role
+from sgdph_fx.analysis.found_roles import FoundRole, channel_wise, norm_role, weight_norm_role
 from sgdph_fx.analysis.parameter_uses import uses_of_parameters
 from sgdph_fx.plan.entries import ConvolutionEntry, ParameterEntry
 from sgdph_fx.plan.wording import counted
@@ -115,16 +116,11 @@ def _own_gain(owner: Decoupled, leaf: str) -> FoundRole | None:
 
 def _weight_norm(owner: nn.Module, leaf: str) -> FoundRole | None:
     """The parts of torch's weight normalization: original0 and original1, or weight_g and weight_v by a hook."""
-    stem = leaf[:-2]
-    by_hook = (
-        leaf[-2:] in ("_g", "_v") and f"{stem}_g" in owner._parameters and f"{stem}_v" in owner._parameters
-    )
-    parametrized = isinstance(owner, ParametrizationList) and isinstance(owner[0], _WeightNorm)
-    if by_hook or parametrized:
-        if leaf.endswith(("_g", "0")):
-            return FoundRole(2, "gain", "second-order: gain of a weight normalization, whatever its shape")
-        return FoundRole(1, "direction", "first-order: direction of a weight normalization")
-    return None
+    gains, directions = {"original0"}, {"original1"}
+    if not (isinstance(owner, ParametrizationList) and isinstance(owner[0], _WeightNorm)):
+        stems = [hook.name for hook in owner._forward_pre_hooks.values() if isinstance(hook, WeightNorm)]
+        gains, directions = {f"{stem}_g" for stem in stems}, {f"{stem}_v" for stem in stems}
+    return weight_norm_role(leaf in gains) if leaf in gains | directions else None
 
 
 def _by_owner(

@@ -8,7 +8,7 @@ from torch import fx, nn
 
 from sgdph_fx.analysis.carried_gains import carried_by
 from sgdph_fx.analysis.flow import Flow
-from sgdph_fx.analysis.found_roles import FoundRole, channel_wise, norm_role
+from sgdph_fx.analysis.found_roles import FoundRole, channel_wise, norm_role, weight_norm_role
 from sgdph_fx.analysis.parameter_paths import VIEWS, Reader, readers_of
 from sgdph_fx.analysis.verdicts import name_of
 from sgdph_fx.rules.calls import argument_reader, operation_name
@@ -63,6 +63,8 @@ def _use(flow: Flow, reader: Reader, parameter: nn.Parameter) -> FoundRole:
     name, rule = operation_name(user), flow.graph.nodes[user.name]["rule"]
     arg = argument_reader(user)
     operands = operands_of(user)
+    if name == "weight_norm":  # torch._weight_norm(v, g)
+        return weight_norm_role(arg(1, "g", None) is node)
     if operands is not None and arg(*operands.weight, None) is node:
         return _as_weight(rule, name, parameter)
     if operands is not None and operands.bias is not None and arg(*operands.bias, None) is node:

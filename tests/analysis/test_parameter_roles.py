@@ -189,6 +189,38 @@ def test_attention_and_layer_scale_of_real_blocks() -> None:
     assert block["layer_scale"] == (2, "layer_scale")
 
 
+class GatedUnit(nn.Module):
+    """A gate and a value, whose names end as those of a weight normalization's gain and direction do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.w_g, self.w_v = nn.Parameter(torch.eye(4)), nn.Parameter(torch.eye(4))
+        self.b_g, self.b_v = nn.Parameter(torch.zeros(4)), nn.Parameter(torch.zeros(4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.sigmoid(x @ self.w_g + self.b_g) * (x @ self.w_v + self.b_v)
+
+
+class NormalizedByHand(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight_v, self.weight_g = nn.Parameter(torch.randn(4, 3)), nn.Parameter(torch.ones(4, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, torch._weight_norm(self.weight_v, self.weight_g, 0))
+
+
+@pytest.mark.parametrize("recorded", [False, True])
+def test_names_alone_make_no_weight_normalization(recorded: bool) -> None:
+    plan = analyze(GatedUnit(), torch.ones(2, 4) if recorded else None)
+    assert {entry.name: entry.order for entry in plan.parameters} == {"w_g": 1, "w_v": 1, "b_g": 2, "b_v": 2}
+    by_hand = analyze(NormalizedByHand(), torch.ones(2, 3) if recorded else None)
+    assert {entry.name: entry.role for entry in by_hand.parameters} == {
+        "weight_v": "direction",
+        "weight_g": "gain",
+    }
+
+
 def test_every_trainable_parameter_once_and_every_row_with_a_reason() -> None:
     model = nn.Sequential(
         nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Conv2d(4, 4, 3), nn.Flatten(), nn.Linear(4, 2)
