@@ -47,6 +47,9 @@ METADATA = frozenset(
         "is_sparse",
         "is_floating_point",
         "is_complex",
+        "is_inference",
+        "is_same_size",
+        "get_device",
         "requires_grad",
         "data_ptr",
         "element_size",
@@ -59,6 +62,7 @@ METADATA = frozenset(
         "empty_like",
         "full_like",
         "rand_like",
+        "randint_like",
         "randn_like",
         "new_empty",
         "new_full",
@@ -69,7 +73,7 @@ METADATA = frozenset(
 )
 
 # These read only the shape or the type of their second operand.
-LIKE_ANOTHER = frozenset(["expand_as", "reshape_as", "type_as", "view_as"])
+LIKE_ANOTHER = frozenset(["expand_as", "reshape_as", "to", "type_as", "view_as"])
 
 # These return a tuple, so that an index into their result picks a tensor and not a part of one.
 SEVERAL_RESULTS = frozenset(
@@ -85,6 +89,9 @@ SEVERAL_RESULTS = frozenset(
     ]
 )
 
+# NumPy's names, which torch takes beside its own.
+_OF_NUMPY = {"dim": ("axis",), "keepdim": ("keepdims",), "input": ("x", "a", "x1"), "other": ("x2",)}
+
 # Arguments that may be given one by one instead of as a tuple.
 _VARIADIC = ("dims", "shape")
 
@@ -95,6 +102,7 @@ _ALIASES = {
     "radd": "add",
     "isub": "sub",
     "rsub": "sub",
+    "subtract": "sub",
     "imul": "mul",
     "rmul": "mul",
     "multiply": "mul",
@@ -153,7 +161,10 @@ def argument_reader(node: fx.Node) -> Argument:
     def arg(position: int, name: str, default: Any) -> Any:
         if position == 1 and name in _VARIADIC and len(node.args) > 2:
             return node.args[1:]  # x.permute(0, 2, 1) for x.permute((0, 2, 1))
-        return node.args[position] if position < len(node.args) else node.kwargs.get(name, default)
+        if position < len(node.args):
+            return node.args[position]
+        given = (other for other in (name, *_OF_NUMPY.get(name, ())) if other in node.kwargs)
+        return node.kwargs.get(next(given, name), default)
 
     return arg
 
@@ -169,8 +180,8 @@ def numbers_read(node: fx.Node) -> Sequence[fx.Node]:
 
 
 def data_operands(node: fx.Node) -> tuple[fx.Node, ...]:
-    """The first operand that is not a scalar; of a list, the tensors in it."""
-    operands = (*node.args, *node.kwargs.values())
+    """The input, or else the first operand that is not a scalar; of a list, the tensors in it."""
+    operands = (*node.args, node.kwargs.get("input"), *node.kwargs.values())
     first = next((a for a in operands if not isinstance(a, _SCALARS)), None)
     if isinstance(first, list | tuple):
         return tuple(a for a in first if isinstance(a, fx.Node))
@@ -186,7 +197,7 @@ def _bare_name(target: Any) -> str:
 def _canonical(name: str) -> str:
     if name == _ITSELF[0]:
         return _ITSELF[1]
-    bare = name.strip("_") if name not in ("T", "mT") else name
+    bare = name.strip("_")
     return _ALIASES.get(bare, bare)
 
 

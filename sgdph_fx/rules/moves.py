@@ -91,7 +91,7 @@ def pad(dims: tuple[Dim, ...], call: Call) -> Layout:
 @known
 def reduce_known(dims: tuple[Dim, ...], call: Call) -> Layout | None:
     """Means, sums and maxima over dimensions in which the channel does not change."""
-    over = ints(call.arg(1, "dim", call.arg(1, "axis", None)))
+    over = ints(call.arg(1, "dim", None))
     gone = {position(dim, len(dims)) for dim in over or ()}
     if not gone or None in gone:
         return None
@@ -105,7 +105,7 @@ def reduce_known(dims: tuple[Dim, ...], call: Call) -> Layout | None:
 def reduce(layout: Layout, call: Call) -> Layout | None:
     """Means, sums and maxima. Unknown dimensions are assumed to be those of space, as they usually are."""
     if layout.dims is None:
-        over = call.arg(1, "dim", call.arg(1, "axis", None))
+        over = call.arg(1, "dim", None)
         return None if ints(over) is None else UNKNOWN
     return reduce_known(layout, call)
 
@@ -145,7 +145,7 @@ def stack(dims: tuple[Dim, ...], call: Call) -> Layout:
 @known
 def concatenate(dims: tuple[Dim, ...], call: Call) -> Layout:
     """Beside other tensors along a dimension, along which some numbers are ours and others are not."""
-    at = position(call.arg(1, "dim", call.arg(1, "axis", 0)), len(dims))
+    at = position(call.arg(1, "dim", 0), len(dims))
     return UNKNOWN if at is None else _with(dims, at, merged(dims[at], also=True))
 
 
