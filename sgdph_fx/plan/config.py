@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +12,7 @@ from sgdph_fx.plan.config_file import find_config, read_config
 from sgdph_fx.plan.entries import RESERVED_OPTIONS, Action, Option, Policy
 from sgdph_fx.plan.hint_codes import HINTS
 from sgdph_fx.plan.selectors import Selector, selector_of
+from sgdph_fx.plan.typed import is_finite
 
 __all__ = ["Config", "Override"]
 
@@ -160,9 +160,9 @@ def _require_option(pattern: str, key: object, value: object) -> None:
             f"rules[{pattern!r}] sets {key!r}, which a parameter group says about itself; options are what an "
             "optimizer reads, such as lr or weight_decay."
         )
-    plain = isinstance(value, bool | int | float | str | None)
-    numbers = isinstance(value, list | tuple) and all(isinstance(item, int | float) for item in value)
-    if not (plain or numbers) or (isinstance(value, float) and not math.isfinite(value)):
+    plain = isinstance(value, bool | str | None) or is_finite(value)
+    numbers = isinstance(value, list | tuple) and all(map(is_finite, value))
+    if not (plain or numbers):
         raise ConfigError(
             f"rules[{pattern!r}] sets {key} to {value!r}; an option is a finite number, a text, true or false, or "
             "a list of numbers."

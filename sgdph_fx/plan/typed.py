@@ -9,7 +9,7 @@ import types
 from collections.abc import Mapping
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-__all__ = ["FormatProblem", "shown", "typed"]
+__all__ = ["FormatProblem", "is_finite", "shown", "typed"]
 
 # Sizes and counts beyond this are no sizes of tensors, and torch cannot hold them.
 _LARGEST = 2**63 - 1
@@ -128,11 +128,20 @@ def _plain(value: Any, kind: Any, where: str) -> Any:
         return value
     if kind is int and isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _LARGEST:
         return value
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if kind is float and is_number and abs(value) <= _LARGEST and math.isfinite(value):
-        return float(value)
+    # A whole number stays one: a plan that was read is the plan that was written.
+    if kind is float and is_finite(value):
+        return value
     names = {bool: "true or false", int: "a whole number from 0 on", float: "a finite number"}
     raise _problem(where, value, names.get(kind, "null"))
+
+
+def is_finite(value: object) -> bool:
+    """Whether a value is a number that a plan holds: finite, and if it is whole, within the range of torch's."""
+    if isinstance(value, bool):
+        return False
+    return (isinstance(value, int) and abs(value) <= _LARGEST) or (
+        isinstance(value, float) and math.isfinite(value)
+    )
 
 
 def _text(value: Any, where: str) -> str:

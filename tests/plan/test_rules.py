@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -125,6 +126,21 @@ def test_options_are_kept_in_the_plan_and_show_in_its_differences() -> None:
     assert (change.name, change.before) == ("fc.bias", "second-order bias of shape 2")
     assert change.after == "second-order bias of shape 2, betas=(0.9, 0.99), lr_factor=0.1, steps=5"
     assert '"options"' not in analyze(Net()).to_json()  # as releases before options wrote it
+
+
+@pytest.mark.parametrize("value", [-3, 1e30, -0.5, (0, 1), [0.0, -1], True, None, "a", 2**63 - 1, ()])
+def test_an_option_comes_back_from_a_plan_as_it_was(value: Any) -> None:
+    plan = analyze(Net(), config=Config(rules={"fc.bias": {"option": value}}))
+    read = Plan.from_json(plan.to_json())
+    assert plan_changes(plan, read) == ()
+    (there,) = (entry.options["option"] for entry in read.parameters if entry.options)
+    assert repr(there) == repr(tuple(value) if isinstance(value, list) else value)
+
+
+@pytest.mark.parametrize("value", [math.inf, [1.0, math.nan], 10**400, -(2**63), [2**63], [True], [[1]], {}])
+def test_an_option_that_no_plan_can_hold_is_refused(value: Any) -> None:
+    with pytest.raises(ConfigError, match="an option is a finite number"):
+        Config(rules={"fc.bias": {"option": value}})
 
 
 def test_options_reach_the_groups_of_a_model_as_it_stands() -> None:
