@@ -8,7 +8,8 @@ kept beside the code, and applied to a fresh instance of the same model without 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from itertools import islice
 from typing import Any
@@ -20,7 +21,7 @@ from sgdph_fx.plan.consistency import contradictions
 from sgdph_fx.plan.entries import ConvolutionEntry, Hint, Kind, ParameterEntry, Policy, Way
 from sgdph_fx.plan.fitting import misfits, parts_of
 from sgdph_fx.plan.state_dicts import plain_state_dict
-from sgdph_fx.plan.typed import FormatProblem, typed
+from sgdph_fx.plan.typed import FormatProblem, shown, typed
 from sgdph_fx.transform.decouple import decouple
 from sgdph_fx.transform.filters import Filters
 
@@ -227,9 +228,18 @@ def _loaded(text: str) -> Any:
             f"A plan is read from its JSON text; this is {type(text).__name__}. Pass `path.read_text()`."
         )
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=_object)
     except (ValueError, RecursionError) as error:  # too deep, or a number of too many digits
         raise PlanFormatError(f"This is no plan: not valid JSON ({_short(error)}).") from error
+
+
+def _object(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON. Of two equal keys, as a merge may leave them, Python would take the second without a word."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice = next(key for key, times in Counter(key for key, _ in pairs).items() if times > 1)
+        raise FormatProblem(f"the key {shown(twice)} stands twice in one object")
+    return found
 
 
 def _short(error: Exception) -> str:

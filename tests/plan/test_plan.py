@@ -100,6 +100,16 @@ def test_rules_for_a_shared_weight_hold_for_all_its_owners() -> None:
     ]
 
 
+def test_a_key_that_a_merge_has_left_twice_is_refused() -> None:
+    text = (
+        analyze(net())
+        .to_json()
+        .replace('"policy": "see-through"', '"policy": "direct", "policy": "see-through"')
+    )
+    with pytest.raises(PlanFormatError, match="the key 'policy' stands twice in one object"):
+        Plan.from_json(text)
+
+
 @pytest.mark.parametrize(
     ("rules", "message"),
     [
