@@ -62,7 +62,8 @@ def selector_of(pattern: str) -> Selector:
     prefix, colon, rest = pattern.partition(":")
     if colon and prefix in _READERS:
         return Selector(pattern, _READERS[prefix](rest, pattern))
-    return Selector(pattern, _by_name(lambda name: fnmatchcase(name, pattern)))
+    # A name may hold a bracket, which a glob would read.
+    return Selector(pattern, _by_name(lambda name: name == pattern or fnmatchcase(name, pattern)))
 
 
 Matcher = Callable[[Candidate, Mapping[str, Sequence[str]]], bool]

@@ -85,6 +85,25 @@ def test_a_module_means_the_same_to_every_action() -> None:
     assert {e.order for e in plan.parameters if e.name.startswith("stem")} == {1}
 
 
+def test_a_name_that_reads_as_a_glob_is_a_name_too() -> None:
+    class Named(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.blocks = nn.ModuleDict({name: nn.Conv2d(3, 3, 1) for name in ("at[1]", "at1", "at[2]")})
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            for block in self.blocks.values():
+                x = block(x)
+            return x
+
+    plan = analyze(Named(), config=Config(rules={"blocks.at[1]": "keep", "blocks.at[2].bias": "first-order"}))
+    # As a glob the first one is at1, which it goes on to match, and the second matches nothing.
+    assert [entry.name for entry in plan.decoupled] == ["blocks.at[2]"]
+    assert [entry.name for entry in plan.parameters if entry.role == "bias" and entry.order == 1] == [
+        "blocks.at[2].bias"
+    ]
+
+
 def test_options_make_groups_of_their_own() -> None:
     rules: dict[str, Any] = {
         "role:bias": {"weight_decay": 0.0},
