@@ -84,6 +84,16 @@ def test_choices_that_would_decouple_others_are_told() -> None:
     assert [row.decouple for row in analyze(forced).convolutions] == [True, True, True]
 
 
+def test_rules_on_a_weight_hold_where_the_weight_stays_decoupled() -> None:
+    model = prepare(net(), config=Config(rules={"0": "decouple"})).model
+    rules: dict[str, Any] = {"0.weight": {"lr": 0.5}, "3.weight": "first-order"}
+    prepared = prepare(model, config=Config(rules=rules))
+    entries = {entry.name: entry for entry in prepared.report.plan.parameters}
+    assert [entries[name].options for name in ("0.direction", "0.gain")] == [{"lr": 0.5}, {"lr": 0.5}]
+    assert (entries["3.gain"].order, entries["5.kernel_gain"].order) == (1, 2)
+    assert "rule 're:" not in repr(prepared.report.plan.convolutions)
+
+
 @pytest.mark.parametrize("look", [param_groups, lambda m: param_groups(m, X)], ids=["symbolic", "recorded"])
 def test_groups_of_a_prepared_model_as_it_stands(look: Callable[[nn.Module], list[dict[str, Any]]]) -> None:
     first = prepare(net())

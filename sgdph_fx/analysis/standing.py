@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import glob
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -62,7 +62,7 @@ def _forced(
             "that the model was prepared with, or prepare `restore(model)`."
         )
     rules: dict[str, Action] = {
-        glob.escape(name): "decouple" if name in standing else "keep"
+        _pattern(name): "decouple" if name in standing else "keep"
         for name in sorted(seen | (standing.keys() & linear))
     }
     forced = decide(model, reading, replace(config, rules={**config.rules, **rules}))
@@ -74,5 +74,10 @@ def _reworded(row: ConvolutionEntry) -> ConvolutionEntry:
     """Not by a rule of the person's own."""
     reason = row.reason
     for done, instead in (("decoupled", "decoupled already"), ("left as it is", "left as it came")):
-        reason = reason.replace(f"; {done} by the rule {glob.escape(row.weight)!r}", f"; {instead}")
+        reason = reason.replace(f"; {done} by the rule {_pattern(row.weight)!r}", f"; {instead}")
     return replace(row, reason=reason)
+
+
+def _pattern(weight: str) -> str:
+    """Matches that weight, and is no pattern of the person's own, whose options it would take the place of."""
+    return f"re:(?:{re.escape(weight)})"
