@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import fx, nn
 
 from sgdph_fx.analysis.filter_tracking import filters_preserved
@@ -24,6 +25,7 @@ __all__ = [
     "groups_of",
     "module_candidates",
     "names_of",
+    "obstacle_of",
 ]
 
 _OTHER_FILTERS = "it convolves by a view of its weight with other filters, so it is left as it is"
@@ -109,7 +111,7 @@ def module_candidates(modules: Mapping[str, nn.Module], names: Names) -> Iterato
 def _module_candidate(name: str, module: nn.Module, rule: Conv, names: Names) -> ConvolutionCandidate:
     weight = module._parameters.get(rule.weight)
     shape = getattr(module, rule.weight).shape if weight is None else weight.shape
-    obstacle = _obstacle(module, rule) or _frozen(weight)
+    obstacle = _obstacle(module, rule) or obstacle_of(weight)
     return ConvolutionCandidate(
         name=name,
         kind=plain_class_of(module).__name__,
@@ -139,9 +141,11 @@ def _no_second_derivative(rule: Conv) -> str:
     return "" if rule.twice_differentiable else "it has no second derivative, so a gain would get no Hessian"
 
 
-def _frozen(weight: nn.Parameter | None) -> str:
-    if weight is not None and weight.is_complex():
-        return "its weight is complex, and gain and direction are for real numbers"
+def obstacle_of(weight: nn.Parameter | None) -> str:
+    """Why a weight has no gain and direction to train, as a clause; empty if it has."""
+    if weight is not None and (weight.is_complex() or weight.layout is not torch.strided):
+        what = "complex" if weight.is_complex() else "sparse"
+        return f"its weight is {what}, and gain and direction are for dense real numbers"
     trains = weight is not None and weight.requires_grad and weight.is_floating_point()
     return "" if trains else "its weight is frozen, so it is left as it is"
 
@@ -160,7 +164,7 @@ def functional_candidate(
     parameter = names.parameters.get(made.name)
     filters = Filters(rule.transposed, groups_of(node, operands))
     shape = tuple(weight.meta.get("shape", ()) if parameter is None else parameter.shape)
-    obstacle = made.obstacle or _no_second_derivative(rule) or _frozen(parameter)
+    obstacle = made.obstacle or _no_second_derivative(rule) or obstacle_of(parameter)
     if not obstacle and not filters_preserved(weight, made, shape, filters, modules):
         obstacle = _OTHER_FILTERS
     return ConvolutionCandidate(

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 
 from torch import nn
 
-from sgdph_fx.analysis.conv_candidates import Names
+from sgdph_fx.analysis.conv_candidates import Names, obstacle_of
 from sgdph_fx.analysis.sharing import Decision
 from sgdph_fx.plan.entries import ConvolutionEntry
 from sgdph_fx.rules.kinds import Linear
@@ -56,4 +56,4 @@ def _obstacle(module: nn.Module, weight: nn.Parameter | None, shared: bool) -> s
         return "its weight is computed by a reparameterization, which is left as it is"
     if shared:
         return "another module has the same weight"
-    return "" if weight.requires_grad else "its weight is frozen, so it is left as it is"
+    return obstacle_of(weight)

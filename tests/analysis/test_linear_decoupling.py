@@ -78,18 +78,24 @@ def share(model: Any) -> None:
     model[6].weight = model[3].weight
 
 
+def make_sparse(model: Any) -> None:
+    model[3].weight = nn.Parameter(model[3].weight.detach().to_sparse())
+
+
 @pytest.mark.parametrize(
     ("change", "why"),
     [
         (lambda m: m[3].weight.requires_grad_(False), "its weight is frozen"),
         (lambda m: weight_norm(m[3]), "computed by a reparameterization"),
+        (lambda m: m[3].to(torch.complex64), "its weight is complex"),
+        (make_sparse, "its weight is sparse"),
         (share, "another module has the same weight"),
     ],
-    ids=["frozen", "reparametrized", "shared"],
+    ids=["frozen", "reparametrized", "complex", "sparse", "shared"],
 )
 def test_those_that_cannot_be_decoupled_say_why(change: Any, why: str) -> None:
     model = net()
     change(model)
     model.forward = lambda x: nn.Sequential(*model[:6])(x)  # type: ignore[method-assign, index, assignment]
     with pytest.raises(ConfigError, match=why):
-        analyze(model, X, config=Config(rules={"3": "decouple"}))
+        analyze(model, config=Config(rules={"3": "decouple"}))
