@@ -171,6 +171,7 @@ def plot_without_matplotlib() -> None:
 TRIGGERS: tuple[Callable[[], Any], ...] = (
     *MODEL_TRIGGERS,
     lambda: register_norm(int, statistics="batch"),  # type: ignore[arg-type]
+    lambda: register_norm(nn.Module, statistics="batchnorm"),  # type: ignore[arg-type]
     lambda: analyze(net(), config=Config(rules={"nowhere": "keep"})),
     lambda: Config("loose"),  # type: ignore[arg-type]
     lambda: Config(rules={"0": "drop"}),  # type: ignore[dict-item]

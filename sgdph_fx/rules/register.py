@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Sequence
+from typing import Literal, get_args
 
 from torch import nn
 
@@ -34,12 +35,13 @@ def register_norm(
         centered: Whether it subtracts the mean. A bias before one that does changes nothing.
 
     Raises:
-        ConfigError: if ``kind`` is not a subclass of ``torch.nn.Module``.
+        ConfigError: if ``kind`` is not a subclass of ``torch.nn.Module``, or a choice does not exist.
 
     Example:
         >>> class MyNorm(nn.Module): ...
         >>> register_norm(MyNorm, statistics="layer", weight="scale", bias="shift")
     """
+    _require_choice("statistics", statistics, get_args(Statistics))
     _register(kind, Norm(statistics, weight, bias, channels_first, centered=centered))
 
 
@@ -65,8 +67,9 @@ def register_conv(
         standardized: Whether it normalizes its weight itself; a gain on the weight would change nothing.
 
     Raises:
-        ConfigError: if ``kind`` is not a subclass of ``torch.nn.Module``.
+        ConfigError: if ``kind`` is not a subclass of ``torch.nn.Module``, or a choice does not exist.
     """
+    _require_choice("dims", dims, (1, 2, 3))
     _register(kind, Conv(dims, transposed, weight, bias, gain, standardized))
 
 
@@ -86,9 +89,15 @@ def register_transparent(
         role: What that parameter is.
 
     Raises:
-        ConfigError: if ``kind`` is not a subclass of ``torch.nn.Module``.
+        ConfigError: if ``kind`` is not a subclass of ``torch.nn.Module``, or a choice does not exist.
     """
+    _require_choice("role", role, ("activation", "layer_scale"))
     _register(kind, Transparent(shape_only=shape_only, weight=weight, role=role))
+
+
+def _require_choice(what: str, value: object, choices: Sequence[object]) -> None:
+    if value not in choices:
+        raise ConfigError(f"{what}={value!r} is not known; choose one of {', '.join(map(repr, choices))}.")
 
 
 def _register(kind: type[nn.Module], rule: Rule) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -21,7 +21,7 @@ from sgdph_fx import (
     restore,
 )
 from sgdph_fx.errors import ConfigError, ModelError
-from sgdph_fx.rules.modules import MODULES
+from sgdph_fx.rules.modules import MODULES, rule_of
 
 
 @pytest.fixture(autouse=True)
@@ -91,6 +91,20 @@ def test_own_transparent_operation() -> None:
     assert len(analyze(model).bare) == 1
     register_transparent(Halve)
     assert len(analyze(model).bare) == 0
+
+
+def test_choices_that_do_not_exist_are_refused_and_register_nothing() -> None:
+    class Unknown(nn.Module): ...
+
+    choices: list[tuple[Callable[[], None], str]] = [
+        (lambda: register_norm(Unknown, statistics="batchnorm"), "statistics='batchnorm' is not known"),  # type: ignore[arg-type]
+        (lambda: register_conv(Unknown, dims=4), "dims=4 is not known"),  # type: ignore[arg-type]
+        (lambda: register_transparent(Unknown, role="slope"), "role='slope' is not known"),  # type: ignore[arg-type]
+    ]
+    for register, message in choices:
+        with pytest.raises(ConfigError, match=message):
+            register()
+    assert rule_of(Unknown()) is None
 
 
 def test_only_classes_of_modules_are_registered() -> None:
