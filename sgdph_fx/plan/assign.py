@@ -15,6 +15,7 @@ from sgdph_fx.plan.entries import Option
 from sgdph_fx.plan.param_groups import ParamGroup, build_param_groups
 from sgdph_fx.plan.plan import Plan
 from sgdph_fx.plan.schemes import SCHEMES, Scheme, SchemeContext, scheme_named
+from sgdph_fx.plan.typed import is_finite
 
 __all__ = ["Assignment", "assign", "groups_of"]
 
@@ -78,7 +79,8 @@ def _assigned(table: Scheme, context: SchemeContext) -> Assignment:
             f"No row of the scheme {table.name!r} fits {entry.name}, of the kind {entry.kind!r}; end its table with a "
             "row for all kinds."
         )
-    options = {name: value(context) if callable(value) else value for name, value in row.options.items()}
+    given = {name: value(context) if callable(value) else value for name, value in row.options.items()}
+    options = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
     options |= entry.options
     what = entry.kind + (f", {entry.place} layer" if entry.place else "")
     return Assignment(
@@ -86,11 +88,25 @@ def _assigned(table: Scheme, context: SchemeContext) -> Assignment:
     )
 
 
-def _with_rate(options: dict[str, Option], hyper: Mapping[str, Any]) -> dict[str, Option]:
-    """The options with a rate of their own, where there are factors and a rate for them to multiply."""
-    numbers = [options.get("lr", hyper.get("lr")), *(options[f] for f in _FACTORS if f in options)]
-    known = [float(number) for number in numbers if isinstance(number, int | float)]
-    return {**options, "lr": math.prod(known)} if len(known) == len(numbers) else options
+def _with_rate(options: Mapping[str, Option], hyper: Mapping[str, Any]) -> dict[str, Option]:
+    """The options with the rate, times the factors if there are any.
+
+    Raises:
+        ConfigError: if the rate or a factor is no number.
+    """
+    rate = options.get("lr", hyper.get("lr"))
+    factors = [(name, options[name]) for name in _FACTORS if name in options]
+    if rate is None:
+        return {**options}
+    if factors:
+        rate = math.prod(_number(name, value) for name, value in (("lr", rate), *factors))
+    return {**options, "lr": rate}
+
+
+def _number(name: str, value: Any) -> float:
+    if not is_finite(value):
+        raise ConfigError(f"{name}={value!r} is no number, and here rates are multiplied. Pass a number.")
+    return float(value)
 
 
 def groups_of(

@@ -216,6 +216,14 @@ def test_a_scheme_of_one_s_own() -> None:
     assert param_groups(nn.Sequential(nn.Linear(2, 2)), scheme=twice)[1]["lr"] == 0.2  # type: ignore[index]
 
 
+def test_a_rate_without_factors_goes_to_the_groups_as_it_is_and_a_list_as_a_tuple() -> None:
+    rate = torch.tensor(0.1)
+    scheme = Scheme("listed", (SchemeRow(("*",), {"betas": [0.9, 0.99]}),))  # type: ignore[dict-item]
+    (group,) = param_groups(nn.Linear(2, 2), scheme=scheme, lr=rate)
+    assert group["lr"] is rate  # type: ignore[index]
+    assert group["betas"] == (0.9, 0.99)  # type: ignore[index]
+
+
 @pytest.mark.parametrize(
     ("ask", "message"),
     [
@@ -232,6 +240,11 @@ def test_a_scheme_of_one_s_own() -> None:
             lambda m: param_groups(m, scheme=Scheme("x", (SchemeRow(("bias",)),))),
             "No row of the scheme 'x' fits 0.weight",
         ),
+        (
+            lambda m: param_groups(m, scheme="layer-decay", lr=torch.tensor(0.1)),
+            "lr=tensor(0.1000) is no number",
+        ),
+        (lambda m: param_groups(m, scheme="layer-decay", lr="0.1"), "lr='0.1' is no number"),
         (lambda m: register_scheme(Scheme("x", ())), "A Scheme with rows is registered"),
         (lambda m: assign(analyze(m), "adam"), "There is no scheme 'adam'"),
     ],

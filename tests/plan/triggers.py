@@ -65,5 +65,6 @@ PLAN_TRIGGERS: tuple[Callable[[], Any], ...] = (
     lambda: assign(analyze(net()), "muon", momentum=1),
     lambda: assign(analyze(net()), Scheme("some", (SchemeRow(("head",)),))),
     lambda: param_groups(net(), weight_decay=1),
+    lambda: param_groups(net(), scheme="layer-decay", lr="0.1"),
     lambda: param_groups(net(), scheme="none"),
 )
