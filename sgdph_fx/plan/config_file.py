@@ -13,7 +13,9 @@ from sgdph_fx.errors import ConfigError
 
 __all__ = ["find_config", "read_config"]
 
-NAME = "sgdph.toml"
+NAME, PROJECT = "sgdph.toml", "pyproject.toml"
+# In a pyproject.toml.
+TABLE = ("tool", "sgdph")
 _KEYS = ("policy", "rules", "silence")
 
 
@@ -23,10 +25,18 @@ def find_config(start: Path) -> Path | None:
     for place in (folder, *folder.parents):
         if (place / NAME).is_file():
             return place / NAME
-        project = place / "pyproject.toml"
-        if project.is_file() and re.search(r"^\s*\[tool\.sgdph[\].]", _text(project), re.MULTILINE):
+        project = place / PROJECT
+        if project.is_file() and _is_ours(_text(project)):
             return project
     return None
+
+
+def _is_ours(text: str) -> bool:
+    """Whether a ``pyproject.toml`` has our table, however that is spelled; one that is no TOML, if it looks so."""
+    try:
+        return _holds(tomllib.loads(text), TABLE)
+    except tomllib.TOMLDecodeError:
+        return re.search(r"^\s*\[tool\.sgdph[\].]", text, re.MULTILINE) is not None
 
 
 Made = TypeVar("Made")
@@ -47,10 +57,13 @@ def read_config(path: Path, make: Callable[..., Made]) -> Made:
         data = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"Configuration file {path} is no TOML: {error}.") from error
-    table = ("tool", "sgdph") if path.name == "pyproject.toml" else ()
+    table = TABLE if path.name == PROJECT else ()
+    reader = _Reader(path, text, table)
+    if not _holds(data, table):
+        raise reader.wrong("there is no table [tool.sgdph].", ())
     for key in table:
-        data = data.get(key, {})
-    return _Reader(path, text, table).config(data, make)
+        data = data[key]
+    return reader.config(data, make)
 
 
 def _text(path: Path) -> str:
@@ -70,13 +83,13 @@ class _Reader:
     def config(self, data: Any, make: Callable[..., Made]) -> Made:
         """The configuration of a table, once each part of it is one by itself."""
         if not isinstance(data, Mapping):
-            raise self._wrong("[tool.sgdph] is no table.", ())
+            raise self.wrong("[tool.sgdph] is no table.", ())
         for key in data:
             if key not in _KEYS:
-                raise self._wrong(f"{key!r} is not known; the keys are {', '.join(_KEYS)}.", (key,))
+                raise self.wrong(f"{key!r} is not known; the keys are {', '.join(_KEYS)}.", (key,))
         rules = data.get("rules", {})
         if not isinstance(rules, Mapping):
-            raise self._wrong("rules is no table.", ("rules",))
+            raise self.wrong("rules is no table.", ("rules",))
         for pattern, value in rules.items():
             self._try(partial(make, rules={pattern: value}), "rules", pattern)
         for key in ("policy", "silence"):
@@ -88,9 +101,10 @@ class _Reader:
         try:
             make()
         except (ConfigError, TypeError) as error:
-            raise self._wrong(str(error), keys) from error
+            raise self.wrong(str(error), keys) from error
 
-    def _wrong(self, message: str, keys: Sequence[str]) -> ConfigError:
+    def wrong(self, message: str, keys: Sequence[str]) -> ConfigError:
+        """The error of what stands under ``keys`` in the table."""
         line = line_of(self._lines, (*self._table, *keys))
         place = f"{self._path}{'' if line is None else f':{line}'}"
         return ConfigError(f"Configuration file {place}: {message}")

@@ -47,6 +47,31 @@ def test_a_table_in_pyproject(tmp_path: Path) -> None:
     assert Config.load(tmp_path) == MEANT
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        '[ tool.sgdph ]\npolicy = "direct"',
+        '[tool."sgdph"]\npolicy = "direct"',
+        '[tool]\nsgdph = {policy = "direct"}',
+        'tool.sgdph.policy = "direct"',
+        '[tool]\nsgdph.policy = "direct"',
+    ],
+)
+def test_toml_has_many_spellings_of_a_table(tmp_path: Path, text: str) -> None:
+    (tmp_path / "pyproject.toml").write_text(text)
+    assert Config.load(tmp_path).policy == Config.from_file(tmp_path / "pyproject.toml").policy == "direct"
+
+
+@pytest.mark.parametrize(
+    "text", ["", "tool = 3", "[tool.other]\npolicy = 'direct'", 'n = """\n[tool.sgdph]\n"""']
+)
+def test_a_file_that_is_named_must_have_the_table(tmp_path: Path, text: str) -> None:
+    (tmp_path / "pyproject.toml").write_text(text)
+    assert Config.load(tmp_path) == Config()
+    with pytest.raises(ConfigError, match=r"pyproject\.toml: there is no table \[tool\.sgdph\]"):
+        Config.from_file(tmp_path / "pyproject.toml")
+
+
 def test_the_nearest_file_counts(tmp_path: Path) -> None:
     inner = tmp_path / "a" / "b"
     inner.mkdir(parents=True)
