@@ -10,7 +10,7 @@ from sgdph_fx.analysis.flow import Ending, Flow
 from sgdph_fx.rules.calls import argument_reader
 from sgdph_fx.rules.kinds import Norm
 from sgdph_fx.rules.layout import Layout, one_channel
-from sgdph_fx.rules.modules import computes_as_known
+from sgdph_fx.rules.modules import computes_as_known, forward_of
 from sgdph_fx.rules.regroup import split_in_front
 
 __all__ = ["absorbs_bias", "absorbs_gain", "why_not"]
@@ -46,12 +46,12 @@ def why_not(flow: Flow, ending: Ending) -> str:
 
 
 def _is_known(flow: Flow, node: fx.Node, rule: Norm) -> bool:
-    """Subclasses of torch's group, layer and RMS norms are known to permute before they normalize."""
+    """Subclasses of layer and RMS norms, those of libraries included, are known to permute before they normalize."""
     if node.op != "call_module":
         return True
     module = flow.modules[str(node.target)]
     if rule.statistics in ("layer", "rms") and not rule.channels_first:
-        return type(module) in (nn.LayerNorm, nn.RMSNorm)
+        return forward_of(module) in (nn.LayerNorm.forward, nn.RMSNorm.forward)
     return computes_as_known(module)
 
 

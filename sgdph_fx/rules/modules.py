@@ -15,7 +15,7 @@ from sgdph_fx.rules import moves, reshapes
 from sgdph_fx.rules.kinds import Conv, Linear, Mixing, Norm, Rule, Transparent
 from sgdph_fx.rules.named import NAMED, REVIEWED, norm_by_class_name, qualified_name
 
-__all__ = ["MODULES", "computes_as_known", "has_own_forward", "rule_of"]
+__all__ = ["MODULES", "computes_as_known", "forward_of", "has_own_forward", "rule_of"]
 
 # What a class is may depend on how one of its modules was built.
 Row = Rule | Callable[[nn.Module], Rule]
@@ -149,10 +149,14 @@ def _row_of(kind: type[nn.Module]) -> Row | None:
 
 def computes_as_known(module: nn.Module) -> bool:
     """Whether ``module`` computes what its row says, and not by an unknown ``forward`` of its own."""
-    ancestor = _known_ancestor(type(module))
-    own = module.__dict__.get("forward", type(module).forward)  # a method may be patched on one module alone
-    own = getattr(own, "__func__", own)
+    ancestor, own = _known_ancestor(type(module)), forward_of(module)
     return ancestor is not None and (own is ancestor.forward or _is_reviewed(own))
+
+
+def forward_of(module: nn.Module) -> object:
+    """The function that ``module`` runs; it may be patched on one module alone."""
+    own = module.__dict__.get("forward", type(module).forward)
+    return getattr(own, "__func__", own)
 
 
 def has_own_forward(module: nn.Module) -> bool:

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sgdph_fx import analyze, prepare
+from sgdph_fx import Config, analyze, prepare
 
 X = torch.randn(3, 3, 6, 6)
 
@@ -129,10 +129,27 @@ def test_verdict_is_that_of_what_is_computed(name: str, inputs: Tensor | None) -
     assert row.verdict == ("bare" if name in BARE else "normalized"), row.reason
 
 
+class OfRows(nn.LayerNorm): ...
+
+
+@pytest.mark.parametrize("inputs", [None, X], ids=["symbolic", "recorded"])
+@pytest.mark.parametrize(
+    ("make", "absorbs"),
+    [(lambda: OfRows([4, 4]), True), (lambda: nn.LayerNorm([4, 4]), True), (lambda: InTheMiddle(4), False)],
+)
+def test_a_layer_norm_with_torch_s_own_forward_is_known(
+    inputs: Tensor | None, make: Network, absorbs: bool
+) -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), make())
+    (row,) = analyze(model, inputs, config=Config("absorbing")).convolutions
+    assert row.verdict == ("normalized" if absorbs else "bare"), row.reason
+    assert _changes_with_a_gain(model.double()) is not absorbs
+
+
 def _changes_with_a_gain(model: nn.Sequential) -> bool:
     """The numerical truth: whether a positive number for each filter changes what the model computes in training."""
     for norm in model.modules():
-        if isinstance(norm, nn.BatchNorm2d):
+        if isinstance(norm, nn.BatchNorm2d | nn.LayerNorm):
             norm.eps = 1e-20
     gains = torch.tensor([0.2, 0.5, 2.0, 4.0], dtype=torch.double)
     before = model(X.double())
