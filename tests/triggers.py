@@ -219,6 +219,7 @@ TRIGGERS: tuple[Callable[[], Any], ...] = (
     lambda: analyze(net(), torch.zeros(1, 5, 4, 4)),
     lambda: prepare(Locked()),
     lambda: prepare(nn.Sequential(nn.LazyConv2d(2, 1))),
+    lambda: cross_entropy_of(nn.Linear(2, 2), loss=lambda out, y: (out - out).abs().pow(1.5).sum()),
     lambda: cross_entropy_of(nn.Linear(2, 2).requires_grad_(False)),
     frozen_after_prepare,
     complex_after_prepare,

@@ -168,11 +168,19 @@ class _Measure:
         # Each parameter has draws of its own, the same in whatever sample it is.
         seed = self._seed + zlib.crc32(name.encode())
         try:
-            return measure_block(
+            block = measure_block(
                 self._gradients[name], parameter, places, draws=draws, seed=seed, chunk=chunk, done=done
             )
         except NoCurvatureError as error:
             raise NoCurvatureError(f"The Hessian of {name} cannot be audited. {error}") from error
+        wrong = int((~(block.peak.isfinite() & block.ones.isfinite())).sum())
+        if wrong:
+            raise AuditError(
+                f"The Hessian of {name} is not finite on this batch, at {wrong} of {len(places)} numbers, so nothing "
+                "can be said of it. Operations such as a square root have no second derivative at 0: add a small "
+                "number there, or take another batch."
+            )
+        return block
 
     def _count(self, products: int) -> None:
         self._done += products

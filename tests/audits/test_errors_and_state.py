@@ -110,6 +110,12 @@ def not_finite(net: nn.Module, batch: tuple[Tensor, Tensor]) -> Any:
     return audit(net, lambda out, y: out.sum() / 0, batch)
 
 
+def bent_without_bound(net: nn.Module, batch: tuple[Tensor, Tensor]) -> Any:
+    """d²/db² of |b|^1.5 is 0.75 / √|b|, which is infinite at b = 0."""
+    nn.init.zeros_(net.bias)  # type: ignore[arg-type]
+    return audit(net, lambda out, y: net.bias[:2].abs().pow(1.5).sum() + out.exp().sum(), batch)  # type: ignore[index]
+
+
 def wrong_labels(net: nn.Module, batch: tuple[Tensor, Tensor]) -> Any:
     return audit(net, cross_entropy, (batch[0], torch.full((8,), 17)))
 
@@ -134,6 +140,7 @@ def no_draws(net: nn.Module, batch: tuple[Tensor, Tensor]) -> Any:
         (no_reduction, r"The loss is float32 of shape \(8,\), where one real number is needed.*Reduce it"),
         (detached, r"The loss carries no graph.*frozen.*detaches"),
         (not_finite, r"The loss on this batch is -?inf|nan"),
+        (bent_without_bound, r"The Hessian of bias is not finite on this batch, at [23] of 3 numbers"),
         (wrong_labels, r"The loss function fails on.*float32 of shape \(8, 3\).*int64 of shape \(8,\)"),
         (no_pair, r"The batch is a Tensor; pass a pair"),
         (no_draws, r"draws=0 was asked for"),
