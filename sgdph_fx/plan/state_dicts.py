@@ -25,10 +25,11 @@ def plain_state_dict(plan: Plan, state_dict: Mapping[str, Tensor]) -> dict[str, 
     Raises:
         PlanMismatchError: if a direction or a gain that the plan names is missing, or has another shape.
     """
-    _require_tensors(state_dict)
+    _require_names(state_dict)
     filters = dict(_named_filters(plan))
+    _require_dense(_parts_of(filters), state_dict)
     filters |= _under_other_names(filters, state_dict)
-    parts = {name: weight for weight in filters for name in decoupled_names(weight)}
+    parts = _parts_of(filters)
     _require_parts(plan, filters, state_dict)
     plain: dict[str, Tensor] = {}
     for key, value in state_dict.items():
@@ -40,6 +41,11 @@ def plain_state_dict(plan: Plan, state_dict: Mapping[str, Tensor]) -> dict[str, 
         if key == direction:
             plain[weight] = compose(value, state_dict[gain], filters[weight])
     return plain
+
+
+def _parts_of(weights: Iterable[str]) -> dict[str, str]:
+    """The weight that each direction and gain is a part of, by the part's name."""
+    return {name: weight for weight in weights for name in decoupled_names(weight)}
 
 
 def _named_filters(plan: Plan) -> Iterator[tuple[str, Filters]]:
@@ -64,12 +70,13 @@ def _under_other_names(
     filters: Mapping[str, Filters], state_dict: Mapping[str, Tensor]
 ) -> dict[str, Filters]:
     """The same weights in a checkpoint that holds a module under a second name, which a plan does not name."""
-    known = {name for weight in filters for name in decoupled_names(weight)}
+    known = _parts_of(filters)
     directions = [(state_dict.get(decoupled_names(weight)[0]), kept) for weight, kept in filters.items()]
     found: dict[str, Filters] = {}
     for key, value in state_dict.items():
         weight = _weight_of(key)
-        if weight is None or key in known or decoupled_names(weight)[1] not in state_dict:
+        gain = state_dict.get(decoupled_names(weight)[1]) if weight is not None else None
+        if weight is None or key in known or not (_is_dense_and_real(value) and _is_dense_and_real(gain)):
             continue
         same = next((kept for direction, kept in directions if _are_one(direction, value)), None)
         if same is not None:
@@ -89,16 +96,20 @@ def _are_one(one: Tensor | None, other: Tensor) -> bool:
     return one is not None and (one is other or (one.shape == other.shape and torch.equal(one, other)))
 
 
-def _require_tensors(state_dict: Mapping[str, Tensor]) -> None:
+def _require_names(state_dict: Mapping[str, Tensor]) -> None:
     if not isinstance(state_dict, Mapping):
         raise PlanMismatchError(f"A `state_dict()` is needed; this is a {type(state_dict).__name__}.")
-    for key, value in state_dict.items():
-        if not isinstance(key, str):
-            raise PlanMismatchError(
-                f"This is no checkpoint of a model: it has the key {key!r}, which is no name."
-            )
-        is_part = _weight_of(key) is not None or key.endswith("gain")
-        if is_part and not _is_dense_and_real(value):
+    strange = [key for key in state_dict if not isinstance(key, str)]
+    if strange:
+        raise PlanMismatchError(
+            f"This is no checkpoint of a model: it has the key {strange[0]!r}, which is no name."
+        )
+
+
+def _require_dense(parts: Iterable[str], state_dict: Mapping[str, Tensor]) -> None:
+    for key in parts:
+        value = state_dict.get(key)
+        if key in state_dict and not _is_dense_and_real(value):
             what = (
                 f"{value.dtype}, {value.layout}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
             )

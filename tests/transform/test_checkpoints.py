@@ -168,3 +168,15 @@ def test_what_is_no_tensor_is_refused_by_torch_itself() -> None:
     model = prepare(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU())).model
     with pytest.raises(RuntimeError, match=r'the parameter named "0\.direction"'):
         model.load_state_dict({"0.weight": "text", "0.bias": torch.zeros(4)})
+
+
+@pytest.mark.parametrize("name", ["direction", "scan_direction", "gain", "again"])
+@pytest.mark.parametrize("value", [torch.tensor(1), torch.ones(3)], ids=["whole", "real"])
+def test_a_buffer_of_the_person_s_own_stays_by_whatever_name(name: str, value: Tensor) -> None:
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU())
+    net.register_buffer(name, value)
+    prepared = prepare(net)
+    plain = prepared.report.plan.restore_state_dict(prepared.model.state_dict())
+    assert plain.keys() == net.state_dict().keys()
+    net.load_state_dict(plain)
+    assert torch.equal(plain[name], value)
