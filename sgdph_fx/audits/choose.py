@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from sgdph_fx.audits.judge import Audited
+from sgdph_fx.checks import accept
 from sgdph_fx.errors import AuditError
 from sgdph_fx.pipeline import plan_as_it_stands
 from sgdph_fx.plan.param_groups import build_param_groups
@@ -27,11 +28,12 @@ class Found:
 
 
 def planned(prepared_or_model: Prepared | nn.Module, inputs: Any) -> tuple[nn.Module, Plan]:
-    """The model with its plan; one that is not prepared is analyzed as it stands."""
+    """The model with its plan; one that is not prepared is analyzed as it stands, out of its wrappers."""
     if isinstance(prepared_or_model, Prepared):
         return prepared_or_model.model, prepared_or_model.report.plan
     example = tuple(inputs) if isinstance(inputs, list) else inputs
-    return prepared_or_model, plan_as_it_stands(prepared_or_model, example)
+    plan = plan_as_it_stands(prepared_or_model, example)
+    return accept(prepared_or_model).model, plan
 
 
 def second_order(model: nn.Module, plan: Plan) -> list[Found]:

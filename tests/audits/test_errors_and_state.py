@@ -77,6 +77,14 @@ def test_inputs_may_be_one_tensor_several_or_keywords() -> None:
     assert one == several == keywords
 
 
+@pytest.mark.parametrize(
+    "wrap", [nn.DataParallel, lambda net: torch.compile(net, backend="eager")], ids=["parallel", "compiled"]
+)
+def test_a_wrapped_model_is_audited_as_what_is_inside(wrap: Callable[[nn.Module], nn.Module]) -> None:
+    net = nn.Linear(5, 3)
+    assert audit(wrap(net), cross_entropy, small_batch()) == audit(net, cross_entropy, small_batch())
+
+
 def test_progress_counts_every_product_once() -> None:
     told: list[tuple[int, int]] = []
     audit(nn.Linear(5, 3), cross_entropy, small_batch(), draws=4, progress=lambda *pair: told.append(pair))
