@@ -131,7 +131,7 @@ def table(logs: Path) -> str:
         keys = [place.first_of(keys) for keys in COLUMNS.values()]
         means = [None if key is None else _mean(place, key) for key in keys]
         best = max(mean for mean in means if mean is not None)
-        cells = [_cell(place, key, mean == best) for key, mean in zip(keys, means, strict=True)]
+        cells = [_cell(place, key, best) for key in keys]
         lines.append([place.label, *cells, _cost(place)])
     return markdown(["", *COLUMNS, "cost"], lines) if lines else ""
 
@@ -140,14 +140,18 @@ def _mean(place: Place, key: str) -> float:
     return fmean(place.log.scores(place.name, key).values())
 
 
-def _cell(place: Place, key: str | None, best: bool) -> str:
+def _cell(place: Place, key: str | None, best: float) -> str:
     if key is None:
         return "–"
-    task, seeds = place.task, len(place.log.scores(place.name, key))
-    digits = 2 if task.is_text or task.is_equation else 1
-    shown = f"{abs(_mean(place, key)):.{digits}f}"
+    seeds = len(place.log.scores(place.name, key))
+    shown, most = _shown(place.task, _mean(place, key)), _shown(place.task, best)
     counted = "" if seeds == SEEDS else f" ({seeds})"
-    return f"**{shown}**{counted}" if best else f"{shown}{counted}"
+    return f"**{shown}**{counted}" if shown == most else f"{shown}{counted}"
+
+
+def _shown(task: Task, score: float) -> str:
+    digits = 2 if task.is_text or task.is_equation else 1
+    return f"{abs(score):.{digits}f}"
 
 
 def _cost(place: Place) -> str:
