@@ -9,6 +9,7 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 
 from experiments.reports.intervals import Difference
 from experiments.reports.plots import COLOURS
@@ -112,6 +113,7 @@ def _forest(axis: Axes, group: Sequence[Place], half: _Half) -> None:
     task = group[0].task
     if not (task.is_text or task.is_equation):
         axis.set_xlim(max(low, -half.furthest), min(high, half.furthest))
+    axis.xaxis.set_major_locator(MaxNLocator(5))  # more labels of small numbers would overlap
     axis.axvline(0, color="grey", linewidth=0.8)
     axis.grid(axis="x", alpha=0.3)
     axis.set_xlabel(f"{unit_of(task)} than {half.than}", fontsize="small")
