@@ -23,7 +23,7 @@ def page(text: str, stream: TextIO, height: int) -> None:
         stream: Where.
         height: The number of lines of the terminal.
     """
-    command = shlex.split(os.environ.get("PAGER", DEFAULT))
+    command = _command(os.environ.get("PAGER", DEFAULT))
     is_short = text.count("\n") < height
     if is_short or not stream.isatty() or os.environ.get("TERM") == "dumb" or command in ([], ["cat"]):
         stream.write(text)
@@ -40,6 +40,14 @@ def page(text: str, stream: TextIO, height: int) -> None:
         process.stdin.write(text.encode("utf-8", "backslashreplace"))
         process.stdin.close()
     _wait(process)
+
+
+def _command(pager: str) -> list[str]:
+    """The words of a command line. One that no shell reads either is taken for a program, which is not there."""
+    try:
+        return shlex.split(pager)
+    except ValueError:  # an open quote
+        return [pager]
 
 
 def _wait(process: subprocess.Popen[bytes]) -> None:

@@ -25,6 +25,7 @@ def test_a_dumb_terminal_and_no_color_get_no_escape_codes(net: Path) -> None:
         ("head -n 3", "200", None),
         ("cat", "10", None),
         ("no-such-pager", "10", None),
+        ("less '", "10", None),
         ("", "10", None),
     ],
 )
