@@ -20,7 +20,12 @@ __all__ = ["uses_of_parameters"]
 _LAYERS = frozenset({"matmul", "bmm", "mm"})
 _MATRIX_PRODUCTS = _LAYERS | {"baddbmm", "einsum", "softmax", "scaled_dot_product_attention"}
 _NEAR = 32  # operations
-_TRANSPOSES = frozenset({"t", "T", "mT", "transpose", "permute"})
+_TRANSPOSES = frozenset(
+    {
+        *("t", "T", "mT", "H", "mH", "adjoint", "transpose", "permute"),
+        *("swapaxes", "swapdims", "movedim", "moveaxis"),
+    }
+)
 
 
 def uses_of_parameters(flows: Sequence[Flow]) -> Mapping[str, list[FoundRole]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -99,6 +101,35 @@ def test_scales_and_shifts_in_other_ways(inputs: Tensor | None) -> None:
         **dict.fromkeys(("subtracted", "summand"), shift),
         **dict.fromkeys(("dividend", "head_divisor"), neither),
     }
+
+
+TURNS: dict[str, Callable[[Tensor], Tensor]] = {
+    "t": lambda w: w.t(),
+    "mT": lambda w: w.mT,
+    "mH": lambda w: w.mH,
+    "adjoint": torch.adjoint,
+    "swapaxes": lambda w: w.swapaxes(0, 1),
+    "swapdims": lambda w: torch.swapdims(w, 0, 1),
+    "movedim": lambda w: w.movedim(0, 1),
+    "moveaxis": lambda w: torch.moveaxis(w, 0, 1),
+}
+
+
+@pytest.mark.parametrize("inputs", [None, torch.rand(2, 4)], ids=["symbolic", "recorded"])
+@pytest.mark.parametrize("turn", TURNS)
+def test_a_product_with_a_turned_matrix_is_a_layer_whose_bias_is_second_order(
+    turn: str, inputs: Tensor | None
+) -> None:
+    class Layer(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.matrix, self.bias = nn.Parameter(torch.rand(5, 4)), nn.Parameter(torch.rand(5))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x @ TURNS[turn](self.matrix) + self.bias
+
+    orders = {row.name: row.order for row in analyze(Layer(), inputs).parameters}
+    assert orders == {"matrix": 1, "bias": 2}
 
 
 @pytest.mark.filterwarnings("ignore:No parameter of this SGDPH:RuntimeWarning")
