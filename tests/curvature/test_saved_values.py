@@ -8,10 +8,12 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from sgdph_fx.curvature.forward_over_reverse import backward_with_product
+from tests.torch_versions import TORCH_TELLS
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
+@TORCH_TELLS
 def test_a_checkpointed_part_is_not_run_again_to_find_out_that_it_is_one() -> None:
     """By hand it runs in the forward pass and for two derivatives; another run is for the gradients."""
     part = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3)).double()

@@ -20,6 +20,7 @@ from sgdph_fx.curvature.precision import widest_float
 from sgdph_fx.optim import SGDPH, device_step, masked_update, stepping
 from sgdph_fx.optim.hessian.estimate import HessianEstimate
 from tests.optim.test_capturable import OPTIONS, poisoned, take_spoiled_step, train
+from tests.torch_versions import fake_gpus_compute
 
 CPU = torch.device("cpu")
 
@@ -173,6 +174,7 @@ class _Kernels(TorchDispatchMode):
         return None
 
 
+@pytest.mark.skipif(not fake_gpus_compute(), reason="this torch asks for a driver of the fake GPU")
 @pytest.mark.parametrize("due", [False, True])
 @pytest.mark.parametrize("options", [{}, {"variant": "paper"}, {"weight_decay": 0.1}, {"momentum": 0.0}])
 def test_on_a_gpu_that_is_not_there_the_step_asks_for_no_number(options: Any, due: bool) -> None:

@@ -13,6 +13,7 @@ from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selectiv
 
 from sgdph_fx.errors import NoCurvatureError
 from sgdph_fx.optim import SGDPH
+from tests.torch_versions import TORCH_TELLS
 
 
 class Reversible(torch.autograd.Function):
@@ -113,6 +114,7 @@ def test_a_parameter_without_a_gradient_is_not_hidden() -> None:
     assert optimizer.curvature_missed == 0
 
 
+@TORCH_TELLS
 @pytest.mark.parametrize("curvature", ["hessian", "gauss-newton"])
 def test_selective_checkpoints_train_by_the_gradient(curvature: Any) -> None:
     """Torch allows one backward pass through them, and the gradients need it."""

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from sgdph_fx.optim import SGDPH, nonfinite
+from tests.torch_versions import fake_gpus_compute
 
 pytestmark = pytest.mark.filterwarnings("ignore:Using backward\\(\\) with create_graph=True:UserWarning")
 
@@ -183,6 +184,7 @@ def test_parameters_without_numbers_step_as_if_they_were_not_there() -> None:
     assert torch.equal(alone, beside)
 
 
+@pytest.mark.skipif(not fake_gpus_compute(), reason="this torch asks for a driver of the fake GPU")
 def test_devices_that_take_turns_are_each_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
     """As where the two networks of a GAN are on two GPUs: no operation takes numbers of both."""
     looked_at: list[str] = []

@@ -103,10 +103,12 @@ def _identities(parameter: Tensor) -> tuple[object, ...]:
     if parameter.layout is not torch.strided or not parameter.numel():
         return (id(parameter),)
     try:
-        place = parameter.data_ptr()
-    except RuntimeError:  # a subclass without memory of its own
-        place = 0
-    return (id(parameter), (parameter.device, place, parameter.numel())) if place else (id(parameter),)
+        memory = (
+            parameter.untyped_storage()._cdata
+        )  # asked for its address, a fake tensor of older versions warns
+    except (RuntimeError, NotImplementedError):  # a subclass without memory of its own
+        return (id(parameter),)
+    return id(parameter), (memory, parameter.storage_offset(), parameter.numel())
 
 
 def _names(parameters: Sequence[Tensor], modules: Sequence[nn.Module]) -> list[str]:

@@ -52,7 +52,7 @@ for capability, module, name, tile, absent, *on in json.loads(sys.argv[1]):
     assert made.metadata.shared <= 99 * 1024, (capability, name, tile, made.metadata.shared)
     assert ".entry " + name in made.asm["ptx"]
     if name == "weight_norm_forward" and on:
-        assert "div.rn.f32" in made.asm["ptx"] and "sqrt.rn.f32" in made.asm["ptx"]
+        assert all(re.search(name + "[.]rn([.]ftz)?[.]f32", made.asm["ptx"]) for name in ("div", "sqrt"))
 """
 
 NORM = "sgdph_fx.curvature.forward_over_reverse.triton_batch_norm"
