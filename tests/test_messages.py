@@ -10,6 +10,7 @@ import pytest
 
 from sgdph_fx.errors import SgdphError
 from sgdph_fx.plan.hint_codes import HINTS
+from tests.torch_versions import TELLS
 from tests.triggers import TRIGGERS
 
 ROOT = Path(__file__).parents[1]
@@ -44,7 +45,8 @@ def test_every_message_of_the_library_is_raised() -> None:
     missing = [
         f"{m.error}: {m.text}"
         for m, pattern in patterns.items()
-        if not any(name == m.error and pattern.fullmatch(text) for name, text in raised)
+        if (TELLS or "selective activation checkpoint" not in m.text)
+        and not any(name == m.error and pattern.fullmatch(text) for name, text in raised)
     ]
     assert missing == []
 

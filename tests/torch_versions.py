@@ -7,12 +7,11 @@ import torch
 import torch.nn.functional as F
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-__all__ = ["TORCH_TELLS", "differentiates_group_norm", "fake_gpus_compute"]
+__all__ = ["TELLS", "TORCH_TELLS", "differentiates_group_norm", "fake_gpus_compute"]
 
-TORCH_TELLS = pytest.mark.skipif(
-    not hasattr(torch._C._autograd.SavedTensor, "unpack_hook"),
-    reason="this torch does not tell that a saved value is unpacked by a function",
-)
+TELLS = hasattr(torch._C._autograd.SavedTensor, "unpack_hook")
+"""Whether torch tells that a saved value is unpacked by a function, as those in checkpoints are."""
+TORCH_TELLS = pytest.mark.skipif(not TELLS, reason="this torch does not tell how a saved value is unpacked")
 
 
 def differentiates_group_norm() -> bool:
@@ -26,10 +25,10 @@ def differentiates_group_norm() -> bool:
 
 
 def fake_gpus_compute() -> bool:
-    """Whether fake tensors on a GPU that is not there take operations in place."""
+    """Whether fake tensors on a GPU that is not there are read by an index and written."""
     try:
         with FakeTensorMode():
-            torch.zeros((), device="cuda").add_(1)
+            torch.zeros(2, device="cuda")[0].copy_(torch.zeros((), device="cuda"))
     except RuntimeError:  # it asks for a driver
         return False
     return True
