@@ -130,9 +130,9 @@ def _vit(patch: int, depth: int, width: int, channels: int, classes: int) -> nn.
     return timm.create_model("vit_tiny_patch16_224", in_chans=channels, num_classes=classes, **size)
 
 
-def _halved(width: int, channels: int, classes: int) -> nn.Module:
-    """ResNet-18 without norm, on images of half the size."""
-    return nn.Sequential(nn.AvgPool2d(2), NETWORKS["resnet18-no-norm"](width, channels, classes))
+def _halved(name: str, width: int, channels: int, classes: int) -> nn.Module:
+    """A network on images of half the size."""
+    return nn.Sequential(nn.AvgPool2d(2), NETWORKS[name](width, channels, classes))
 
 
 def _mlp(width: int, channels: int, classes: int) -> nn.Module:
@@ -150,7 +150,8 @@ def _mlp(width: int, channels: int, classes: int) -> nn.Module:
 NETWORKS: dict[str, Callable[[int, int, int], nn.Module]] = {
     "resnet18": partial(ResNet, BasicBlock, (2, 2, 2, 2)),
     "resnet18-no-norm": partial(ResNet, PlainBlock, (2, 2, 2, 2)),
-    "resnet18-no-norm-halved": _halved,
+    "resnet18-halved": partial(_halved, "resnet18"),
+    "resnet18-no-norm-halved": partial(_halved, "resnet18-no-norm"),
     "resnet50": partial(ResNet, Bottleneck, (3, 4, 6, 3)),
     "vgg11": partial(Vgg, 11, False),
     "vgg11-bn": partial(Vgg, 11, True),

@@ -143,6 +143,21 @@ DEEP_TASKS: Mapping[str, Task] = {
             trial_seeds=2,
             time_ratio=2.9,
         ),
+        Task(
+            "resnet",
+            "ResNet-18 with batch norm",
+            "resnet18-halved",
+            8,
+            32,
+            3,
+            8,
+            (*FEWER, "muon-adamw", "soap"),
+            "normalized",
+            train_size=1_600,
+            tier=7,
+            trial_seeds=2,
+            time_ratio=1.5,
+        ),
     )
 }
 """By name."""

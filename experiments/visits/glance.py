@@ -25,6 +25,7 @@ SHOWN = (
     ("deep", "vgg11-b1024", "VGG-11, no norm, batch 1,024"),
     ("deep", "vgg19", "VGG-19, no norm"),
     ("deep", "resnet-no-norm", "ResNet-18, no norm"),
+    ("deep", "resnet", "ResNet-18, batch norm"),
     ("deep", "vit", "ViT"),
     ("core", "language", "bytes, Muon"),
     ("deep", "speedrun-narrow", "speedrun, Muon"),
