@@ -11,7 +11,7 @@ from typing import Any
 from experiments.visits.tasks import Task
 from sgdph_fx import SGDPH
 
-__all__ = ["CONTENDERS", "TRIALS", "Contender", "available", "trial_settings"]
+__all__ = ["CONTENDERS", "PLAIN_LINEARS", "TRIALS", "Contender", "available", "trial_settings"]
 
 # A Latin design: each setting takes each of its six values once, and no two go up together.
 DESIGN = ((0, 3, 1), (1, 0, 4), (2, 4, 2), (3, 1, 5), (4, 5, 0), (5, 2, 3))
@@ -219,6 +219,8 @@ CONTENDERS = {
     },
 }
 """By key. *One at a time*, *all*: which parameters' Hessian, or what stands in for it, is refreshed at a step."""
+PLAIN_LINEARS = tuple(f"{key}-plain" for key in _ON_PLAIN_LINEARS)
+"""Those that keep linear layers as they are."""
 
 
 def available(task: Task) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
+from experiments.visits.contenders import PLAIN_LINEARS
 from experiments.visits.deep_tasks import DEEP_TASKS
 from experiments.visits.tasks import RACERS, SHORT_RUNS, TASKS, Task
 
@@ -31,13 +32,6 @@ MIXED = ("muon-gradient", "muon-ph", "muon-gradient-all", "muon-gauss-newton")
 FAST = (
     *("muon-gradient-all-fast", "muon-gauss-newton-fast", "muon-ph-fast", "muon-gradient-fast"),
     *("muon-gradient-as-ones", "muon-gradient-all-as-gauss-newton"),
-)
-
-# Added when decoupling had been found to cost Muon more than anything else that was compared.
-PLAIN_LINEARS = (
-    *("muon-gradient-all-fast-plain", "muon-gauss-newton-fast-plain", "muon-ph-fast-plain"),
-    *("muon-gradient-fast-plain", "muon-adamw-split-plain", "muon-adamw-split-fast-plain"),
-    *("muon-gradient-plain", "muon-ph-plain", "muon-gradient-all-plain", "muon-gauss-newton-plain"),
 )
 
 CORE_TASKS: Mapping[str, Task] = {
@@ -77,6 +71,7 @@ CORE_TASKS: Mapping[str, Task] = {
             16,
             150,
             600,
+            # The last were added when decoupling had been found to cost Muon more than all else that was compared.
             (*RACERS, "muon-adamw-wn", *FAST, *PLAIN_LINEARS),
             "text",
             depth=1,

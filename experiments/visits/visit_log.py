@@ -36,8 +36,7 @@ class VisitLog:
 
     def _counts(self, row: Row) -> bool:
         # With fewer than no digits an answer is worse than zero everywhere. A mean with -18 digits says nothing.
-        diverged = self.tasks[row["task"]].is_equation and is_sound(row) and row["score"] < 0
-        return is_sound(row) and not diverged
+        return is_sound(row) and not (self.tasks[row["task"]].is_equation and row["score"] < 0)
 
     def _runs(self, task: str, contender: str) -> list[Row]:
         return [row for row in self.rows if Job.of(row) == Job(task, contender, "seed", row["number"])]

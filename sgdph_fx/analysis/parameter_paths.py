@@ -149,10 +149,8 @@ def _keeps_apart(reached: Reader, user: fx.Node, parameter: nn.Parameter) -> boo
             return user.all_input_nodes == [node]  # an index from data picks numbers as an embedding does
         if name in VIEWS or writes_into(user, node):
             return True
-        if name in BROADCASTS:
-            return (
-                "shape" in user.meta
-            )  # without shapes it may as well be a mask token, expanded to all places
+        if name in BROADCASTS:  # without shapes it may as well be a mask token, expanded to all places
+            return "shape" in user.meta
     return name in _FUNCTIONS and user.all_input_nodes == [node]
 
 

@@ -56,11 +56,7 @@ def _uses_of(flow: Flow, source: fx.Node) -> Iterator[FoundRole]:
 
 
 def _parameter(flow: Flow, source: fx.Node) -> nn.Parameter | None:
-    if source.op != "get_attr":
-        return None
-    owner, _, leaf = str(source.target).rpartition(".")
-    module = flow.modules.get(owner)
-    return module._parameters.get(leaf) if module is not None else None
+    return flow.parameter(str(source.target)) if source.op == "get_attr" else None
 
 
 def _use(flow: Flow, reader: Reader, parameter: nn.Parameter) -> FoundRole:

@@ -107,9 +107,5 @@ def parameter_behind(flow: Flow, node: fx.Node) -> str | None:
         if not (moves_only or operation_name(node) in ("expand", "repeat", "transpose")) or first is None:
             return None
         node = first
-    if node.op != "get_attr":
-        return None
-    owner, _, leaf = str(node.target).rpartition(".")
-    module = flow.modules.get(owner)
-    known = module is not None and module._parameters.get(leaf) is not None
-    return str(node.target) if known else None
+    name = str(node.target)
+    return name if node.op == "get_attr" and flow.parameter(name) is not None else None
