@@ -89,10 +89,10 @@ def command(
     code = [Path(parse_target(text, {}).place).absolute() for text in (asked.model, choices["loss"])]
     refuse_to_overwrite((*code, asked.weights, choices["data"]), (json_file, plot_file))
     with working(with_traceback):
-        from .auditing import audited, require_matplotlib, write
+        from .auditing import audited, require_drawable, write
 
         if plot_file is not None:
-            require_matplotlib()
+            require_drawable(plot_file)
         found = audited(asked, **choices)
     # Shown first: an audit may have taken hours, and a full disk must not take it away.
     found.show(results())

@@ -14,7 +14,8 @@ import torch
 from torch import nn
 
 from sgdph_fx.audits import Audit, audit
-from sgdph_fx.audits.result import require_matplotlib
+from sgdph_fx.audits.result import require_drawable
+from sgdph_fx.errors import AuditError
 from sgdph_fx.pipeline import prepare
 from sgdph_fx.plan.wording import counted
 from sgdph_fx.report.files import write_text
@@ -28,7 +29,7 @@ from .progress import Line
 from .reading import SEED, filled_model, read_model
 from .streams import is_dumb, remark
 
-__all__ = ["audited", "require_matplotlib", "write"]
+__all__ = ["audited", "require_drawable", "write"]
 
 # With fewer products or less time than this nobody needs to be told beforehand.
 FEW_SECONDS = 20.0
@@ -124,6 +125,5 @@ def write(found: Audit, json_file: Path | None, plot_file: Path | None) -> None:
             write_text(json_file, found.to_json())
         if plot_file is not None:
             found.plot(plot_file)
-    except (OSError, ValueError) as error:
-        # matplotlib's ValueError names the formats that it knows.
+    except (OSError, AuditError) as error:
         raise NotWrittenError(f"The audit was made, but could not be written: {error}") from error

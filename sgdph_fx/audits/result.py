@@ -56,26 +56,37 @@ class Audit(Findings, Shown):
                 that is there is replaced when the new one is complete.
 
         Raises:
-            AuditError: if matplotlib is not installed, or no parameter has a diagonal to compare with.
+            AuditError: if matplotlib is not installed or does not write this format, or no parameter has a diagonal
+                to compare with.
         """
-        require_matplotlib()
+        require_drawable(file)
         from sgdph_fx.audits.plot import figure
 
         fig = figure(self)
         if file is not None:
             with replacing(file) as part:
-                fig.savefig(part, format=Path(file).suffix.removeprefix(".") or "png", dpi=100)
+                fig.savefig(part, format=_format_of(file), dpi=100)
         return fig
 
     def _document(self) -> Document:
         return document(self)
 
 
-def require_matplotlib() -> None:
-    """Raise an :class:`AuditError` unless a plot can be drawn: before an audit rather than after it."""
+def require_drawable(file: Path | str | None) -> None:
+    """Raise an :class:`AuditError` unless a plot can be drawn and saved there: before an audit rather than after it."""
     try:
-        import matplotlib  # noqa: F401
+        from matplotlib.backend_bases import FigureCanvasBase
     except ImportError as error:
         raise AuditError(
             "A plot needs matplotlib, which is not installed: `pip install 'sgdph-fx[plot]'`."
         ) from error
+    formats = FigureCanvasBase.get_supported_filetypes()
+    if file is not None and _format_of(file) not in formats:
+        raise AuditError(
+            f"A plot takes the format of its file's suffix, and matplotlib writes no {_format_of(file)!r}. It writes "
+            f"{', '.join(sorted(formats))}."
+        )
+
+
+def _format_of(file: Path | str) -> str:
+    return Path(file).suffix.removeprefix(".").lower() or "png"

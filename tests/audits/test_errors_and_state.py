@@ -213,6 +213,15 @@ def test_the_plot_is_saved_and_shows_every_measurable_parameter(tmp_path: Path) 
     assert (tmp_path / "audit.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_a_plot_in_a_format_that_nobody_writes_is_refused(tmp_path: Path) -> None:
+    found = audit(everything(), cross_entropy, batch_of())
+    with pytest.raises(AuditError, match=r"matplotlib writes no 'xyz'. It writes .*pdf, .*png, .*svg"):
+        found.plot(tmp_path / "audit.xyz")
+    assert not list(tmp_path.iterdir())
+    found.plot(tmp_path / "audit.PDF")
+    assert (tmp_path / "audit.PDF").read_bytes().startswith(b"%PDF")
+
+
 def test_a_plot_of_nothing_is_refused() -> None:
     linear = audit(nn.Linear(3, 4), lambda out, y: out.sum(), (torch.ones(1, 3), None))
     assert "None of them has a Hessian diagonal" in str(linear)

@@ -103,6 +103,7 @@ def test_a_plot_is_drawn(net: Path, convert: Convert) -> None:
         ((*SHAPE, "--loss", "torch.nn:MSELoss"), 3, "torch.nn:MSELoss is a class, no function"),
         (("--data", "alone.pt"), 5, "holds a Tensor; a batch is a pair"),
         (("--input", "2,4,6,6"), 4, "expected input"),
+        ((*SHAPE, "--plot", "audit.xyz"), 6, "matplotlib writes no 'xyz'. It writes"),
         ((*SHAPE, "--json", "nowhere/audit.json"), 2, "There is no folder nowhere to write audit.json into"),
     ],
 )
@@ -117,10 +118,16 @@ def test_what_makes_no_sense_is_one_message_with_its_exit_code(
     assert result.stdout == ""
 
 
-def test_an_audit_that_cannot_be_written_is_shown_all_the_same(net: Path, convert: Convert) -> None:
-    result = convert("audit", net, *SHAPE, "--channels", "1", "--draws", "1", "--plot", "audit.xyz")
+def test_an_audit_that_cannot_be_written_is_shown_all_the_same(
+    net: Path, convert: Convert, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr("sgdph_fx.audits.Audit.plot", full)
+    result = convert("audit", net, *SHAPE, "--channels", "1", "--draws", "1", "--plot", "audit.png")
     assert result.exit_code == 7
-    assert "Format 'xyz' is not supported (supported formats: " in result.stderr
+    assert "could not be written: No space left on device" in result.stderr
     assert "4 of 4 second-order parameters audited" in result.stdout
 
 
