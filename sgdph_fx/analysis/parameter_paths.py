@@ -11,7 +11,14 @@ import torch
 from torch import fx, nn
 
 from sgdph_fx.analysis.constants import called_on
-from sgdph_fx.rules.calls import METADATA, argument_reader, is_in_place, numbers_read, operation_name
+from sgdph_fx.rules.calls import (
+    CONCATENATIONS,
+    METADATA,
+    argument_reader,
+    is_in_place,
+    numbers_read,
+    operation_name,
+)
 
 __all__ = ["BROADCASTS", "VIEWS", "Reader", "readers_of", "tells_nothing", "writes_into"]
 
@@ -31,8 +38,7 @@ _FUNCTIONS = frozenset(
 )
 """Of each number by itself, where no further operand is a tensor."""
 _TOTALS = frozenset({"sum", "mean"})
-_JOINS = frozenset({"cat", "concat", "concatenate"})
-_LINEAR = frozenset({"add", "sub", "neg", "stack", "copy", *_JOINS, *VIEWS, *BROADCASTS})
+_LINEAR = frozenset({"add", "sub", "neg", "stack", "copy", *CONCATENATIONS, *VIEWS, *BROADCASTS})
 _WITHOUT_GRADIENT = frozenset({"detach", "data", "item", "tolist", "numpy"})
 
 
@@ -141,7 +147,7 @@ def _keeps_apart(reached: Reader, user: fx.Node, parameter: nn.Parameter) -> boo
     if user.op not in ("call_function", "call_method"):
         return False
     node, name = reached.node, operation_name(user)
-    if name in _JOINS:
+    if name in CONCATENATIONS:
         # Swin V2 and BEiT join a bias of the queries and one of the values to the bias of one linear layer.
         return parameter.dim() == 1 and node.op == "get_attr"
     if user.args[:1] == (node,):

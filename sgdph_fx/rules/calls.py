@@ -16,6 +16,7 @@ from torch._ops import OpOverload
 from sgdph_fx.rules.layout import Argument
 
 __all__ = [
+    "CONCATENATIONS",
     "LIKE_ANOTHER",
     "METADATA",
     "SEVERAL_RESULTS",
@@ -71,6 +72,9 @@ METADATA = frozenset(
         "new_zeros",
     ]
 )
+
+# These join tensors along a dimension that they have.
+CONCATENATIONS = frozenset(["cat", "concat", "concatenate"])
 
 # These read only the shape or the type of their second operand.
 LIKE_ANOTHER = frozenset(["expand_as", "reshape_as", "to", "type_as", "view_as"])

@@ -11,7 +11,7 @@ from torch import fx, nn
 from sgdph_fx.analysis.details.weight_uses import parameter_behind
 from sgdph_fx.analysis.flow import Flow
 from sgdph_fx.plan.entries import Kind, ParameterEntry
-from sgdph_fx.rules.calls import operation_name
+from sgdph_fx.rules.calls import CONCATENATIONS, operation_name
 from sgdph_fx.rules.kinds import Conv, Linear
 from sgdph_fx.rules.modules import rule_of
 
@@ -41,7 +41,7 @@ _TOKEN = re.compile(
     r"(^|_)(cls|class|reg|register|dist|distillation|mask)_?(tokens?|embedding)$", re.IGNORECASE
 )
 _TEMPERATURE = re.compile(r"(^|_)(logit_scale|temperature|temp|tau)$", re.IGNORECASE)
-_JOINS = frozenset({"cat", "concat", "concatenate", "stack"})
+_JOINS = CONCATENATIONS | {"stack"}
 _PRODUCTS = frozenset({"matmul", "bmm", "mm", "einsum", "baddbmm"})
 
 

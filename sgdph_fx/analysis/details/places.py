@@ -9,13 +9,13 @@ from torch import fx
 
 from sgdph_fx.analysis.details.weight_uses import WeightUses
 from sgdph_fx.analysis.flow import Flow
-from sgdph_fx.rules.calls import operation_name
+from sgdph_fx.rules.calls import CONCATENATIONS, operation_name
 from sgdph_fx.rules.kinds import Norm
 
 __all__ = ["depths", "first_nodes", "last_nodes"]
 
 # Joining results side by side leaves each of them an output.
-_JOINS = frozenset({"cat", "concat", "concatenate", "stack"})
+_JOINS = CONCATENATIONS | {"stack"}
 
 
 def depths(flow: Flow, uses: WeightUses) -> dict[str, int]:
