@@ -234,6 +234,7 @@ TRIGGERS: tuple[Callable[[], Any], ...] = (
     lambda: cross_entropy_of(nn.Linear(2, 2), loss=lambda out, y: Once.apply(out).exp().sum()),
     lambda: cross_entropy_of(nn.Linear(2, 2), loss=lambda out, y: 0 * out.sum()).plot(),
     plot_without_matplotlib,
+    lambda: cross_entropy_of(nn.Linear(2, 2)).plot("audit.xyz"),
     *CURVATURE,
     *PLAN_TRIGGERS,
     *OF_THE_OPTIMIZER,

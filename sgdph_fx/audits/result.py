@@ -75,12 +75,12 @@ class Audit(Findings, Shown):
 def require_drawable(file: Path | str | None) -> None:
     """Raise an :class:`AuditError` unless a plot can be drawn and saved there: before an audit rather than after it."""
     try:
-        from matplotlib.backend_bases import FigureCanvasBase
+        from matplotlib import backend_bases
     except ImportError as error:
         raise AuditError(
             "A plot needs matplotlib, which is not installed: `pip install 'sgdph-fx[plot]'`."
         ) from error
-    formats = FigureCanvasBase.get_supported_filetypes()
+    formats = backend_bases.FigureCanvasBase.get_supported_filetypes()
     if file is not None and _format_of(file) not in formats:
         raise AuditError(
             f"A plot takes the format of its file's suffix, and matplotlib writes no {_format_of(file)!r}. It writes "
