@@ -6,8 +6,9 @@ backward pass, which autograd itself needs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import lru_cache
+from operator import attrgetter
 from typing import Any
 
 import torch
@@ -22,19 +23,23 @@ _SAVED_VALUE: Any = torch._C._autograd.SavedTensor
 _TELLS = hasattr(_SAVED_VALUE, "unpack_hook")
 
 
-def unpack_hooks(node: Node) -> Iterator[Callable[..., Any]]:
+def unpack_hooks(node: Node) -> list[Callable[..., Any]]:
     """The functions that unpack what an operation saved; nothing is read."""
-    for name in _raw_names(type(node)):
-        raw = getattr(node, name)
-        for value in raw if isinstance(raw, list | tuple) else (raw,):
+    found = []
+    for raw in _reader(type(node), "_raw_saved_")(node):
+        for value in raw if type(raw) in _SEVERAL else (raw,):
             hook = getattr(value, "unpack_hook", None)
             if hook is not None:
-                yield hook
+                found.append(hook)
+    return found
+
+
+_SEVERAL = (list, tuple)
 
 
 def is_packed(node: Node) -> bool:
     """Whether a function unpacks something that the operation saved, or torch does not tell."""
-    return not _TELLS or next(unpack_hooks(node), None) is not None
+    return not _TELLS or bool(unpack_hooks(node))
 
 
 def saved_as_it_is(node: Node) -> bool:
@@ -65,18 +70,23 @@ def _saved_tensors(node: Node) -> list[Tensor]:
     """The tensors that an operation saved, each read once."""
     if not callable(node):
         return [t for t in node.saved_tensors if t is not None]  # type: ignore[attr-defined]
-    values = [getattr(node, name) for name in _names(type(node))]
-    return [value for value in values if isinstance(value, Tensor)]
+    return [value for value in _reader(type(node), "_saved_")(node) if isinstance(value, Tensor)]
 
 
-@lru_cache(maxsize=1024)
-def _raw_names(kind: type) -> tuple[str, ...]:
-    return tuple(name for name in dir(kind) if name.startswith("_raw_saved_"))
+@lru_cache(maxsize=2048)
+def _reader(kind: type, prefix: str) -> Callable[[Node], tuple[Any, ...]]:
+    """What reads the tensors that operations of a kind save: in one call, as each product asks each operation.
 
-
-@lru_cache(maxsize=1024)
-def _names(kind: type) -> tuple[str, ...]:
-    return tuple(name for name in dir(kind) if name.startswith("_saved_") and "_sym_" not in name)
+    Args:
+        kind: The type of a node.
+        prefix: ``_saved_`` for the tensors, ``_raw_saved_`` for what has not been unpacked.
+    """
+    # Only tensors have a name for what has not been unpacked.
+    raw = [name for name in dir(kind) if name.startswith("_raw_saved_")]
+    names = [name.replace("_raw_saved_", prefix, 1) for name in raw]
+    if len(names) > 1:
+        return attrgetter(*names)
+    return lambda node: tuple(getattr(node, name) for name in names)
 
 
 def _address(t: Tensor) -> int:
