@@ -112,6 +112,8 @@ def _figure(recipe: str, logs: Path) -> Figure:
 def main(recipe: str, log: Path | None, docs: Path) -> None:
     """Rewrite the pages in place."""
     logs, images = docs / "results", docs / "images"
+    if log is not None and recipe == TOGETHER:
+        raise click.UsageError(f"--log: {TOGETHER} has no log of its own; name the visit whose log this is.")
     if log is not None:
         logs.mkdir(exist_ok=True)
         write_text(logs / f"{recipe}.jsonl", log.read_text(encoding="utf-8"))

@@ -75,8 +75,8 @@ LIKE_RADEMACHER = {
 }
 """Pairs that were added when most runs of Burgers' equation with other settings had diverged."""
 
-# Half widths of 95% intervals times this are those of intervals at 1 − 0.05 / 20, for five seeds.
-FOR_TWENTY = 2.434
+# By the number of seeds: half widths of 95% intervals times this are those of intervals at 1 − 0.05 / 20.
+FOR_TWENTY = {2: 20.04, 3: 4.640, 4: 2.974, 5: 2.434}
 HEIGHT_OF_A_LINE = 0.3
 LETTERS_OF_A_TITLE = 22
 
@@ -107,7 +107,7 @@ def _cell(difference: Difference | None, digits: int) -> str:
     text = shown_interval(difference, digits)
     if difference is None or difference.seeds == 1 or difference.includes_zero:
         return text
-    holds = abs(difference.mean) > FOR_TWENTY * difference.half_width
+    holds = abs(difference.mean) > FOR_TWENTY[difference.seeds] * difference.half_width
     return f"**{text}**" + ("" if holds else " †")
 
 

@@ -17,7 +17,7 @@ class VisitLog:
 
     Args:
         file: The log.
-        scale: The scale whose rows are taken: ``"full"`` or ``"core"``.
+        scale: The scale whose rows are taken: a key of :data:`experiments.visits.scales.NAMES`.
     """
 
     def __init__(self, file: Path, scale: str = "full") -> None:

@@ -10,15 +10,19 @@ import pytest
 from experiments.reports.intervals import NORMAL, QUANTILES, paired, unpaired
 
 
-@pytest.mark.parametrize("freedom", range(1, len(QUANTILES) + 1))
-def test_quantiles_leave_five_percent_outside(freedom: int) -> None:
-    # P(|T| ≤ q) with t = tan(u) √f, which makes the density of T a power of cos(u).
-    end = math.atan(QUANTILES[freedom - 1] / math.sqrt(freedom))
+def outside(quantile: float, freedom: int) -> float:
+    """P(|T| > q) of Student's T, with t = tan(u) √f, which makes its density a power of cos(u)."""
+    end = math.atan(quantile / math.sqrt(freedom))
     u = np.linspace(-end, end, 20_001)
     density = np.cos(u) ** (freedom - 1)
     inside = ((density[1:] + density[:-1]) / 2 * np.diff(u)).sum()
     whole = math.sqrt(math.pi) * math.gamma(freedom / 2) / math.gamma((freedom + 1) / 2)
-    assert inside / whole == pytest.approx(0.95, abs=1e-4)
+    return 1 - float(inside) / whole
+
+
+@pytest.mark.parametrize("freedom", range(1, len(QUANTILES) + 1))
+def test_quantiles_leave_five_percent_outside(freedom: int) -> None:
+    assert outside(QUANTILES[freedom - 1], freedom) == pytest.approx(0.05, abs=1e-4)
 
 
 def test_the_normal_quantile_leaves_five_percent_outside() -> None:

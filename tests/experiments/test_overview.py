@@ -6,9 +6,13 @@ import json
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
-from experiments.visits.overview import ADDED_LATER, CURVATURE_PAIRS, curvature_table, overview
+from experiments import page
+from experiments.reports.intervals import QUANTILES
+from experiments.visits.overview import ADDED_LATER, CURVATURE_PAIRS, FOR_TWENTY, curvature_table, overview
 from experiments.visits.visit_log import VisitLog
+from tests.experiments.test_intervals import outside
 from tests.experiments.test_visit_report import cells, row
 
 STEADY = (0.0, 0.0, 0.0, 0.0, 0.0)
@@ -41,6 +45,7 @@ def log(tmp_path: Path) -> VisitLog:
         ("vgg11", "gauss-newton"): _moved(1.0),
         ("burgers", "gauss-newton"): _moved(1.0),
         ("vgg11", "gauss-newton-all"): _moved(0.8),
+        ("vgg11", "sgd-ph-rademacher"): (2.6, 3.0, 3.4),
     }
     return _visit(tmp_path, scores)
 
@@ -54,9 +59,16 @@ def test_rule_3_wants_a_task_that_is_better_and_none_that_is_worse(log: VisitLog
         "**-1.000 (-1.981 to -0.019)** †",
         "no",
     ]
+    # Three seeds: the half width is 4.303 · 0.4 / sqrt(3) = 0.994, and 3 lies between 2.434 and 4.64 times that.
+    assert lines["Rademacher"] == ["**+3.00 (+2.01 to +3.99)** †", "–", "yes"]
     assert lines["Gauss-Newton, all"] == ["+0.80 (-0.18 to +1.78)", "–", "not told apart"]
     assert lines["Muon and ones"] == ["–", "–", "not told apart"]
     assert {lines[name][-1] for name in ADDED_LATER} == {"added later"}
+
+
+@pytest.mark.parametrize("seeds", FOR_TWENTY)
+def test_the_correction_for_twenty_widens_intervals_of_few_seeds_more(seeds: int) -> None:
+    assert outside(FOR_TWENTY[seeds] * QUANTILES[seeds - 2], seeds - 1) == pytest.approx(0.05 / 20, rel=2e-3)
 
 
 def test_the_heads_say_what_is_more(log: VisitLog) -> None:
@@ -78,11 +90,32 @@ def test_the_picture_has_pairs_above_and_everyone_below(log: VisitLog) -> None:
     (low, _), (high, _) = interval.get_segments()[0]
     assert (low, high) == pytest.approx((3 - 0.9815, 3 + 0.9815), abs=1e-3)
     # The reference has no interval of its own, and what was not run has none either.
-    assert len(axes[2].containers) == 5
-    assert len(axes[0].containers) == 3
+    assert len(axes[2].containers) == 6
+    assert len(axes[0].containers) == 4
 
 
 def test_a_visit_without_runs_has_neither(tmp_path: Path) -> None:
     log = VisitLog(tmp_path / "none.jsonl", "core")
     assert curvature_table(log) == ""
     assert len(overview(log).axes) == 2
+
+
+def test_the_command_keeps_a_log_and_writes_its_pages_and_pictures(log: VisitLog, tmp_path: Path) -> None:
+    docs = tmp_path / "docs"
+    docs.mkdir()
+    (docs / "results.md").write_text("<!-- core-visit: curvature -->\n<!-- end -->\n")
+    (docs / "other.md").write_text("<!-- core-visit: curvature -->\n<!-- end -->\n")
+    given = ["--docs", str(docs), "--log", str(tmp_path / "log.jsonl"), "--recipe"]
+    done = CliRunner().invoke(page.main, [*given, "core-visit"])
+    assert done.exit_code == 0, done.output
+    kept = docs / "results" / "core-visit.jsonl"
+    assert kept.read_text() == (tmp_path / "log.jsonl").read_text()
+    assert curvature_table(log) in (docs / "results.md").read_text()
+    assert "|" not in (docs / "other.md").read_text()
+    pictures = docs / "images"
+    assert {file.name for file in pictures.iterdir()} == {"results-core-visit.png", "results-visits.png"}
+    assert all(file.read_bytes().startswith(b"\x89PNG") for file in pictures.iterdir())
+    # All visits together have no log of their own: a copy would be read by nothing.
+    refused = CliRunner().invoke(page.main, [*given, "visits"])
+    assert (refused.exit_code, "has no log of its own" in refused.output) == (2, True)
+    assert [file.name for file in (docs / "results").iterdir()] == ["core-visit.jsonl"]
