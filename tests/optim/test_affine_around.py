@@ -101,6 +101,22 @@ def test_a_damaged_coupling_is_refused(buffer: Tensor) -> None:
         SGDPH(groups(Norms()), 0.05, **AFFINE).load_state_dict(state)
 
 
+def test_a_pair_that_the_loss_does_not_use_keeps_what_its_average_holds() -> None:
+    """A turn of one parameter that is not used leaves its average, too."""
+    net = Norms()
+    optimizer = SGDPH(groups(net), 0.05, **AFFINE)
+    train(net, optimizer, 0, 4)
+    assert optimizer.due_name == "norm.weight"
+    before = [coupling(net, optimizer).clone()]
+    before += [optimizer.state[net.get_parameter(name)]["hessian_average"].clone() for name in NAMES]
+    optimizer.zero_grad()
+    optimizer.backward(net.linear(net.conv(batch(4)[0]).mean((2, 3))).square().sum())
+    optimizer.step()
+    after = [coupling(net, optimizer)]
+    after += [optimizer.state[net.get_parameter(name)]["hessian_average"] for name in NAMES]
+    torch.testing.assert_close(after, before, rtol=0, atol=0)
+
+
 @pytest.mark.parametrize("how", HOW)
 def test_a_plain_loop_has_the_bits_of_multi_tensor_calls(how: Any) -> None:
     nets = [Norms(), Norms()]

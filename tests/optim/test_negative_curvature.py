@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from sgdph_fx.errors import OptimizerError
 from sgdph_fx.optim import SGDPH
 
 
@@ -98,3 +100,21 @@ def test_on_a_device_that_decides_the_step_is_the_same(negative: Any) -> None:
         refresh(p, optimizer, FIRST, SECOND)
         found.append(p.detach())
     torch.testing.assert_close(found[0], found[1], rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("options", "refused"),
+    [({"curvature": "gauss-newton"}, True), ({}, True), ({"negative_curvature": "average"}, False)],
+)
+def test_a_negative_average_is_no_state_where_none_can_be(options: Any, refused: bool) -> None:
+    """Gauss-Newton's is averaged as it is found, and is never below zero; that of signed estimates may be."""
+    p, optimizer = quadratic([1.0, 1.0, 1.0], **options)
+    refresh(p, optimizer, FIRST.abs())
+    state = copy.deepcopy(optimizer.state_dict())
+    state["state"][0]["hessian_average"].neg_()
+    if refused:
+        with pytest.raises(OptimizerError, match="negative numbers"):
+            optimizer.load_state_dict(state)
+    else:
+        optimizer.load_state_dict(state)
+        assert optimizer.state[p]["hessian_average"].tolist() == [-2.0, -4.0, -2.0]

@@ -156,7 +156,41 @@ def test_infinite_places_have_to_be_the_same() -> None:
 
     with pytest.raises(RewriteError, match="differs by inf"):
         prepare(Packing(Infinite, lambda y: y), X)
-    assert prepare(Packing(nn.Conv2d, lambda y: y / 0), X).report.check is not None
+    check = prepare(Packing(nn.Conv2d, lambda y: torch.where(y > 0, torch.nan, y / 0)), X).report.check
+    assert check is not None
+    assert (check.what, check.max_relative_difference) == ("outputs in evaluation mode", 0)
+
+
+def test_whole_numbers_have_to_be_equal() -> None:
+    """One of ten thousand would be rounding in single precision."""
+
+    class Counting(nn.Conv2d):
+        def forward(self, x: Tensor) -> Any:
+            return super().forward(x), torch.tensor(10_000 + hasattr(self, "gain"))
+
+    with pytest.raises(RewriteError, match=r"output\[1\] differs by 1\.0e-04"):
+        prepare(Packing(Counting, lambda y: y), X)
+
+
+@pytest.mark.parametrize(("off", "refused"), [(1e-4, False), (1e-3, True)])
+def test_the_largest_difference_counts_and_half_of_the_digits_have_to_be_right(
+    off: float, refused: bool
+) -> None:
+    """Single precision rounds at 1.2e-7, whose root is 3.5e-4."""
+
+    class Off(nn.Conv2d):
+        def forward(self, x: Tensor) -> Any:
+            y = super().forward(x)
+            return y * (1 + off * hasattr(self, "gain")), y
+
+    model = Packing(Off, lambda y: y)
+    if refused:
+        with pytest.raises(RewriteError, match=r"output\[0\] differs by 1\.0e-03"):
+            prepare(model, X)
+        return
+    check = prepare(model, X).report.check
+    assert check is not None
+    assert check.max_relative_difference == pytest.approx(1e-4, rel=1e-2)
 
 
 def test_a_tensor_is_found_once_and_rings_end() -> None:
