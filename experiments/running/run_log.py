@@ -61,13 +61,13 @@ class RunLog:
     def run(self, config: RunConfig) -> Run:
         """Read what is logged of a run. If it was started again from the beginning, the last attempt counts."""
         epochs: list[EpochMetrics] = []
-        for line in self._lines():
-            if self.data.items() <= line.items() and _config(line) == config:
+        for logged, line in self._lines():
+            if logged == config and self.data.items() <= line.items():
                 epoch = _epoch(line)
                 epochs = [*epochs[: epoch.epoch - 1], epoch]
         return Run(config, tuple(epochs))
 
-    def _lines(self) -> tuple[dict[str, Any], ...]:
+    def _lines(self) -> tuple[tuple[RunConfig, dict[str, Any]], ...]:
         if not self.file.exists():
             return ()
         stamp = self.file.stat()
@@ -93,15 +93,20 @@ def run_id(data: dict[str, Any], config: RunConfig) -> str:
 
 
 @lru_cache(maxsize=4)
-def _parsed(file: Path, size: int, modified: int) -> tuple[dict[str, Any], ...]:
-    """Parse the file once for each state of it: every run asks for it, and a long log takes seconds to read."""
+def _parsed(file: Path, size: int, modified: int) -> tuple[tuple[RunConfig, dict[str, Any]], ...]:
+    """Parse the file once for each state of it: every run asks for it, and a long log takes seconds to read.
+
+    Returns:
+        The settings of each line's run, and the line.
+    """
     new_names = {old: new for new, old in OLD_NAMES.items()}
     lines = []
     for text in file.read_text(encoding="utf-8").splitlines():
         # A killed run may have left half a line. Its epoch counts as not done.
         with contextlib.suppress(json.JSONDecodeError):
             line: dict[str, Any] = json.loads(text)
-            lines.append({new_names.get(name, name): value for name, value in line.items()})
+            renamed = {new_names.get(name, name): value for name, value in line.items()}
+            lines.append((_config(renamed), renamed))
     return tuple(lines)
 
 

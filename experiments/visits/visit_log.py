@@ -25,21 +25,24 @@ class VisitLog:
         self.rows: list[Row] = [
             row for row in read_rows(file) if "error" not in row and row["scale"] == scale
         ]
+        # Pages ask thousands of times for the runs of one contender.
+        self._runs: dict[tuple[str, str], list[Row]] = {}
+        for row in self.rows:
+            if row["phase"] == "seed":
+                self._runs.setdefault((row["task"], row["contender"]), []).append(row)
 
     def scores(self, task: str, contender: str) -> dict[int, float]:
         """Give seed → final score of the runs that count."""
-        return {row["number"]: row["score"] for row in self._runs(task, contender) if self._counts(row)}
+        runs = self._runs.get((task, contender), [])
+        return {row["number"]: row["score"] for row in runs if self._counts(row)}
 
     def failures(self, task: str, contender: str) -> int:
         """Count the runs that diverged, which have no score that tells anything."""
-        return len(self._runs(task, contender)) - len(self.scores(task, contender))
+        return len(self._runs.get((task, contender), [])) - len(self.scores(task, contender))
 
     def _counts(self, row: Row) -> bool:
         # With fewer than no digits an answer is worse than zero everywhere. A mean with -18 digits says nothing.
         return is_sound(row) and not (self.tasks[row["task"]].is_equation and row["score"] < 0)
-
-    def _runs(self, task: str, contender: str) -> list[Row]:
-        return [row for row in self.rows if Job.of(row) == Job(task, contender, "seed", row["number"])]
 
     def difference(self, task: str, first: str, second: str) -> Difference | None:
         """Compare two contenders over the seeds that both have; None without any."""

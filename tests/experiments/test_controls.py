@@ -7,28 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from click.testing import CliRunner
 
 from experiments.__main__ import main
 from experiments.running.recipe_files import read_recipe
-from sgdph_fx import SGDPH
-from sgdph_fx.errors import OptimizerError
 from tests.experiments.dataset_files import write_cifar10_binary
 
 FEW = ["--scale", "smoke", "--device", "cpu", "--threads", "1"]
 
 
-def _takes(probe: Any) -> bool:
-    try:
-        SGDPH([torch.ones(1, requires_grad=True)], lr=0.1, probe=probe)
-    except OptimizerError:
-        return False
-    return True
-
-
-METHODS = ["sgdm", "sgdm-wn", "sgd-ph", "sgd-ph-rademacher", "adam-channelwise", "adamw", "muon-adamw"]
-METHODS += ["gradient"] if _takes("gradient") else []
+METHODS = ["sgdm", "sgdm-wn", "sgd-ph", "sgd-ph-rademacher", "gradient", "adam-channelwise", "adamw"]
+METHODS += ["muon-adamw"]
 
 
 def _run(folder: Path, recipe: str, *arguments: str, out: str = "out") -> str:
@@ -118,7 +107,14 @@ def test_the_network_for_burgers_trains(tmp_path: Path) -> None:
 def test_several_jobs_train_what_one_does_and_resume(tmp_path: Path) -> None:
     cells = _only("burgers", "sgdm", "sgdm-longer", "muon-adamw")
     _run(tmp_path, "controls-pinn", *cells, out="one")
+    whole = (tmp_path / "one" / "epochs.jsonl").read_text()
+    # A killed launch has left a few runs, and half a line.
+    log = tmp_path / "two" / "epochs.jsonl"
+    log.parent.mkdir()
+    log.write_text("".join(whole.splitlines(keepends=True)[:3]) + whole[:40])
     output = _run(tmp_path, "controls-pinn", *cells, "--jobs", "2", out="two")
+    lines = [line for line in log.read_text().splitlines() if line.endswith("}")]
+    log.write_text("\n".join(lines) + "\n")
 
     def numbers(out: str) -> list[tuple[object, ...]]:
         names = ("method", "lr", "weight_decay", "seed", "epochs", "epoch", "train_loss", "test_loss")
@@ -126,14 +122,6 @@ def test_several_jobs_train_what_one_does_and_resume(tmp_path: Path) -> None:
 
     assert numbers("two") == numbers("one")
     assert "mlp-tanh sgdm seed 0 is done." in output
-    log = tmp_path / "two" / "epochs.jsonl"
-    whole = log.read_text()
-    # A killed launch leaves some runs out, and half a line.
-    log.write_text("".join(whole.splitlines(keepends=True)[:-2]) + whole[:40])
-    _run(tmp_path, "controls-pinn", *cells, "--jobs", "2", out="two")
-    lines = [line for line in log.read_text().splitlines() if line.endswith("}")]
-    log.write_text("\n".join(lines) + "\n")
-    assert numbers("two") == numbers("one")
 
 
 def test_a_missing_data_set_is_one_message_with_several_jobs(tmp_path: Path) -> None:

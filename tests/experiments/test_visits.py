@@ -142,12 +142,17 @@ def run(data: Path, out: Path, *options: str) -> list[dict[str, Any]]:
     return read_rows(out / log_name("tiny"))
 
 
+def take_fewer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two trials and two seeds of each contender."""
+    for name, number in (("TRIALS", 2), ("SEEDS", 2), ("FIRST_SEEDS", 1)):
+        monkeypatch.setattr(f"experiments.visits.jobs.{name}", number)
+
+
 @pytest.mark.parametrize("task", ["vgg11", "speedrun", "language", "burgers"])
 def test_every_contender_of_a_task_is_tuned_and_trained(
     task: str, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name, number in (("TRIALS", 2), ("SEEDS", 2), ("FIRST_SEEDS", 1)):
-        monkeypatch.setattr(f"experiments.visits.jobs.{name}", number)
+    take_fewer(monkeypatch)
     rows = run(data, tmp_path, "--workers", "0", "--only", f"{task}/*", "--minutes", "5")
     assert [found["error"] for found in rows if "error" in found] == []
     done = [Job.of(found) for found in rows]
@@ -217,11 +222,12 @@ def test_processes_do_the_jobs_and_are_stopped_when_the_time_is_over(data: Path,
     assert stopped == []
 
 
-def test_the_time_of_a_step_is_measured(data: Path, tmp_path: Path) -> None:
+def test_the_time_of_a_step_is_measured(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    take_fewer(monkeypatch)
     options = ("--workers", "0", "--only", "language/sgdm", "--only", "speedrun/muon-ph")
     rows = run(data, tmp_path, *options)
     timed = [found for found in run(data, tmp_path, *options, "--timing") if found["phase"] == "timing"]
-    assert len(rows) == 2 * (TRIALS + SEEDS)
+    assert len(rows) == 2 * (2 + 2)
     assert {(found["task"], found["contender"]) for found in timed} == {
         ("language", "sgdm"),
         ("speedrun", "muon-ph"),
