@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torchvision.ops import FrozenBatchNorm2d
 
 from sgdph_fx import Config, analyze
 from tests.cases import CASES, Case
@@ -176,6 +177,30 @@ def test_bias_that_a_norm_absorbs(between: nn.Module, end: nn.Module, absorbed: 
     with torch.no_grad():
         model.conv.bias += torch.rand(8, dtype=torch.float64)
     assert torch.allclose(model(x), before, atol=1e-10) == absorbed
+
+
+def test_a_bias_that_one_of_two_norms_keeps_is_not_absorbed() -> None:
+    model = Written(
+        lambda m, x: (m.batch(y := m.conv(x)), m.group(y)),
+        conv=conv(), batch=nn.BatchNorm2d(8), group=nn.GroupNorm(2, 8),
+    ).double()  # fmt: skip
+    plan = analyze(model)
+    assert [row.verdict for row in plan.convolutions] == ["normalized"]
+    assert [hint.where for hint in plan.hints if hint.code == "absorbed-bias"] == []
+    x = torch.rand(2, 3, 8, 8, dtype=torch.float64)
+    before = model(x)
+    with torch.no_grad():
+        model.conv.bias += torch.rand(8, dtype=torch.float64)  # type: ignore[operator]
+    assert [torch.allclose(*pair, atol=1e-10) for pair in zip(model(x), before, strict=True)] == [True, False]
+
+
+def test_the_reason_names_a_norm_that_does_not_count_before_what_is_nearer() -> None:
+    model = Written(
+        lambda m, x: (torch.sigmoid(y := m.conv(x)), m.norm(torch.relu(y))),
+        conv=conv(), norm=FrozenBatchNorm2d(8),
+    )  # fmt: skip
+    (row,) = analyze(model).convolutions
+    assert row.reason.startswith("bare: output goes through relu to FrozenBatchNorm2d norm, which is frozen")
 
 
 def test_what_is_written_in_place_is_seen() -> None:

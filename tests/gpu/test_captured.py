@@ -18,17 +18,11 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from sgdph_fx import SGDPH, CapturedStep
 from sgdph_fx.errors import CaptureError
 from tests.gpu.networks import batches, prepared
+from tests.gpu.test_captured_changes import Eager
 
 pytestmark = [pytest.mark.gpu, pytest.mark.usefixtures("deterministic")]
 
 STEPS = 100  # two cycles of 41 and more: every graph has been recorded and replayed
-
-
-class Eager(CapturedStep):
-    """The same kernels without graphs."""
-
-    def _uses_graphs(self) -> bool:
-        return False
 
 
 def trainer(device: Any, kind: type[CapturedStep], dtype: torch.dtype = torch.float32, **options: Any) -> Any:

@@ -14,18 +14,7 @@ from torch import Tensor, nn
 
 from sgdph_fx import Plan, analyze, prepare, restore
 from sgdph_fx.errors import PlanFormatError
-from tests.transform.test_decouple import small
-
-
-class Tied(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.first = nn.Conv2d(3, 3, 3, padding=1)
-        self.second = nn.Conv2d(3, 3, 3, padding=1)
-        self.second.weight = self.first.weight
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.second(F.relu(self.first(x)))
+from tests.transform.test_decouple import Tied, small
 
 
 def test_pickle_deepcopy_and_save_of_the_whole_model() -> None:
