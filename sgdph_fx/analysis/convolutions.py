@@ -16,7 +16,7 @@ from sgdph_fx.analysis.conv_candidates import (
     names_of,
 )
 from sgdph_fx.analysis.flow import Flow, walk
-from sgdph_fx.analysis.sharing import Decision, decided_together
+from sgdph_fx.analysis.sharing import Decision, decided_together, filters_of
 from sgdph_fx.analysis.verdicts import Judgement, judge, name_of
 from sgdph_fx.plan.entries import Hint, Policy
 from sgdph_fx.rules.calls import argument_reader
@@ -105,9 +105,13 @@ def _candidate(
         return called
     # A convolution module whose forward is its own, or whose weight another module convolves by.
     module = next((owner for owner in owners if owner.name == node.meta.get("scope")), owners[0])
-    same = (module.transposed, module.groups) == (called.transposed, called.groups)
     obstacle = module.obstacle or called.obstacle
-    return replace(module if same else called, name=module.name, obstacle=obstacle)
+    if not obstacle and filters_of(module) != filters_of(called):
+        obstacle = (
+            f"{called.kind} takes other numbers of its weight as an output filter than {module.kind}, so it is left as "
+            "it is"
+        )
+    return replace(module, obstacle=obstacle)
 
 
 def _bias(flow: Flow, node: fx.Node, rule: Conv, names: Names) -> str | None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from sgdph_fx.analysis.conv_candidates import ConvolutionCandidate
 from sgdph_fx.plan.entries import ConvolutionEntry
 
-__all__ = ["Decision", "decided_together"]
+__all__ = ["Decision", "decided_together", "filters_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +56,15 @@ def _of_another(decision: Decision) -> str:
 
 
 def _other_filters(decisions: Sequence[Decision]) -> str:
-    layouts = {(d.entry.transposed, d.entry.transposed and d.entry.groups) for d in decisions}
-    if len(layouts) == 1:
+    if len({filters_of(d.entry) for d in decisions}) == 1:
         return ""
     names = " and ".join(d.entry.name for d in decisions[:2])
     return f"{names} share a weight, but each takes other numbers of it as an output filter, so it is left as it is"
+
+
+def filters_of(convolution: ConvolutionEntry | ConvolutionCandidate) -> tuple[object, ...]:
+    """Which numbers of its weight make an output filter; the groups of a plain convolution do not matter."""
+    return convolution.transposed, convolution.transposed and convolution.groups
 
 
 def _follow(decision: Decision, leader: ConvolutionEntry | None, obstacle: str, decouple: bool) -> Decision:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sgdph_fx import analyze
+from sgdph_fx import analyze, prepare
 from sgdph_fx.plan.entries import ConvolutionEntry
 
 BOTH_WAYS = pytest.mark.parametrize("recorded", [False, True], ids=["symbolic", "recorded"])
@@ -42,3 +43,45 @@ def test_a_class_that_computes_its_padding_counts_as_its_ancestor(recorded: bool
     model = nn.Sequential(SamePadding(3, 8, 3, stride=2), nn.BatchNorm2d(8))
     found = entries(model, torch.rand(2, 3, 8, 8) if recorded else None)
     assert (found["0"].kind, found["0"].verdict) == ("SamePadding", "normalized")
+
+
+class Backwards(nn.Conv2d):
+    """Its weight the other way, as if it were a transposed convolution's."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.conv_transpose2d(x, self.weight)
+
+
+class Tied(nn.Module):
+    """An autoencoder: the decoder has the weight of the encoder."""
+
+    def __init__(self, decode: Callable[[Tensor, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.encoder, self.norm, self.decode = nn.Conv2d(6, 6, 3), nn.BatchNorm2d(6), decode
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.decode(self.norm(self.encoder(x)).relu(), self.encoder.weight)
+
+
+@BOTH_WAYS
+@pytest.mark.parametrize(
+    ("build", "is_decoupled"),
+    [
+        (lambda: nn.Sequential(Backwards(4, 6, 3, bias=False), nn.GELU()), False),
+        (lambda: Tied(F.conv_transpose2d), False),
+        # The same numbers of the weight make a filter, in groups or not.
+        (lambda: Tied(lambda y, weight: F.conv2d(y[:, :6].repeat(1, 2, 1, 1), weight, groups=2)), True),
+    ],
+    ids=["backwards", "tied", "in groups"],
+)
+def test_a_weight_of_which_a_function_takes_other_filters_is_left_as_it_is(
+    build: Callable[[], nn.Module], is_decoupled: bool, recorded: bool
+) -> None:
+    torch.manual_seed(0)
+    model, x = build().double().eval(), torch.rand(2, 6, 7, 7).double()
+    prepared, _, report = prepare(model, x if recorded else None)
+    (entry,) = report.plan.convolutions
+    assert (entry.verdict, entry.decouple, entry.transposed) == ("bare", is_decoupled, False)
+    assert ("conv_transpose2d takes other numbers of its weight" in entry.reason) is not is_decoupled
+    assert any(name.endswith("gain") for name, _ in prepared.named_parameters()) is is_decoupled
+    torch.testing.assert_close(prepared(x), model(x), rtol=1e-12, atol=0)
