@@ -20,7 +20,7 @@ from sgdph_fx.analysis.sharing import Decision, decided_together, filters_of
 from sgdph_fx.analysis.verdicts import Judgement, judge, name_of
 from sgdph_fx.plan.entries import Hint, Policy
 from sgdph_fx.rules.calls import argument_reader
-from sgdph_fx.rules.kinds import Conv
+from sgdph_fx.rules.kinds import Conv, Norm
 from sgdph_fx.rules.operations import operands_of
 from sgdph_fx.transform.filters import dotted
 
@@ -71,9 +71,9 @@ def convolution_entries(
     for flow in flows:
         for call in _calls(flow, names, policy, registered):
             calls.setdefault(call.candidate.name, []).append(call)
-    used = _uses(flows)
+    used, frozen = _uses(flows), _frozen_norms(flows[0])
     decided = [
-        _decide(name, calls[name]) if calls[name] else _uncalled(registered.by_name[name], used)
+        _decide(name, calls[name], frozen) if calls[name] else _uncalled(registered.by_name[name], used)
         for name in _in_module_order(flows[0].modules, calls)
     ]
     entries = decided_together([decision for decision, _ in decided])
@@ -176,7 +176,15 @@ def _uncalled(
     return Decision(entry, candidate.obstacle, trained=False), [hint]
 
 
-def _decide(name: str, calls: Sequence[_Call]) -> tuple[Decision, list[Hint]]:
+def _frozen_norms(flow: Flow) -> frozenset[str]:
+    """The norms that are kept in evaluation mode, or always take trained statistics, by path."""
+    rows = ((row["node"], row["rule"]) for _, row in flow.graph.nodes(data=True))
+    return frozenset(
+        str(node.target) for node, rule in rows if isinstance(rule, Norm) and rule.statistics == "frozen"
+    )
+
+
+def _decide(name: str, calls: Sequence[_Call], frozen: frozenset[str]) -> tuple[Decision, list[Hint]]:
     training = [c for c in calls if c.training]
     evaluation = [c for c in calls if not c.training]
     chosen = training or evaluation
@@ -192,7 +200,8 @@ def _decide(name: str, calls: Sequence[_Call]) -> tuple[Decision, list[Hint]]:
         via=judgement.via,
         source=call.source,
     )
-    return Decision(entry, obstacle, trained=bool(training)), _mode_hints(name, call, training, evaluation)
+    hints = _mode_hints(name, call, training, evaluation, frozen)
+    return Decision(entry, obstacle, trained=bool(training)), hints
 
 
 def _reason(call: _Call, calls: Sequence[_Call]) -> str:
@@ -203,13 +212,23 @@ def _reason(call: _Call, calls: Sequence[_Call]) -> str:
     return reason
 
 
-def _mode_hints(name: str, call: _Call, training: Sequence[_Call], evaluation: Sequence[_Call]) -> list[Hint]:
+def _mode_hints(
+    name: str,
+    call: _Call,
+    training: Sequence[_Call],
+    evaluation: Sequence[_Call],
+    frozen: frozenset[str],
+) -> list[Hint]:
     if not training:
         return [Hint("not-in-training", name, "only evaluation calls this convolution; left as it is")]
     other = next((c for c in evaluation if c.judgement.verdict == "bare"), None) or next(
         iter(evaluation), None
     )
     if other is None or other.judgement.verdict == call.judgement.verdict:
+        return []
+    if (
+        other.judgement.norm in frozen
+    ):  # in evaluation all norms look alike; this one is the same in both modes
         return []
     message = f"{call.judgement.verdict} in training, which counts, but not in evaluation ({other.judgement.reason})"
     return [Hint("train-eval-difference", name, message)]

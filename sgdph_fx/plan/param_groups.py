@@ -43,7 +43,7 @@ def build_param_groups(plan: Plan, model: nn.Module) -> list[ParamGroup]:
             "index": [position[entry.name] for entry in entries],
             **dict(options),
         }
-        for (order, role, options), entries in sorted(together.items(), key=lambda g: position[g[1][0].name])
+        for (order, role, options), entries in together.items()
     ]
 
 

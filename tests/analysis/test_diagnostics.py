@@ -74,6 +74,8 @@ def test_norms_without_scale_and_shift_are_one_hint() -> None:
     assert (hint.code, hint.where) == ("norm-without-affine", "1")
     assert "4 norms (1, 3, 5 and 1 more)" in hint.message
     assert hints(nn.Sequential(conv(), nn.BatchNorm2d(3))) == set()
+    # A norm that takes no statistics normalizes nothing, so nobody misses its scale.
+    assert hints(nn.Sequential(conv(), nn.BatchNorm2d(3, affine=False).eval(), nn.ReLU())) == set()
 
 
 def test_a_frozen_norm_after_a_convolution_that_is_not_decoupled() -> None:
@@ -89,6 +91,12 @@ def test_a_filter_of_zeros_in_a_decoupled_convolution() -> None:
     nn.init.zeros_(model[2].weight[1])  # type: ignore[index, arg-type]
     (hint,) = analyze(model).hints
     assert (hint.code, hint.where, hint.message) == ("zero-filter", "0", "1 of 3 output filters are zero")
+
+
+def test_a_hook_after_the_gradient_is_one_as_well() -> None:
+    model = nn.Sequential(conv(), nn.ReLU())
+    model[0].weight.register_post_accumulate_grad_hook(lambda weight: None)  # type: ignore[union-attr, operator]
+    assert hints(model) == {("hooked-weight", "0.weight")}
 
 
 def test_a_gradient_hook_on_a_decoupled_weight() -> None:
@@ -113,6 +121,34 @@ def test_parameters_that_training_uses_nowhere(inputs: Tensor | None) -> None:
     (hint,) = analyze(Unused(), inputs).hints
     assert (hint.code, hint.where) == ("never-reached", "unused.weight")
     assert "2 parameters (unused.weight, unused.bias)" in hint.message
+
+
+def test_what_evaluation_alone_shows_is_not_called_unused_in_training() -> None:
+    class NeedsTargets(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body, self.auxiliary = nn.Linear(2, 2), nn.Linear(2, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = torch.relu(self.body(x))
+            if self.training:
+                raise ValueError("targets are needed in training, for the auxiliary loss")
+            return x
+
+    assert {code for code, _ in hints(NeedsTargets(), torch.zeros(1, 2))} == {"training-run-failed"}
+
+
+def test_a_bias_that_is_read_alone_does_not_call_its_convolution() -> None:
+    class ReadsBias(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.used, self.other = conv(), conv(bias=True)
+
+        def forward(self, x: Tensor) -> Tensor:
+            assert self.other.bias is not None
+            return torch.relu(self.used(x) + self.other.bias.view(-1, 1, 1))
+
+    assert hints(ReadsBias(), torch.zeros(1, 3, 4, 4)) == {("never-called", "other")}
 
 
 def test_a_parameter_inside_a_module_that_is_one_part_is_reached() -> None:

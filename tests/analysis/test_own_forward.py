@@ -85,3 +85,26 @@ def test_a_weight_of_which_a_function_takes_other_filters_is_left_as_it_is(
     assert ("conv_transpose2d takes other numbers of its weight" in entry.reason) is not is_decoupled
     assert any(name.endswith("gain") for name, _ in prepared.named_parameters()) is is_decoupled
     torch.testing.assert_close(prepared(x), model(x), rtol=1e-12, atol=0)
+
+
+@BOTH_WAYS
+def test_two_with_one_weight_are_each_known_by_their_own_calls(recorded: bool) -> None:
+    class Own(nn.Conv2d):
+        def forward(self, x: Tensor) -> Tensor:
+            return F.conv2d(x, self.weight, self.bias)
+
+    first, second = Own(8, 8, 1), Own(8, 8, 1)
+    second.weight = first.weight
+    model = nn.Sequential(first, nn.Tanh(), second, nn.GELU())
+    plan = analyze(model, torch.rand(2, 8, 4, 4) if recorded else None)
+    assert [(entry.name, entry.weight) for entry in plan.convolutions] == [
+        ("0", "0.weight"),
+        ("2", "0.weight"),
+    ]
+    assert [
+        word in entry.reason for entry, word in zip(plan.convolutions, ("to Tanh", "to GELU"), strict=True)
+    ] == [
+        True,
+        True,
+    ]
+    assert [hint.code for hint in plan.hints] == []

@@ -59,7 +59,9 @@ def test_reason_names_the_frozen_norm() -> None:
 def test_batch_norm_kept_in_evaluation_mode_is_frozen(inputs: Tensor | None) -> None:
     model = After(nn.ReLU())
     model.end.eval()
-    assert [row.name for row in analyze(model, inputs).bare] == ["conv"]
+    plan = analyze(model, inputs)
+    assert [row.name for row in plan.bare] == ["conv"]
+    assert "train-eval-difference" not in {hint.code for hint in plan.hints}  # it is frozen in both
     model.eval()  # an evaluating model, though, is looked at as it will train
     assert analyze(model, inputs).bare == ()
 
@@ -82,6 +84,12 @@ def test_difference_between_training_and_evaluation_is_reported() -> None:
     plan = analyze(Written(forward, conv=conv(bias=False), norm=nn.BatchNorm2d(8)))
     assert [row.verdict for row in plan.convolutions] == ["normalized"]
     assert [(h.code, h.where) for h in plan.hints] == [("train-eval-difference", "conv")]
+    # Training counts for a bias, too: there the norm absorbs it, unless it is frozen and takes no steps at all.
+    for trains in (True, False):
+        model = Written(forward, conv=conv(), norm=nn.BatchNorm2d(8))
+        model.conv.bias.requires_grad_(trains)  # type: ignore[union-attr]
+        absorbed = [h.where for h in analyze(model).hints if h.code == "absorbed-bias"]
+        assert absorbed == (["conv.bias"] if trains else [])
 
 
 def test_convolution_that_training_never_calls_is_left() -> None:
