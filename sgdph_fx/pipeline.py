@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from sgdph_fx.analysis import Analysis, decide
-from sgdph_fx.analysis.standing import decide_as_it_stands
+from sgdph_fx.analysis.standing import decide_as_it_stands, require_whole
 from sgdph_fx.checks import Subject, accept, require_preparable
 from sgdph_fx.plan import Config, Plan
 from sgdph_fx.plan.assign import groups_of
@@ -215,6 +215,7 @@ def _analysis(
     """What is found out about the model, which is plain until the end of the block: so a plan names its weights."""
     model, config = subject.model, config or Config()
     standing = decoupled_weights(model)
+    require_whole(model, standing)
     with one_at_a_time(model), torch.inference_mode(False), untouched(model) if standing else nullcontext():
         if standing:
             restore(model, inplace=True)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.utils import prune
 
-from sgdph_fx import prepare, restore, weight_norm
+from sgdph_fx import analyze, prepare, restore, weight_norm
 from sgdph_fx.trace.memory import Memory
 from sgdph_fx.transform.decouple import decouple
 from sgdph_fx.transform.filters import Filters
@@ -128,11 +128,18 @@ def in_a_circle() -> nn.Module:
     return model
 
 
+def half_frozen() -> None:
+    model = prepared()
+    model[0].direction.requires_grad_(False)
+    analyze(model)
+
+
 MODEL_TRIGGERS: tuple[Callable[[], Any], ...] = (
     lambda: weight_norm(nn.ReLU()),
     lambda: weight_norm(weight_norm(nn.Linear(2, 2))),
     not_put_back,
     not_kept,
+    half_frozen,
     lambda: torch.jit.script(prepared()),
     pruned,
     under_inference_mode,

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sgdph_fx import Config, analyze, audit, param_groups, prepare, restore
+from sgdph_fx import SGDPH, Config, analyze, audit, param_groups, prepare, restore
 from sgdph_fx.errors import ModelError, PlanMismatchError
 from tests.trace.states import state_of
 
@@ -142,3 +142,43 @@ def test_its_repr_is_a_few_lines() -> None:
     assert text.count("\n") == 4
     assert "Sequential: 2 of 3 convolutions decoupled" in text
     assert "6 groups: 6 of 9 parameters second-order" in text
+
+
+@pytest.mark.parametrize("inputs", [None, torch.rand(2, 12)], ids=["symbolic", "recorded"])
+def test_a_layer_that_was_frozen_after_it_was_decoupled_stays_so_and_may_thaw(inputs: Tensor | None) -> None:
+    """As where a prepared network is fine-tuned: first its head alone, then all of it."""
+    torch.manual_seed(0)
+    layers = (
+        nn.Unflatten(1, (3, 2, 2)),
+        nn.Conv2d(3, 4, 1),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(16, 4),
+        nn.Linear(4, 2),
+    )
+    plain = nn.Sequential(*layers)
+    model = prepare(plain, inputs, config=Config(rules={"4": "decouple"})).model
+    for module in (model[1], model[4]):
+        module.requires_grad_(False)
+    before = state_of(model)
+    plan = analyze(model, inputs)
+    assert state_of(model) == before
+    assert [(row.name, row.decouple) for row in plan.convolutions] == [("1", True), ("4", True)]
+    assert plan.frozen == ("1.weight", "1.bias", "4.weight", "4.bias")
+    assert plan.restore_state_dict(model.state_dict()).keys() == plain.state_dict().keys()
+    groups = param_groups(model, inputs)
+    assert {name for group in groups for name in group["param_names"]} == {"5.weight", "5.bias"}
+    for name in plan.frozen:
+        plain.get_parameter(name).requires_grad_(False)
+    assert plan.apply(plain).state_dict().keys() == model.state_dict().keys()
+    optimizer = SGDPH(groups, lr=0.1)
+    model.requires_grad_(True)
+    joined = optimizer.thaw(param_groups(model, inputs))
+    assert sorted(joined) == sorted(f"{n}.{part}" for n in (1, 4) for part in ("direction", "gain", "bias"))
+
+
+def test_a_gain_that_trains_alone_is_in_no_plan() -> None:
+    model = prepare(net()).model
+    model[3].direction.requires_grad_(False)
+    with pytest.raises(ModelError, match=r"3\.gain trains, but 3\.direction is frozen"):
+        param_groups(model)

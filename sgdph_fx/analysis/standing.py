@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 
 from torch import nn
@@ -12,11 +13,12 @@ from sgdph_fx.analysis.decide import Analysis, decide
 from sgdph_fx.errors import ModelError
 from sgdph_fx.plan.config import Config
 from sgdph_fx.plan.entries import Action, ConvolutionEntry, Hint
+from sgdph_fx.plan.plan import Plan
 from sgdph_fx.plan.wording import counted, first_few
 from sgdph_fx.trace import Reading
-from sgdph_fx.transform.filters import Filters, dotted
+from sgdph_fx.transform.filters import Filters, decoupled_names, dotted
 
-__all__ = ["decide_as_it_stands"]
+__all__ = ["decide_as_it_stands", "require_whole"]
 
 
 def decide_as_it_stands(
@@ -34,10 +36,13 @@ def decide_as_it_stands(
         ModelError: if a decoupled weight belongs to no convolution that these traces show.
         ConfigError: as :func:`decide`.
     """
-    wanted = decide(model, reading, config)
-    found = wanted
-    if wanted.plan.filters.keys() != standing.keys():
-        found = _forced(model, reading, config, standing, wanted)
+    # What came decoupled stays so while it is frozen, too. Nothing else could decouple a frozen weight.
+    with _trained(model, standing) as frozen:
+        wanted = decide(model, reading, config)
+        found = wanted
+        if wanted.plan.filters.keys() != standing.keys():
+            found = _forced(model, reading, config, standing, wanted)
+    found = replace(found, plan=_with_frozen(found.plan, model, frozen))
     if "already-prepared" in config.silence:
         return found
     others = sorted(wanted.plan.filters.keys() ^ standing.keys())
@@ -48,6 +53,49 @@ def decide_as_it_stands(
     )
     hint = Hint("already-prepared", "", message)
     return replace(found, plan=replace(found.plan, hints=(hint, *found.plan.hints)))
+
+
+@contextmanager
+def _trained(model: nn.Module, weights: Iterable[str]) -> Iterator[frozenset[str]]:
+    """Let frozen weights train for as long as it is decided on them; which ones that are."""
+    own = dict(model.named_parameters())
+    frozen = frozenset(name for name in weights if name in own and not own[name].requires_grad)
+    for name in frozen:
+        own[name].requires_grad_(True)
+    try:
+        yield frozen
+    finally:
+        for name in frozen:
+            own[name].requires_grad_(False)
+
+
+def _with_frozen(plan: Plan, model: nn.Module, frozen: Collection[str]) -> Plan:
+    """The plan, in which nothing of these weights trains."""
+    parts = {part for weight in frozen for part in decoupled_names(weight)}
+    return replace(
+        plan,
+        parameters=tuple(entry for entry in plan.parameters if entry.name not in parts),
+        frozen=tuple(name for name, p in model.named_parameters() if not p.requires_grad),
+    )
+
+
+def require_whole(model: nn.Module, standing: Iterable[str]) -> None:
+    """Refuse a decoupled weight of which the gain trains and the direction does not: a plan knows it as a whole.
+
+    Args:
+        model: The prepared model.
+        standing: Its decoupled weights, by the names that they have in the plain model.
+
+    Raises:
+        ModelError: naming the first one.
+    """
+    own = dict(model.named_parameters())
+    for direction, gain in map(decoupled_names, standing):
+        if direction in own and gain in own and own[gain].requires_grad and not own[direction].requires_grad:
+            raise ModelError(
+                f"{gain} trains, but {direction} is frozen, and a plan knows the two as one weight. Let both train, or "
+                "none; to train gains alone, freeze the directions once the optimizer is made."
+            )
 
 
 def _forced(

@@ -67,6 +67,23 @@ def test_the_ones_probe_sees_no_curvature_in_a_classifier_s_bias() -> None:
     torch.testing.assert_close(hessian.sum(1), torch.zeros(3, dtype=torch.float64), atol=1e-15, rtol=0)
 
 
+def test_a_bias_that_is_used_beside_its_norm_is_not_redundant() -> None:
+    class Uses(nn.Module):
+        def __init__(self, how: str) -> None:
+            super().__init__()
+            self.conv, self.norm, self.how = conv(bias=True), nn.BatchNorm2d(3), how
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.norm(self.conv(x)).relu()
+            if self.how == "read":
+                assert self.conv.bias is not None
+                return y + self.conv.bias.sum()
+            return y + self.conv(x).tanh() if self.how == "called twice" else y
+
+    for how, absorbed in (("normalized", True), ("read", False), ("called twice", False)):
+        assert (("absorbed-bias", "conv.bias") in hints(Uses(how))) is absorbed, how
+
+
 def test_norms_without_scale_and_shift_are_one_hint() -> None:
     plain = [nn.BatchNorm2d(3, affine=False) for _ in range(4)]
     model = nn.Sequential(conv(), plain[0], conv(), plain[1], conv(), plain[2], conv(), plain[3], nn.ReLU())

@@ -238,3 +238,15 @@ def test_time_of_a_step_grows_in_proportion() -> None:
         return time.process_time() - start
 
     assert grows_in_proportion(seconds, 500, 4000)
+
+
+def test_one_diagonal_that_is_not_finite_is_counted_beside_others_that_are() -> None:
+    """(1e200 p)² has the gradient 0 at 0, and the square of 1e200 overflows; q² bends by 2."""
+    p, q, last = (nn.Parameter(torch.full((1,), start, dtype=torch.float64)) for start in (0.0, 1.0, 1.0))
+    optimizer = SGDPH([{"params": [p, q, last], "order": 2}], 0.1, **EXACT)
+    optimizer.backward((1e200 * p).square().sum() + q.square().sum())
+    with pytest.warns(RuntimeWarning, match="Hessian that was due is not finite"):
+        optimizer.step()
+    assert (optimizer.refreshes_skipped, optimizer.steps_skipped) == (1, 0)
+    found = [optimizer.state[t]["hessian_average"].item() for t in (p, q)]
+    assert found == [0.0, pytest.approx(0.1 * 2)]

@@ -56,7 +56,10 @@ CONTRADICTIONS: list[tuple[Change, str]] = [
     (convolution("2", transposed=False), "'2' has 6 output filters"),
     (convolution("2", groups=1), "'2' has 6 output filters"),
     # Of 4 rows there are no 3 groups, though 3 times 3 columns would make 9 filters.
-    (convolution("2", groups=3, out_channels=9), "'2' has 9 output filters, but its weight of shape 4×3×3×3 in 3 groups"),
+    (
+        convolution("2", groups=3, out_channels=9),
+        "'2' has 9 output filters, but its weight of shape 4×3×3×3 in 3 groups",
+    ),
     (convolution("0", weight=""), "names no weight"),
     (convolution("0", verdict="normalized"), "'0' is normalized, but its norm is None"),
     (convolution("4", norm=None), "'4' is normalized, but its norm is None"),
@@ -113,9 +116,9 @@ def test_what_was_frozen_when_the_plan_was_made_has_to_be_so_still() -> None:
     model[0].bias.requires_grad_(True)  # type: ignore[index, union-attr, operator]
     with pytest.raises(PlanMismatchError, match=r"0\.bias is trainable, but was frozen"):
         plan.apply(model)
+    for layer in (model[0], model[2]):  # type: ignore[index]
+        layer.bias.requires_grad_(False)
     with pytest.raises(PlanMismatchError, match=r"2\.bias is frozen, but was trainable"):
-        model[0].bias.requires_grad_(False)  # type: ignore[index, union-attr, operator]
-        model[2].bias.requires_grad_(False)  # type: ignore[index, union-attr, operator]
         plan.apply(model)
 
 
