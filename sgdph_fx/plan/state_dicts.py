@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from sgdph_fx.errors import PlanMismatchError
-from sgdph_fx.plan.entries import ConvolutionEntry
 from sgdph_fx.plan.wording import first_few
 from sgdph_fx.transform.filters import Filters, compose, decoupled_names, dotted
 
@@ -53,17 +52,10 @@ def _named_filters(plan: Plan) -> Iterator[tuple[str, Filters]]:
 
     A weight that convolutions share has a key for each of them.
     """
-    roles = {entry.name: entry.role for entry in plan.parameters}
-    for entry in plan.convolutions:
-        if entry.decouple or _is_decoupled_already(entry, roles):
-            filters = Filters(entry.transposed, entry.groups)
-            yield entry.weight, filters
-            yield dotted(entry.name, "weight"), filters
-
-
-def _is_decoupled_already(entry: ConvolutionEntry, roles: Mapping[str, str]) -> bool:
-    direction, gain = decoupled_names(entry.weight)
-    return roles.get(direction) == "direction" and roles.get(gain) == "gain"
+    for entry in plan.decoupled:
+        filters = Filters(entry.transposed, entry.groups)
+        yield entry.weight, filters
+        yield dotted(entry.name, "weight"), filters
 
 
 def _under_other_names(

@@ -68,6 +68,18 @@ CONTRADICTIONS: list[tuple[Change, str]] = [
     (convolution("4", decouple=True), "'4.weight' is decoupled, but also planned as it is"),
     (convolution("4", weight="0.weight"), "share '0.weight', but only one of them is decoupled"),
     (convolution("6", weight="0.weight"), "share '0.weight', but not its output filters"),
+    (
+        convolution(
+            "6",
+            weight="2.weight",
+            shape=(4, 3, 3, 3),
+            transposed=True,
+            groups=1,
+            out_channels=3,
+            verdict="bare",
+        ),
+        "share '2.weight', but not its output filters",
+    ),
     (without("0.gain"), "there is no parameter '0.gain'"),
     (without("0.direction"), "there is no parameter '0.direction'"),
     (parameter("0.gain", shape=(5,)), "'0.gain' has shape (5,), where (4,) is needed"),

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sgdph_fx import Plan, analyze, prepare, restore
-from sgdph_fx.errors import PlanFormatError
+from sgdph_fx.errors import PlanFormatError, PlanMismatchError
 from tests.transform.test_decouple import Tied, small
 
 
@@ -169,3 +169,12 @@ def test_a_buffer_of_the_person_s_own_stays_by_whatever_name(name: str, value: T
     assert plain.keys() == net.state_dict().keys()
     net.load_state_dict(plain)
     assert torch.equal(plain[name], value)
+
+
+def test_a_checkpoint_of_a_shared_weight_needs_the_parts_under_both_names() -> None:
+    prepared = prepare(Tied())
+    state = dict(prepared.model.state_dict())
+    assert prepared.report.plan.restore_state_dict(state).keys() == Tied().state_dict().keys()
+    del state["second.gain"]
+    with pytest.raises(PlanMismatchError, match=r"it lacks second\.gain"):
+        prepared.report.plan.restore_state_dict(state)
