@@ -5,10 +5,11 @@ from dataclasses import replace
 from io import StringIO
 
 import pytest
+import torch
 import torchvision
 from torch import nn
 
-from sgdph_fx import Config, Report, prepare
+from sgdph_fx import Config, Report, analyze, prepare
 from sgdph_fx.plan.entries import Hint
 from sgdph_fx.plan.plan import Plan
 from tests.report.conftest import convolution
@@ -27,20 +28,19 @@ class Deep(nn.Sequential):
 
 
 @pytest.mark.parametrize("name", ["resnet152", "swin_b", "densenet201", "efficientnet_b7", "googlenet"])
-@pytest.mark.parametrize(("width", "height"), [(80, 30), (120, 45)])
-def test_a_large_model_fits_on_a_screen(
-    name: str, width: int, height: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    model = torchvision.models.get_model(
-        name, weights=None, **({"init_weights": False} if name == "googlenet" else {})
-    )
-    report = Report(prepare(model, inplace=True).report.plan)
-    lines = without_escapes(shown(report, width, monkeypatch, full=False, height=height)).splitlines()
-    # The last line is for the shell's prompt.
-    assert len(lines) < height
-    assert max(map(len, lines)) <= width
-    counts = [int(number) for number in re.findall(r" ×(\d+) +(?:bare|normalized|-) ", "\n".join(lines))]
-    assert sum(counts) == len(report.plan.convolutions)
+def test_a_large_model_fits_on_a_screen(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with torch.device("meta"):  # without weights, which would take longer to draw than all else here
+        model = torchvision.models.get_model(
+            name, weights=None, **({"init_weights": False} if name == "googlenet" else {})
+        )
+    report = Report(analyze(model))
+    for width, height in ((80, 30), (120, 45)):
+        lines = without_escapes(shown(report, width, monkeypatch, full=False, height=height)).splitlines()
+        # The last line is for the shell's prompt.
+        assert len(lines) < height
+        assert max(map(len, lines)) <= width
+        counts = [int(number) for number in re.findall(r" ×(\d+) +(?:bare|normalized|-) ", "\n".join(lines))]
+        assert sum(counts) == len(report.plan.convolutions)
 
 
 def test_what_is_unusual_comes_first_and_what_has_no_room_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
