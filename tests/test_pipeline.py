@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from sgdph_fx import SGDPH, check_optimizer, prepare
+from sgdph_fx import SGDPH, check_optimizer, param_groups, prepare
 from sgdph_fx.errors import (
     ModelError,
     NonFiniteWeightError,
@@ -122,3 +122,11 @@ def test_outputs_and_input_gradients_are_equal_in_both_modes(dtype: torch.dtype)
             outputs.append((y.detach(), leaf.grad))
         for ours, theirs in zip(*outputs, strict=True):
             assert torch.allclose(ours, theirs, rtol=rtol, atol=rtol * float(theirs.abs().max()))
+
+
+def test_groups_of_a_model_that_is_not_rewritten_have_weights_and_no_directions() -> None:
+    groups = param_groups(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4, 2)))
+    assert [(group["role"], group["order"], group["param_names"]) for group in groups] == [
+        ("weight", 1, ["0.weight", "3.weight"]),
+        ("bias", 2, ["0.bias", "3.bias"]),
+    ]

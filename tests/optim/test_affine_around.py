@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import warnings
 from typing import Any
@@ -115,6 +116,25 @@ def test_a_pair_that_the_loss_does_not_use_keeps_what_its_average_holds() -> Non
     after = [coupling(net, optimizer)]
     after += [optimizer.state[net.get_parameter(name)]["hessian_average"] for name in NAMES]
     torch.testing.assert_close(after, before, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("how", HOW)
+def test_a_step_that_the_device_skips_leaves_the_blocks_as_they_were(how: Any) -> None:
+    """The product is finite there; one number of a gradient is not."""
+    net = Norms()
+    optimizer = SGDPH(groups(net), 0.05, capturable=True, **how)
+    train(net, optimizer, 0, 4)
+    before = copy.deepcopy((net.state_dict(), optimizer.state_dict()["state"]))
+    assert "refresh" in how or optimizer.due_name == "norm.weight"
+    optimizer.zero_grad()
+    optimizer.backward(net.loss(batch(4)))
+    assert net.linear.weight.grad is not None
+    net.linear.weight.grad[0, 0] = torch.inf
+    optimizer.step()
+    with pytest.warns(RuntimeWarning, match="skipped"):
+        assert (optimizer.steps_skipped, optimizer.refreshes_skipped) == (1, 0)
+    after = net.state_dict(), optimizer.state_dict()["state"]
+    torch.testing.assert_close([dict(after[0]), after[1]], [dict(before[0]), before[1]], rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("how", HOW)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import warnings
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from torch.amp.grad_scaler import GradScaler
 from torch.nn.functional import cross_entropy
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from sgdph_fx import CapturedStep
+from sgdph_fx import SGDPH, CapturedStep
 from tests.optim.captured_loops import KINDS, Noisy, OnTape, made, pieces
 
 pytestmark = pytest.mark.usefixtures("fake_graphs")
@@ -35,6 +36,23 @@ def test_hooks_after_the_step_are_called_once_for_each_with_weights_moved() -> N
         assert len(seen) == 40
         assert torch.equal(seen[-1], net.linear.weight)
         assert not torch.equal(seen[-1], seen[-3])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_parameter_that_no_group_holds_is_told_as_backward_tells_it(kind: type[CapturedStep]) -> None:
+    """The first batch alone is looked at: its steps are all alike."""
+    net = Noisy()
+    groups = [{"params": [p for n, p in net.named_parameters() if n != "linear.weight"], "order": 1}]
+    step = kind(net, cross_entropy, SGDPH(groups, 0.1))
+    first, *others = pieces(4)
+    with pytest.warns(
+        RuntimeWarning, match=r"no optimizer holds, so they are never stepped: 'linear\.weight'"
+    ):
+        step(*first)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for x, y in others:
+            step(x, y)
 
 
 def test_copies_and_what_a_file_holds_go_on_with_the_same_bits() -> None:

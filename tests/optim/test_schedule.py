@@ -57,3 +57,10 @@ def test_all_are_due_at_each_refresh_and_n_counts_the_refreshes(
     assert [schedule.cycles_begun(t) for t in range(1, 8)] == [1, 1, 1, 2, 2, 2, 3]
     assert [schedule.cycles_begun(t, missed=1) for t in (3, 4, 7)] == [1, 1, 2]
     assert schedule.cycles_begun(torch.tensor(3), missed=1).item() == 1
+
+
+def test_the_cycle_of_a_step_counts_from_where_the_cycle_grew() -> None:
+    """Three cycles of two were over after step 6, when a third parameter joined."""
+    schedule = Schedule.of([{"order": 2, "params": [A, B, C]}], last_is_first_order=False)
+    assert [schedule.cycle_of(t, 6, 3) for t in range(7, 14)] == [4, 4, 4, 5, 5, 5, 6]
+    assert [schedule.cycle_of(t, 0, 0) for t in range(1, 8)] == [1, 1, 1, 2, 2, 2, 3]

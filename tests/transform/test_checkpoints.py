@@ -178,3 +178,13 @@ def test_a_checkpoint_of_a_shared_weight_needs_the_parts_under_both_names() -> N
     del state["second.gain"]
     with pytest.raises(PlanMismatchError, match=r"it lacks second\.gain"):
         prepared.report.plan.restore_state_dict(state)
+
+
+def test_a_copy_of_a_direction_without_a_gain_beside_it_is_a_tensor_like_others() -> None:
+    """As a buffer that keeps where a training began."""
+    prepared = prepare(small())
+    state = dict(prepared.model.state_dict())
+    state["start.direction"] = state["0.direction"].clone()
+    plain = prepared.report.plan.restore_state_dict(state)
+    assert plain.keys() == {*small().state_dict(), "start.direction"}
+    assert torch.equal(plain["start.direction"], state["0.direction"])

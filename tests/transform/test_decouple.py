@@ -106,6 +106,14 @@ def test_gain_shape_and_count_where_weight_norm_differs() -> None:
     assert prepare(conv).model.gain.shape == (6,)
 
 
+def test_a_weight_may_be_assigned_to_its_own_module() -> None:
+    """As `m.weight = m.weight` in loops that tie what may be tied already."""
+    model = prepare(nn.Sequential(nn.Conv2d(2, 3, 3), nn.ReLU())).model
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    model[0].weight = model[0].weight
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
 class Tied(nn.Module):
     def __init__(self) -> None:
         super().__init__()
