@@ -48,6 +48,10 @@ MULTIPLES: dict[str, tuple[object, Callable[[Tensor, object], Tensor]]] = {
     "a quotient by another name": (math.sqrt(27), torch.true_divide),
     "a buffer": (torch.tensor(0.3), lambda w, s: (s * w).to(w.dtype)),
     "one for each filter": (torch.arange(1.0, 9).view(8, 1, 1, 1), lambda w, s: w * s),
+    "one for each row of a view": (
+        torch.arange(1.0, 9),
+        lambda w, s: (w.flatten(1) * s.sqrt()[:, None]).view(8, 3, 3, 3),  # type: ignore[attr-defined]
+    ),
     "a mask": (torch.ones(3, 3).tril(), lambda w, s: w * s),
     "a computed constant": (torch.tensor(4.0), lambda w, s: w * torch.sqrt(s)),
     "a method": (0.5, lambda w, s: w.mul(s).contiguous()),
