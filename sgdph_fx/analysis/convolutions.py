@@ -226,9 +226,8 @@ def _mode_hints(
     )
     if other is None or other.judgement.verdict == call.judgement.verdict:
         return []
-    if (
-        other.judgement.norm in frozen
-    ):  # in evaluation all norms look alike; this one is the same in both modes
+    # In evaluation all norms look alike; this one is the same in both modes.
+    if other.judgement.norm in frozen:
         return []
     message = f"{call.judgement.verdict} in training, which counts, but not in evaluation ({other.judgement.reason})"
     return [Hint("train-eval-difference", name, message)]
