@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
-from typing import Any, Literal, overload
+from typing import Any, Literal, TypeVar, overload
 
 import torch
 from torch import nn
@@ -22,6 +22,7 @@ from sgdph_fx.report.graph_view import GraphView, graph_view_of
 from sgdph_fx.report.prepared import Prepared
 from sgdph_fx.trace import (
     ExampleInputs,
+    Reading,
     read_model,
     undone_on_error,
     untouched,
@@ -34,6 +35,8 @@ from sgdph_fx.transform.guard import one_at_a_time
 from sgdph_fx.transform.verification import Expectation
 
 __all__ = ["analyze", "param_groups", "plan_as_it_stands", "prepare"]
+
+Result = TypeVar("Result")
 
 
 def analyze(
@@ -66,8 +69,7 @@ def analyze(
     >>> [(row.name, row.verdict) for row in plan.convolutions]
     [('0', 'normalized'), ('2', 'bare')]
     """
-    with _analysis(accept(model), example_inputs, config) as found:
-        return found.plan
+    return _analyzed(accept(model), example_inputs, config, _plan_of)
 
 
 def prepare(
@@ -109,8 +111,7 @@ def prepare(
     subject = accept(model, inplace=inplace)
     require_preparable(subject.model)
     with one_at_a_time(subject.model), torch.inference_mode(False), without_collection():
-        with _analysis(subject, example_inputs, config) as found:
-            plan, graph_view = found.plan, graph_view_of(found.flows[0])
+        plan, graph_view = _analyzed(subject, example_inputs, config, _plan_and_graph_view)
         if decoupled_weights(subject.model):
             model = subject.model if inplace else copy_of(subject.model)
             return _prepared(model, plan, None, graph_view)
@@ -203,25 +204,36 @@ def plan_as_it_stands(model: nn.Module, example_inputs: ExampleInputs | None) ->
 
 
 def _as_it_stands(subject: Subject, example_inputs: ExampleInputs | None, config: Config | None) -> Plan:
-    with _analysis(subject, example_inputs, config) as found:
-        plan = found.plan
+    plan = _analyzed(subject, example_inputs, config, _plan_of)
     return plan if decoupled_weights(subject.model) else plan.without_rewriting()
 
 
-@contextmanager
-def _analysis(
-    subject: Subject, example_inputs: ExampleInputs | None, config: Config | None
-) -> Iterator[Analysis]:
-    """What is found out about the model, which is plain until the end of the block: so a plan names its weights."""
+def _plan_of(found: Analysis) -> Plan:
+    return found.plan
+
+
+def _plan_and_graph_view(found: Analysis) -> tuple[Plan, GraphView]:
+    return found.plan, graph_view_of(found.flows[0])
+
+
+def _analyzed(
+    subject: Subject,
+    example_inputs: ExampleInputs | None,
+    config: Config | None,
+    result: Callable[[Analysis], Result],
+) -> Result:
+    """What ``result`` takes from the analysis of a model that is plain for so long: so a plan names its weights."""
     model, config = subject.model, config or Config()
     standing = decoupled_weights(model)
     require_whole(model, standing)
+
+    def use(reading: Reading) -> Result:
+        reading = replace(reading, hints=(*subject.hints, *reading.hints))
+        if standing:
+            return result(decide_as_it_stands(model, reading, config, standing))
+        return result(decide(model, reading, config))
+
     with one_at_a_time(model), torch.inference_mode(False), untouched(model) if standing else nullcontext():
         if standing:
             restore(model, inplace=True)
-        with read_model(model, example_inputs) as reading, without_collection():
-            reading = replace(reading, hints=(*subject.hints, *reading.hints))
-            if standing:
-                yield decide_as_it_stands(model, reading, config, standing)
-            else:
-                yield decide(model, reading, config)
+        return read_model(model, example_inputs, use)

@@ -20,8 +20,8 @@ COPIED_AT_ONCE = 256 * 2**20
 """Bytes that are copied before a look. A model that holds more is copied where it is written to."""
 
 _SMALL = 2**20
-_CHUNK = 2**20
-_FACTOR = 0x1E3779B1
+_START = 2**16
+_CHUNK = 2**18
 
 # These operators write into running statistics, and their schemas do not say so: positions of what they write.
 _UNDECLARED: Mapping[str, tuple[int, ...]] = {
@@ -58,21 +58,39 @@ class Memory:
         storage: The storage, on any device but meta.
     """
 
-    __slots__ = ("_checksum", "_saved", "nbytes", "storage")
+    __slots__ = ("_checksum", "_now", "_saved", "_start", "_wrong", "missed", "nbytes", "storage")
 
     def __init__(self, storage: torch.UntypedStorage) -> None:
         self.storage, self.nbytes = storage, storage.nbytes()
-        self._saved: Tensor | None = None
-        self._checksum: int | None = None
+        self._now = _words(storage)
+        self._start = self._saved = self._checksum = None  # type: Any
+        self._wrong = False
+        self.missed = False
+        """Whether :meth:`put_back` found a change that glances could have missed."""
 
     def keep(self) -> None:
         """Copy it now, unless that was done before."""
-        if self._saved is None:
-            self._saved = _copy(_bytes(self.storage))
+        if self._saved is None and self.storage.nbytes() >= self.nbytes:
+            self._saved = _copy(self._now)
+            # Code that PyTorch does not see may have come before the write that is about to happen.
+            self._wrong = self._checksum is not None and _checksum(self._saved) != self._checksum
+            if self._start is None:
+                self._start = self._saved[: _START // self._saved.itemsize]
 
     def watch(self) -> None:
         """Only remember a checksum for now: :class:`WriteWatch` copies it before a write."""
-        self._checksum = _checksum(_bytes(self.storage))
+        self._checksum = _checksum(self._now)
+        self._start = _copy(self._now[: _START // self._now.itemsize])
+
+    def glance(self) -> None:
+        """Put it back if its first 64 KiB show a change.
+
+        Raises:
+            ValueError: as :meth:`put_back`.
+        """
+        self._resize()
+        if not _equal(self._now[: len(self._start)], self._start):
+            self._write()
 
     def put_back(self) -> None:
         """Write the bytes of before where others stand now.
@@ -80,15 +98,23 @@ class Memory:
         Raises:
             ValueError: if it changed and was never copied.
         """
+        self._resize()
+        if self._saved is None:
+            if _checksum(self._now) != self._checksum:
+                self._write()
+        elif self._wrong or not _equal(self._now, self._saved):
+            self._write()
+            self.missed = True
+
+    def _resize(self) -> None:
+        # A storage that has grown stays so: somebody may hold a tensor that reads all of it.
         if self.storage.nbytes() < self.nbytes:
             self.storage.resize_(self.nbytes)
-        # A storage that has grown stays so: somebody may hold a tensor that reads all of it.
-        now = _bytes(self.storage)[: self.nbytes]
-        if self._saved is None:
-            if _checksum(now) != self._checksum:
-                raise ValueError("it was written to by code that PyTorch does not see")
-        elif not _equal(now.to(self._saved.device), self._saved):
-            now.copy_(self._saved)
+
+    def _write(self) -> None:
+        if self._saved is None or self._wrong:
+            raise ValueError("it was written to by code that PyTorch does not see")
+        self._now.copy_(self._saved)
 
 
 def keep_all(memories: Iterable[Memory]) -> dict[int, Memory]:
@@ -155,8 +181,11 @@ def _written(func: Any) -> tuple[tuple[int, ...], tuple[str, ...]]:
     return (*(place for place, _ in written), *undeclared), tuple(name for _, name in written)
 
 
-def _bytes(storage: torch.UntypedStorage) -> Tensor:
-    return torch.empty(0, dtype=torch.uint8, device=storage.device).set_(storage)
+def _words(storage: torch.UntypedStorage) -> Tensor:
+    """All of a storage, in words that are as long as fits: bytes take three times as long to compare."""
+    words = (torch.int64, torch.int32, torch.uint8)
+    word = next(word for word in words if storage.nbytes() % word.itemsize == 0)
+    return torch.empty(0, dtype=word, device=storage.device).set_(storage)
 
 
 def _copy(numbers: Tensor) -> Tensor:
@@ -166,22 +195,18 @@ def _copy(numbers: Tensor) -> Tensor:
         return numbers.cpu()
 
 
-def _equal(first: Tensor, second: Tensor) -> bool:
-    """Whether bytes are equal, compared in words: one at a time they take three times as long."""
-    for word in (torch.int64, torch.int32):
-        if len(first) % word.itemsize == 0:
-            return torch.equal(first.view(word), second.view(word))
-    return torch.equal(first, second)
+def _equal(now: Tensor, saved: Tensor) -> bool:
+    return torch.equal(now.to(saved.device), saved)
 
 
 def _checksum(numbers: Tensor) -> int:
-    """One number for all bytes, which depends on their places, too; it takes 8 MiB of memory.
+    """One number for all bytes, which depends on their places, too; it takes 1 MiB of memory.
 
-    Each word of four bytes counts by a factor of its place. Factors are odd, so that no change of one word is lost.
-    Products are added up in pairs, which takes half as long as to widen each.
+    Each word of four bytes counts by a factor of its place. Products are added up in pairs, which takes half as long
+    as to widen each.
     """
-    length = min(2 * (len(numbers) // 8), _CHUNK)
-    factors = torch.arange(1, 2 * length + 1, 2, dtype=torch.int32, device=numbers.device).mul_(_FACTOR)
+    numbers = numbers.view(torch.uint8)
+    factors = _factors(numbers.device)
     products = torch.empty_like(factors)
     total = 0
     for start in range(0, len(numbers), 4 * _CHUNK):
@@ -191,3 +216,15 @@ def _checksum(numbers: Tensor) -> int:
         weighted = torch.mul(words, factors[: len(words)], out=products[: len(words)])
         total = hash((total, int(weighted.view(torch.int64).sum()), *chunk[len(chunk) - rest :].tolist()))
     return total
+
+
+@functools.cache
+def _factors(device: torch.device) -> Tensor:
+    """A constant for each place of a chunk.
+
+    All are odd, so that no change of one word is lost. They are drawn, because in a series that grows evenly a 1.0 that
+    moves by 256 places is.
+    """
+    generator = torch.Generator("cpu").manual_seed(0)
+    drawn = torch.randint(-(2**30), 2**30, (_CHUNK,), dtype=torch.int32, generator=generator)
+    return drawn.mul_(2).add_(1).to(device)

@@ -58,11 +58,16 @@ class Found:
 
     def steps(self) -> Iterator[Callable[[], None]]:
         """What makes everything as it was, one step after the other; each may be repeated."""
+        return self._steps(memory.put_back for memory in self.memories.values())
+
+    def glances(self) -> Iterator[Callable[[], None]]:
+        """The same, but for changes of memory that its first bytes do not show."""
+        return self._steps(memory.glance for memory in self.memories.values())
+
+    def _steps(self, of_memory: Iterable[Callable[[], None]]) -> Iterator[Callable[[], None]]:
         yield from (container.clear for container in self.empty if container)
-        for memory in self.memories.values():
-            yield memory.put_back
-        for record in self.records:
-            yield record.put_back
+        yield from of_memory
+        yield from (record.put_back for record in self.records)
 
     def of_memory_alone(self) -> Found:
         """The memory behind the tensors, without anything else."""

@@ -146,12 +146,13 @@ class SavedScript:
 class SavedTensor:
     """What a tensor is, beside the numbers in its memory: layout, gradient, hooks, flags, version."""
 
-    __slots__ = ("_alias", "_grad", "_grad_fn", "_hooks", "_requires_grad", "_tensor", "_version")
+    __slots__ = ("_alias", "_grad", "_grad_fn", "_hooks", "_layout", "_requires_grad", "_tensor", "_version")
 
     def __init__(self, tensor: Tensor) -> None:
         self._tensor = tensor
         # It has a layout of its own on the same memory; where there is none to be seen, it has a copy.
         self._alias = tensor.clone() if _is_opaque(tensor) else tensor.detach()
+        self._layout = _layout(tensor)
         self._requires_grad, self._grad_fn = tensor.requires_grad, tensor.grad_fn
         self._grad = tensor.grad if tensor.is_leaf else None
         self._hooks = {name: getattr(tensor, name) for name in _TENSOR_HOOKS}
@@ -179,7 +180,7 @@ class SavedTensor:
             if self._grad_fn is not None:
                 raise ValueError("a tensor became the result of another computation")
             tensor.detach_()
-        if not _same_layout(tensor, self._alias):
+        if _layout(tensor) != self._layout:
             tensor.data = self._alias.clone() if _is_opaque(tensor) else self._alias
         if tensor.requires_grad is not self._requires_grad:
             tensor.requires_grad_(self._requires_grad)
@@ -218,25 +219,18 @@ def _same(one: tuple[Any, ...], other: tuple[Any, ...]) -> bool:
     return len(one) == len(other) and all(map(operator.is_, one, other))
 
 
-def _same_layout(tensor: Tensor, alias: Tensor) -> bool:
-    """Whether ``tensor`` still reads the memory that it read, in the way that it did."""
+def _layout(tensor: Tensor) -> tuple[Any, ...]:
+    """What memory ``tensor`` reads, and in which way."""
     if tensor.is_nested and tensor.layout is torch.strided:
-        return False  # it does not say
-    if (tensor.shape, tensor.dtype, tensor.layout, tensor.device) != (
-        alias.shape,
-        alias.dtype,
-        alias.layout,
-        alias.device,
-    ):
-        return False
-    parts = zip(components(tensor), components(alias), strict=True)
-    return all(_place(one) == _place(other) for one, other in parts)
+        return (object(),)  # it does not say: equal to no other
+    parts = map(_place, components(tensor))
+    return tensor.shape, tensor.dtype, tensor.layout, tensor.device, *parts
 
 
 def _place(tensor: Tensor) -> tuple[Any, ...]:
     storage = storage_of(tensor)
     if storage is None:
-        return (object(),)  # equal to no other
+        return (object(),)
     return storage._cdata, tensor.storage_offset(), tensor.stride(), tensor.is_conj(), tensor.is_neg()
 
 

@@ -13,7 +13,7 @@ from sgdph_fx.errors import ModelChangedError, ModelError
 from sgdph_fx.plan.wording import counted, first_few
 from sgdph_fx.trace.memory import WriteWatch, keep_all
 from sgdph_fx.trace.reachable import Found, follow
-from sgdph_fx.trace.undo import undo_all
+from sgdph_fx.trace.undo import Steps, undo_all
 
 __all__ = ["Snapshot"]
 
@@ -56,8 +56,24 @@ class Snapshot:
         Raises:
             ModelChangedError: if something could not be put back.
         """
+        self._undo(self._found.steps)
+
+    def glance(self) -> None:
+        """Put back all but changes of numbers behind the first 64 KiB of a memory, without looking for those.
+
+        Raises:
+            ModelChangedError: if something could not be put back.
+        """
+        self._undo(self._found.glances)
+
+    @property
+    def has_missed(self) -> bool:
+        """Whether :meth:`put_back` found numbers changed that :meth:`glance` may not have seen before."""
+        return any(memory.missed for memory in self._found.memories.values())
+
+    def _undo(self, steps: Steps) -> None:
         with _plainly():
-            errors = undo_all(self._found.steps)
+            errors = undo_all(steps)
         if errors:
             told = sorted({f"{type(error).__name__}: {error}" for error in errors})
             raise ModelChangedError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-__all__ = ["undo_all"]
+__all__ = ["Steps", "undo_all"]
 
 _ROUNDS = 3
 

@@ -82,8 +82,11 @@ _Place = tuple[str, int, tuple[int, ...], int]
 
 
 def _function(tensor: Tensor) -> Any:
-    with torch._C.DisableTorchFunctionSubclass():
-        return tensor.grad_fn
+    try:
+        with torch._C.DisableTorchFunctionSubclass():
+            return tensor.grad_fn
+    except RuntimeError:  # a view that was made without a graph, of what was written to since: it has none of its own
+        return None
 
 
 def _place(function: Any, output: int) -> _Place:

@@ -95,8 +95,7 @@ def test_they_are_found_and_their_rows_sum_to_zero(
 ) -> None:
     model, x = model.double(), torch.randn(shape, dtype=torch.float64)
     model(x)
-    with read_model(model, x) as reading:
-        found = set(shifts(flow_of(reading.traces[0], model)))
+    found = read_model(model, x, lambda reading: set(shifts(flow_of(reading.traces[0], model))))
     assert found == wanted
     for name, parameter in model.named_parameters():
         if name in found or ("bias" in name and _is_near_miss(name, model)):

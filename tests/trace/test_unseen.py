@@ -191,3 +191,23 @@ def test_a_graph_that_nobody_needs_any_more_is_let_go() -> None:
 
     (row,) = analyze(Loop(torch.tanh), X).convolutions
     assert row.verdict == "bare"  # five of its calls go nowhere else
+
+
+def test_a_part_of_a_parameter_that_a_run_writes_to_without_a_graph() -> None:
+    """Torch refuses to name the function that made such a part."""
+
+    class Counting(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.count = nn.Conv2d(3, 4, 1), nn.Parameter(torch.zeros(2))
+
+        def forward(self, x: Tensor) -> Tensor:
+            with torch.no_grad():
+                self.count[0] += 1
+            y: Tensor = self.conv(x)
+            return y
+
+    model = Counting()
+    plan = analyze(model, torch.rand(1, 3, 4, 4))
+    assert [hint.code for hint in plan.hints if hint.code == "training-run-failed"] == []
+    assert model.count.tolist() == [0, 0]
