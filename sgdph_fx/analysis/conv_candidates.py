@@ -90,6 +90,10 @@ class Names:
     parameters: dict[str, nn.Parameter]
     first: dict[int, str]
 
+    def distinct(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """Each parameter once, as ``named_parameters()`` gives them."""
+        return ((name, self.parameters[name]) for name in self.first.values())
+
 
 def names_of(model: nn.Module) -> Names:
     """The names of the parameters of ``model``."""

@@ -13,7 +13,6 @@ from sgdph_fx.analysis.conv_candidates import (
     Names,
     functional_candidate,
     module_candidates,
-    names_of,
 )
 from sgdph_fx.analysis.flow import Flow, walk
 from sgdph_fx.analysis.sharing import Decision, decided_together, filters_of
@@ -55,17 +54,16 @@ class _Registered:
 
 
 def convolution_entries(
-    model: nn.Module, flows: Sequence[Flow], policy: Policy
+    names: Names, flows: Sequence[Flow], policy: Policy
 ) -> tuple[tuple[Decision, ...], tuple[Hint, ...]]:
-    """The entries of all convolutions of ``model``, in the order of ``named_modules()``, and hints.
+    """The entries of all convolutions of a model, in the order of ``named_modules()``, and hints.
 
     Args:
-        model: The model.
+        names: The names of its parameters.
         flows: Its flow graphs in training and in evaluation mode. Training decides; evaluation stands in
             for a convolution that training never calls, and a difference becomes a hint.
         policy: When a convolution counts as normalized.
     """
-    names = names_of(model)
     registered = _Registered.of(module_candidates(flows[0].modules, names))
     calls: dict[str, list[_Call]] = {name: [] for name in registered.by_name}
     for flow in flows:

@@ -50,21 +50,22 @@ def decide(model: nn.Module, reading: Reading, config: Config) -> Analysis:
         ConfigError: if a rule matches nothing.
     """
     flows = tuple(flow_of(trace, model) for trace in reading.traces)
-    decisions, hints = convolution_entries(model, flows, config.policy)
+    names = names_of(model)
+    decisions, hints = convolution_entries(names, flows, config.policy)
     own = {decision.entry.name for decision in decisions}
-    every_linear = linear_decisions(flows[0].modules, names_of(model))
+    every_linear = linear_decisions(flows[0].modules, names)
     linears = [decision for decision in every_linear if decision.entry.name not in own]
     obstacles = {decision.entry.name: decision.obstacle for decision in (*decisions, *linears)}
-    frozen = tuple(name for name, p in model.named_parameters() if not p.requires_grad)
+    frozen = tuple(name for name, parameter in names.distinct() if not parameter.requires_grad)
     named = Named(_types(flows[0]), {}, frozen)
     convolutions = override_convolutions(
         [d.entry for d in decisions], config.overrides, obstacles, named, [d.entry for d in linears]
     )
     named = replace(named, weights=_weights(convolutions))
-    parameters = parameter_entries(model, convolutions, flows)
+    parameters = parameter_entries(names, convolutions, flows)
     parameters, layers = with_details(model, parameters, flows, named.weights)
     parameters = override_parameters(parameters, config.overrides, named)
-    hints = (*reading.hints, *hints, *diagnose(model, flows[0], convolutions, parameters))
+    hints = (*reading.hints, *hints, *diagnose(flows[0], convolutions, parameters))
     plan = Plan(
         model=f"{type(model).__module__}.{type(model).__qualname__}",
         policy=config.policy,

@@ -18,7 +18,6 @@ __all__ = ["diagnose"]
 
 
 def diagnose(
-    model: nn.Module,
     flow: Flow,
     convolutions: Sequence[ConvolutionEntry],
     parameters: Sequence[ParameterEntry],
@@ -26,8 +25,7 @@ def diagnose(
     """What is worth a hint.
 
     Args:
-        model: The model, unprepared.
-        flow: Its flow in training mode, or in evaluation if that is all there is.
+        flow: The flow of the unprepared model in training mode, or in evaluation if that is all there is.
         convolutions: The plan's entries.
         parameters: The plan's entries.
     """
@@ -36,9 +34,9 @@ def diagnose(
         *shift_biases(flow, parameters),
         *_without_affine(flow),
         *_frozen_norms(flow, convolutions),
-        *_zero_filters(model, convolutions),
-        *_hooked_weights(model, convolutions),
-        *(_never_reached(model, flow, parameters) if flow.training else ()),
+        *_zero_filters(flow, convolutions),
+        *_hooked_weights(flow, convolutions),
+        *(_never_reached(flow, parameters) if flow.training else ()),
     )
 
 
@@ -103,10 +101,9 @@ def _frozen_norms(flow: Flow, convolutions: Sequence[ConvolutionEntry]) -> Itera
         )
 
 
-def _zero_filters(model: nn.Module, convolutions: Sequence[ConvolutionEntry]) -> Iterator[Hint]:
-    named = dict(model.named_parameters())
+def _zero_filters(flow: Flow, convolutions: Sequence[ConvolutionEntry]) -> Iterator[Hint]:
     for entry in convolutions:
-        weight = named.get(entry.weight)
+        weight = flow.parameter(entry.weight)
         if not entry.decouple or weight is None or weight.is_meta or _surely_no_zero_filter(weight, entry):
             continue
         _, gain = decompose(weight.detach(), Filters(entry.transposed, entry.groups))
@@ -116,13 +113,12 @@ def _zero_filters(model: nn.Module, convolutions: Sequence[ConvolutionEntry]) ->
             yield Hint("zero-filter", entry.name, f"{which} {entry.out_channels} output filters are zero")
 
 
-def _hooked_weights(model: nn.Module, convolutions: Sequence[ConvolutionEntry]) -> Iterator[Hint]:
-    named = dict(model.named_parameters())
+def _hooked_weights(flow: Flow, convolutions: Sequence[ConvolutionEntry]) -> Iterator[Hint]:
     hooked = [
         entry.weight
         for entry in convolutions
         if entry.decouple
-        and (weight := named.get(entry.weight)) is not None
+        and (weight := flow.parameter(entry.weight)) is not None
         and (weight._backward_hooks or weight._post_accumulate_grad_hooks)
     ]
     if hooked:
@@ -136,13 +132,14 @@ def _surely_no_zero_filter(weight: nn.Parameter, entry: ConvolutionEntry) -> boo
     return not entry.transposed and bool((weight.detach().flatten(1)[:, :1] != 0).all())
 
 
-def _never_reached(model: nn.Module, flow: Flow, parameters: Sequence[ParameterEntry]) -> Iterator[Hint]:
-    planned = {entry.name for entry in parameters}
+def _never_reached(flow: Flow, parameters: Sequence[ParameterEntry]) -> Iterator[Hint]:
     reached = set(_reached(flow))
     missing = [
-        name
-        for name, parameter in model.named_parameters()
-        if name in planned and id(parameter) not in reached and not _in_convolution(model, name)
+        entry.name
+        for entry in parameters
+        if (parameter := flow.parameter(entry.name)) is not None
+        and id(parameter) not in reached
+        and not _in_convolution(flow, entry.name)
     ]
     if missing:
         yield Hint(
@@ -159,9 +156,9 @@ def _reached(flow: Flow) -> Iterator[int]:
             yield id(flow.parameter(str(node.target)))
 
 
-def _in_convolution(model: nn.Module, name: str) -> bool:
+def _in_convolution(flow: Flow, name: str) -> bool:
     """A convolution that is never called has a hint of its own."""
-    return isinstance(rule_of(model.get_submodule(name.rpartition(".")[0])), Conv)
+    return isinstance(rule_of(flow.modules[name.rpartition(".")[0]]), Conv)
 
 
 def _listed(names: Sequence[str], noun: str) -> str:

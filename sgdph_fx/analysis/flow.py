@@ -50,8 +50,10 @@ class Flow:
     def parameter(self, name: str) -> nn.Parameter | None:
         """The parameter of this dotted name; None if there is none."""
         owner, _, leaf = name.rpartition(".")
-        module = self.modules.get(owner)
-        return None if module is None else module._parameters.get(leaf)
+        try:
+            return self.modules[owner]._parameters[leaf]
+        except KeyError:
+            return None
 
 
 @dataclass(frozen=True, slots=True)

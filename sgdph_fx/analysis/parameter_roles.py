@@ -15,6 +15,7 @@ from torch.nn.utils.parametrizations import _WeightNorm
 from torch.nn.utils.parametrize import ParametrizationList
 from torch.nn.utils.weight_norm import WeightNorm
 
+from sgdph_fx.analysis.conv_candidates import Names
 from sgdph_fx.analysis.flow import Flow
 from sgdph_fx.analysis.found_roles import FoundRole, channel_wise, norm_role, weight_norm_role
 from sgdph_fx.analysis.parameter_uses import uses_of_parameters
@@ -30,19 +31,19 @@ __all__ = ["parameter_entries"]
 
 
 def parameter_entries(
-    model: nn.Module, convolutions: Sequence[ConvolutionEntry], flows: Sequence[Flow]
+    names: Names, convolutions: Sequence[ConvolutionEntry], flows: Sequence[Flow]
 ) -> tuple[ParameterEntry, ...]:
     """An entry for each trainable parameter of the prepared model, in the order of its ``named_parameters()``.
 
     Args:
-        model: The model as it is, not yet prepared.
+        names: The names of the parameters of the model as it is, not yet prepared.
         convolutions: What was decided about its convolutions.
         flows: Its flow graphs, which show how parameters without a known owner are used.
     """
     by_weight = {planned.weight: planned for planned in reversed(convolutions)}
     uses, modules = uses_of_parameters(flows), flows[0].modules
     entries: list[ParameterEntry] = []
-    for name, parameter in model.named_parameters():
+    for name, parameter in names.distinct():
         if not parameter.requires_grad:
             continue
         owner = modules[name.rpartition(".")[0]]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from types import FunctionType
 from typing import Any
@@ -19,15 +19,15 @@ __all__ = ["functions_as_nodes"]
 
 
 @contextmanager
-def functions_as_nodes(model: nn.Module) -> Iterator[None]:
-    """Puts stand-ins in place of such functions, in the files of the model's classes.
+def functions_as_nodes(modules: Iterable[nn.Module]) -> Iterator[None]:
+    """Puts stand-ins in place of such functions, in the files of the modules' classes.
 
     Those are ``math``'s, those that the rules wrap, and those that somebody gave to ``torch.fx.wrap``. A stand-in
     passes on every call without a placeholder, so other threads get what they always get.
     """
     replaced: list[tuple[dict[str, Any], str, Any]] = []
     try:
-        for names, name, function in [*_of_files(model), *_of_fx()]:
+        for names, name, function in [*_of_files(modules), *_of_fx()]:
             replaced.append((names, name, function))
             names[name] = _stand_in(function)
         yield
@@ -37,9 +37,9 @@ def functions_as_nodes(model: nn.Module) -> Iterator[None]:
         )
 
 
-def _of_files(model: nn.Module) -> Iterator[tuple[dict[str, Any], str, Any]]:
+def _of_files(modules: Iterable[nn.Module]) -> Iterator[tuple[dict[str, Any], str, Any]]:
     functions = {id(f) for f in (*vars(math).values(), *wrapped_functions()) if callable(f)}
-    files = {id(names): names for names in (vars(math), *map(_globals, {type(m) for m in model.modules()}))}
+    files = {id(names): names for names in (vars(math), *map(_globals, set(map(type, modules))))}
     for names in files.values():
         for name, value in list(names.items()):
             if id(value) in functions and not name.startswith("_"):

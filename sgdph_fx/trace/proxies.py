@@ -31,9 +31,10 @@ class ProxyTracer(fx.Tracer):
         self.tensor_attrs = {}
         self._inside = ""
         self._leaves = leaves
-        self._paths = {module: path for path, module in model.named_modules()}
+        self._paths: dict[nn.Module, str] = {}
         self._names: dict[int, str] = {}
         for path, module in model.named_modules():
+            self._paths[module] = path
             for name, tensor in (*module._parameters.items(), *module._buffers.items()):
                 self._names.setdefault(id(tensor), dotted(path, name))
         self._computed: list[Tensor] = []  # kept, so that no other tensor gets the id of one
@@ -45,7 +46,7 @@ class ProxyTracer(fx.Tracer):
         with (
             module_calls(self._paths, self.follow),
             _parameters_as_proxies(self._paths, self.parameter),
-            functions_as_nodes(self.root),
+            functions_as_nodes(self._paths),
             getattr(fx._symbolic_trace, "_is_fx_tracing_context", nullcontext)(True),
         ):
             positional, keywords = _required(self.root)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import random
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 
 import torch
@@ -103,23 +103,24 @@ def mode(model: nn.Module, training: bool) -> Iterator[None]:
     """
     before = model.training
     flags = [(module, module.training) for module in model.modules()]
-    _switch(model, training)
+    kinds = {type(module) for module, _ in flags}
+    _switch(model, training, kinds)
     try:
         yield
     finally:
         try:
-            _switch(model, before)
+            _switch(model, before, kinds)
         finally:
             for module, flag in flags:
                 if module.training is not flag:
                     _set_training(module, flag)
 
 
-def _switch(model: nn.Module, training: bool) -> None:
+def _switch(model: nn.Module, training: bool, kinds: Collection[type[nn.Module]]) -> None:
     if model.training is not training:
         with suppress(NotImplementedError):  # an exported program keeps the mode that it was exported in
             model.train() if training else model.eval()
-    elif training and _has_own_switch(model):
+    elif training and _have_own_switch(kinds):
         frozen = [module for module in model.modules() if not module.training]
         model.train()
         for module in frozen:
@@ -139,9 +140,9 @@ def modes_differ(model: nn.Module) -> bool:
     Some classes have a ``train()`` of their own, which may swap layers; and a module that is evaluating while
     the model trains says that the two are not the same to it.
     """
-    return _has_own_switch(model) or not all(module.training for module in model.modules())
+    modules = list(model.modules())
+    return _have_own_switch(set(map(type, modules))) or not all(module.training for module in modules)
 
 
-def _has_own_switch(model: nn.Module) -> bool:
-    kinds: set[type[nn.Module]] = {type(module) for module in model.modules()}
+def _have_own_switch(kinds: Collection[type[nn.Module]]) -> bool:
     return any(kind.train is not nn.Module.train or kind.eval is not nn.Module.eval for kind in kinds)

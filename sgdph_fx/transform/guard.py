@@ -46,13 +46,12 @@ def nesting(model: nn.Module) -> int:
     3
     """
     depth: dict[nn.Module, int] = {}
-    most = sum(1 for _ in model.modules())
     todo = [(model, 1)]
     while todo:
         module, level = todo.pop()
         if level <= depth.get(module, 0):
             continue
-        if level > most:
+        if level > len(depth) + 1:  # more than all above it: one of them stands there twice
             raise ModelError(
                 f"{_first_circle(model)!r} of {type(model).__name__} is a module that also holds it, and torch's own "
                 "`train()` and `state_dict()` fail on such a circle. Keep a module that stands above in a tuple, "

@@ -180,7 +180,7 @@ def _tolerance(tensor: Tensor) -> float:
 
 def _relative(after: Tensor, before: Tensor) -> float:
     """Max |y' - y| / max |y|, where places that are not finite have to be the same."""
-    if not before.numel():
+    if not before.numel() or (after.dtype == before.dtype and torch.equal(after, before)):
         return 0.0
     same = (after == before) | (after.isnan() & before.isnan())
     if not (before.is_floating_point() or before.is_complex()):

@@ -35,16 +35,19 @@ class Fault:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, error: BaseException, at: int, always: bool) -> None:
         self.count, self.raised = 0, 0
         self._error, self._at, self._always = error, at, always
-        original, self._target = Found.steps, None
+        self._target = None
+        for name in ("steps", "glances"):
+            original = getattr(Found, name)
+            monkeypatch.setattr(Found, name, lambda found, original=original: self._steps(found, original))
 
-        def steps(found: Found) -> Iterator[Callable[[], None]]:
-            for place, step in enumerate(original(found)):
-                self.count = max(self.count, place + 1)
-                if place == at and self._target is None:
-                    self._target = step.__self__  # in the next round it may stand elsewhere
-                yield self._failing(step) if step.__self__ is self._target else step
-
-        monkeypatch.setattr(Found, "steps", steps)
+    def _steps(
+        self, found: Found, original: Callable[[Found], Iterator[Callable[[], None]]]
+    ) -> Iterator[Callable[[], None]]:
+        for place, step in enumerate(original(found)):
+            self.count = max(self.count, place + 1)
+            if place == self._at and self._target is None:
+                self._target = step.__self__  # in the next round it may stand elsewhere
+            yield self._failing(step) if step.__self__ is self._target else step
 
     def _failing(self, step: Callable[[], None]) -> Callable[[], None]:
         def fail() -> None:
