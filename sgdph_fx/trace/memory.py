@@ -62,14 +62,15 @@ class Memory:
 
     def __init__(self, storage: torch.UntypedStorage) -> None:
         self.storage, self.nbytes = storage, storage.nbytes()
-        self._now = _words(storage)
-        self._start = self._saved = self._checksum = None  # type: Any
+        self._now = self._start = self._saved = self._checksum = None  # type: Any
         self._wrong = False
         self.missed = False
         """Whether :meth:`put_back` found a change that glances could have missed."""
 
     def keep(self) -> None:
         """Copy it now, unless that was done before."""
+        if self._now is None:
+            self._now = _words(self.storage)
         if self._saved is None and self.storage.nbytes() >= self.nbytes:
             self._saved = _copy(self._now)
             # Code that PyTorch does not see may have come before the write that is about to happen.
@@ -79,6 +80,7 @@ class Memory:
 
     def watch(self) -> None:
         """Only remember a checksum for now: :class:`WriteWatch` copies it before a write."""
+        self._now = _words(self.storage)
         self._checksum = _checksum(self._now)
         self._start = _copy(self._now[: _START // self._now.itemsize])
 
