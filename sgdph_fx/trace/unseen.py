@@ -85,9 +85,8 @@ def _function(tensor: Tensor) -> Any:
     try:
         with torch._C.DisableTorchFunctionSubclass():
             return tensor.grad_fn
-    except (
-        RuntimeError
-    ):  # a view that was made without a graph, of what was written to since: it has none of its own
+    except RuntimeError:
+        # A view that was made without a graph, of what was written to since, has none of its own.
         return None
 
 
