@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,7 +24,11 @@ from sgdph_fx.curvature.forward_over_reverse.operations.fused_batch_norm import 
 from sgdph_fx.curvature.forward_over_reverse.operations.fused_batch_norm import (
     vjp_tangent as fused_vjp_tangent,
 )
-from sgdph_fx.curvature.forward_over_reverse.operations.standardization import channel_sums, per_channel
+from sgdph_fx.curvature.forward_over_reverse.operations.standardization import (
+    batch_norm_backward,
+    channel_sums,
+    per_channel,
+)
 from sgdph_fx.curvature.forward_over_reverse.rule import (
     NONLINEAR,
     BackwardNode,
@@ -55,9 +58,8 @@ class _Norm:
 
     def project(self, u: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Compute γ r P(u), Σ u and Σ u x̂."""
-        call: Any = torch.ops.aten.native_batch_norm_backward.default
         weight = torch.ones_like(self.r) if self.weight is None else self.weight
-        out, along, plain = call(u, self.x, weight, None, None, self.mean, self.r, True, 1e-5, [True] * 3)
+        out, along, plain = batch_norm_backward(u, self.x, weight, self.mean, self.r, [True] * 3)
         return out, plain, along
 
     def sums(self, u: Tensor | None) -> tuple[Tensor, Tensor]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from sgdph_fx.curvature.forward_over_reverse.operations.standardization import laid_out_like
 from sgdph_fx.transform.fused import is_fusible, launch
 
 __all__ = ["is_combinable", "vjp_tangent"]
@@ -28,12 +29,6 @@ def is_combinable(x: Tensor, *tensors: Tensor | None) -> bool:
 
 def _is_channels_last(x: Tensor) -> bool:
     return x.dim() > 2 and x.movedim(1, -1).is_contiguous()
-
-
-def _laid_out_like(x: Tensor, t: Tensor | None) -> Tensor | None:
-    if t is None or t.stride() == x.stride():
-        return t
-    return torch.empty_like(x, dtype=t.dtype).copy_(t)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +77,7 @@ def vjp_tangent(
     Returns:
         The tangent; None if a kernel did not run.
     """
-    g, dg, dx = (_laid_out_like(x, t) for t in others)
+    g, dg, dx = (None if t is None else laid_out_like(x, t) for t in others)
     weight, mean, r, sum_g, g_x, sum_dx, dx_x = channels
     weight = None if weight is None else weight.contiguous()  # one number may stand for all channels
     layout, has_dg = _Layout.of(x), dg is not None

@@ -16,7 +16,15 @@ from torch import Tensor
 
 from sgdph_fx.curvature.forward_over_reverse.rule import BackwardNode
 
-__all__ = ["Rows", "channel_sum", "channel_sums", "own", "per_channel"]
+__all__ = [
+    "Rows",
+    "batch_norm_backward",
+    "channel_sum",
+    "channel_sums",
+    "laid_out_like",
+    "own",
+    "per_channel",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,11 +113,28 @@ def channel_sums(u: Tensor, x: Tensor, mean: Tensor, r: Tensor) -> tuple[Tensor,
     """Compute Σ u and Σ u r (x - μ) of each channel, ``(C,)``, in one pass over two tensors ``(N, C, ...)``."""
     if not x.numel():  # torch's kernel would divide by the number of channels
         return torch.zeros_like(r), torch.zeros_like(r)
-    call: Any = torch.ops.aten.native_batch_norm_backward.default
-    # The weight changes neither sum, but without one CUDA leaves the second undefined. Epsilon is not used either,
-    # as mean and r are given, but CUDA refuses zero.
-    _, along, plain = call(u, x, r, None, None, mean, r, True, 1e-5, [False, True, True])
+    # The weight changes neither sum, but without one CUDA leaves the second undefined.
+    _, along, plain = batch_norm_backward(u, x, r, mean, r, [False, True, True])
     return plain, along
+
+
+def batch_norm_backward(
+    g: Tensor, x: Tensor, weight: Tensor, mean: Tensor, r: Tensor, wanted: list[bool]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Call torch's fused backward of batch norm by the statistics of the batch: by x, weight and bias."""
+    if x.shape[0] == 1 and x.dim() > 3:
+        # Where the channels of one sample lie last under a batch stride of their own, as they do in tokens that were
+        # made a map, torch's kernel on a CPU takes them for lying first.
+        g = laid_out_like(x, g)
+    call: Any = torch.ops.aten.native_batch_norm_backward.default
+    # Epsilon is not used, as mean and r are given, but CUDA refuses zero.
+    by_x, by_weight, by_bias = call(g, x, weight, None, None, mean, r, True, 1e-5, wanted)
+    return by_x, by_weight, by_bias
+
+
+def laid_out_like(x: Tensor, t: Tensor) -> Tensor:
+    """Copy ``t``, of x's shape, to the places of memory that x has, unless it has them already."""
+    return t if t.stride() == x.stride() else torch.empty_like(x, dtype=t.dtype).copy_(t)
 
 
 def per_channel(values: Tensor, dims: int) -> Tensor:
