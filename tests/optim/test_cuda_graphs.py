@@ -83,7 +83,7 @@ def cuda(monkeypatch: pytest.MonkeyPatch) -> Cuda:
     return made
 
 
-def fails(error: Exception) -> Callable[[], Tensor]:
+def fails(error: BaseException) -> Callable[[], Tensor]:
     def run() -> Tensor:
         raise error
 
@@ -97,9 +97,10 @@ def test_other_threads_go_on_while_one_records(cuda: Cuda) -> None:
 
 
 @pytest.mark.parametrize(
-    "error", [torch.OutOfMemoryError("no memory"), RuntimeError("not permitted"), KeyError("x")]
+    "error",
+    [torch.OutOfMemoryError("no memory"), RuntimeError("not permitted"), KeyError("x"), KeyboardInterrupt()],
 )
-def test_a_recording_that_fails_says_why_and_leaves_its_stream(cuda: Cuda, error: Exception) -> None:
+def test_a_recording_that_fails_says_why_and_leaves_its_stream(cuda: Cuda, error: BaseException) -> None:
     with pytest.raises(type(error)) as caught:
         Recorder(torch.device("cuda")).record(fails(error))
     assert caught.value is error

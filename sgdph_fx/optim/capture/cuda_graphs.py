@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +11,9 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import increment_version
 
-__all__ = ["Recorder", "Recording"]
+from sgdph_fx.errors import CaptureError, OptimizerError, first_line
+
+__all__ = ["Recorder", "Recording", "failures_explained"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -36,6 +39,21 @@ class Recording:
         self.replay()
         increment_version(self.written)
         return self.result.clone()
+
+
+@contextmanager
+def failures_explained() -> Iterator[None]:
+    """Say of what CUDA refuses to record that it cannot be captured."""
+    try:
+        yield
+    except (OptimizerError, torch.OutOfMemoryError):
+        raise
+    except RuntimeError as error:
+        raise CaptureError(
+            f"This step cannot be captured as a CUDA graph: {first_line(error)} Something in the model, "
+            "the loss or `before_step` works with the host in a way that the dry run did not see. Train this "
+            "model without CapturedStep. Nothing has been changed by this step."
+        ) from error
 
 
 class Recorder:
@@ -77,7 +95,7 @@ class Recorder:
         if self._pool is None:
             self._pool = torch.cuda.graph_pool_handle()
         graph, own = torch.cuda.CUDAGraph(), self._own_stream()
-        reason: Exception | None = None
+        reason: BaseException | None = None
         try:
             # Other threads go on: that of a data loader pins memory, which would spoil a recording of all threads. And
             # where a recording fails, torch stays on its stream, so that the outer one of the two leaves it.
@@ -87,7 +105,7 @@ class Recorder:
             ):
                 try:
                     result = run()
-                except Exception as error:
+                except BaseException as error:  # also of a user who stops the training
                     reason = error
                     raise
         except Exception:
