@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import random
 from collections.abc import Callable
 from typing import Any
@@ -124,6 +125,27 @@ def no_module() -> None:
     CapturedStep(compile_between_refreshes(model, optimizer), nn.functional.mse_loss, optimizer)  # type: ignore[arg-type]
 
 
+def carries() -> None:
+    state: dict[str, Tensor] = {}
+
+    def forward(model: Any, x: Tensor) -> Tensor:
+        x = x + state.get("last", torch.zeros(()))
+        state["last"] = x.detach()
+        return x
+
+    captured(forward)
+
+
+def takes_from_an_iterator() -> None:
+    rates = iter([1.0, 2.0])
+    captured(lambda model, x: x * next(rates))
+
+
+def copied_with_its_function() -> None:
+    model = nn.Linear(2, 2)
+    copy.deepcopy(step_of(model, before_step=lambda: nn.utils.clip_grad_norm_(model.parameters(), 1.0)))
+
+
 OF_CAPTURED_STEPS: tuple[Callable[[], Any], ...] = (
     lambda: captured(lambda model, x: x * x.sum().item()),
     lambda: captured(count),
@@ -143,4 +165,7 @@ OF_CAPTURED_STEPS: tuple[Callable[[], Any], ...] = (
     lambda: step_of(nn.Linear(2, 2))(nn.Parameter(torch.ones(1, 2)), torch.ones(1, 2)),
     no_module,
     writes_a_weight,
+    carries,
+    takes_from_an_iterator,
+    copied_with_its_function,
 )

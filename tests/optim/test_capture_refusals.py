@@ -109,8 +109,8 @@ WRONG: dict[str, tuple[Callable[[Any, Tensor], Tensor], str]] = {
     "a search": (finds, r"nonzero at .*test_capture_refusals\.py"),
     "Python's random": (draws, r"draws from Python's `random`"),
     "NumPy's random": (draws_by_numpy, r"draws from NumPy's global generator"),
-    "a counter": (counts, r"changes the attribute 'calls' from 1 to 2"),
-    "a counter in a list": (counts_in_a_list, r"changes the attribute 'marks\[0 of 1\]' from 1 to 2"),
+    "a counter": (counts, r"changes the attribute 'calls' from 2 to 3"),
+    "a counter in a list": (counts_in_a_list, r"changes the attribute 'marks\[0 of 1\]' from 2 to 3"),
     "a counter of torch's": (
         counts_in_a_tensor,
         r"the host reads.*_local_scalar_dense at .*test_capture_refus",

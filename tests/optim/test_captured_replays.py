@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import get_gradient_edge
+from torch.multiprocessing.reductions import StorageWeakRef
 from torch.nn.functional import cross_entropy
 
 from sgdph_fx import SGDPH, prepare
@@ -75,6 +77,23 @@ def test_graphs_of_what_has_changed_take_their_pool_along(monkeypatch: pytest.Mo
         step(x, y)
     assert forgotten == [0]
     assert step.graphs > 1
+
+
+def test_memory_that_a_cache_lets_go_stays_for_the_graphs() -> None:
+    """A graph would go on to read what is another tensor's by then."""
+
+    @functools.lru_cache(maxsize=1)
+    def mask(size: int) -> Tensor:
+        return torch.ones(size).cumsum(0)
+
+    _, _, step = made(OnTape, lambda out, y: cross_entropy(out * mask(3), y))
+    for x, y in pieces(3):
+        step(x, y)
+    memory = StorageWeakRef(mask(3).untyped_storage())
+    mask(4)  # as an evaluation at another length does
+    assert not memory.expired()
+    step.reset()
+    assert memory.expired()
 
 
 def test_what_finds_no_memory_says_so(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,136 +6,130 @@ import inspect
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache, partial
+from importlib.util import resolve_name
 from types import FunctionType, MethodType, ModuleType
-from typing import Any, NamedTuple
+from typing import Any
 
 from torch import nn
+from torch.autograd import Function
 
 from sgdph_fx.optim.capture.code_words import Words, words_of
-from sgdph_fx.optim.capture.seen_values import LONGEST
 
 __all__ = [
     "HOOKS",
-    "Part",
     "filled",
     "followed",
     "forward_of",
     "hooks_of",
     "is_of_torch",
+    "is_your_class",
+    "is_your_file",
     "is_yours",
+    "members_of",
     "outside",
-    "parts_of",
 ]
 
-_NOT_FOLLOWED = ("torch", "sgdph_fx", "numpy")
+_NOT_FOLLOWED = frozenset({"torch", "torchvision", "functorch", "sgdph_fx", "numpy"})
 HOOKS = frozenset({"_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks"})
 """Where a module keeps its hooks."""
-
-
-class Part(NamedTuple):
-    """Functions, and the object that they are methods of."""
-
-    functions: Sequence[FunctionType]
-    owner: Any
-
-
-def parts_of(function: Any) -> Iterator[Part]:
-    """The code that runs where a function or object is called, by the objects that it belongs to.
-
-    Other objects that it calls are followed as well: methods, partial functions, objects with a ``__call__``, methods
-    and properties of objects whose class is yours, and lists of these.
-    """
-    known: dict[Any, Any] = {}
-    waiting = [function]
-    while waiting:
-        one = waiting.pop()
-        if id(one) in known:
-            continue
-        known[id(one)] = one
-        if isinstance(one, partial):
-            waiting += [one.func, *filter(is_yours, (*one.args, *one.keywords.values()))]
-            continue
-        parts = [_part_of(one)]
-        while parts:
-            part = parts.pop()
-            yield part
-            known |= {id(f): f for f in part.functions}
-            words = words_of(part.functions)
-            held = [value for several in _held_by(part, words) for value in _each(several)]
-            waiting += filter(is_yours, held)
-            for value in held:
-                if ("members", id(value)) not in known and (members := _members(value, words)):
-                    known["members", id(value)] = value
-                    parts.append(Part(members, value))
-
-
-def _part_of(function: Any) -> Part:
-    if isinstance(function, FunctionType):
-        return Part(followed(function, None), None)
-    if isinstance(function, nn.Module):
-        return Part(forward_of(type(function)), function)
-    owner = getattr(function, "__self__", function)
-    method = getattr(function, "__func__", getattr(type(function), "__call__", None))  # noqa: B004
-    return Part(followed(method, type(owner)), owner)
-
-
-def _held_by(part: Part, words: Words) -> Iterator[Any]:
-    yield part.owner  # a method may call its object
-    yield from (value for _, value in outside(part, words))
-    own = {} if isinstance(part.owner, ModuleType) else getattr(part.owner, "__dict__", {})
-    yield from (own[name] for name in words.attributes & own.keys())
-
-
-def _each(value: Any) -> Iterable[Any]:
-    """A value that code reads, or what a list or dict holds."""
-    if not isinstance(value, (list, tuple, dict)):
-        return (value,)
-    return () if len(value) > LONGEST else value.values() if isinstance(value, dict) else value
-
-
-def _members(value: Any, words: Words) -> list[FunctionType]:
-    """The methods and properties of an object that code may read, if it is one of yours."""
-    kind: Any = type(value)
-    if not is_your_class(kind):
-        return []
-    found: dict[FunctionType, None] = {}
-    for base in kind.__mro__[:-1]:  # all but object
-        for name in words.attributes & vars(base).keys():
-            _follow_member(kind, name, found)
-    return list(found)
+_CALLED_BY_NAME = frozenset(
+    f"__{name}__"
+    for name in (
+        *("init", "new", "post_init", "init_subclass", "class_getitem", "set_name", "del", "repr", "str"),
+        *("format", "hash", "dir", "sizeof", "getstate", "setstate", "reduce", "reduce_ex", "copy"),
+        *("deepcopy", "setattr", "delattr", "setitem", "delitem"),
+    )
+)
+"""Methods that Python calls on other occasions than those that compute a loss."""
+_OF_AUTOGRAD = ("forward", "backward", "jvp", "vmap", "setup_context")
+"""What ``apply`` calls of a function of your own."""
 
 
 @lru_cache(maxsize=1024)
 def is_your_class(kind: Any) -> bool:
     """Whether a class is written in a file of yours, and is no module's."""
-    root = kind.__module__.partition(".")[0]
-    if issubclass(kind, nn.Module) or root in (*_NOT_FOLLOWED, "builtins") or root in sys.stdlib_module_names:
+    return not issubclass(kind, nn.Module) and is_your_file(str(kind.__module__))
+
+
+@lru_cache(maxsize=1024)
+def is_your_file(name: str) -> bool:
+    """Whether a Python module of that name is a file of yours, and no library's."""
+    root = name.partition(".")[0]
+    if root in _NOT_FOLLOWED or root in sys.stdlib_module_names:
         return False
-    file = str(getattr(sys.modules.get(kind.__module__), "__file__", ""))
+    file = str(getattr(sys.modules.get(name), "__file__", ""))
     return "site-packages" not in file and "dist-packages" not in file
 
 
 def is_yours(value: Any) -> bool:
     """Whether it is called, and is code of yours; modules are looked at for themselves."""
     if isinstance(value, (FunctionType, MethodType)):
-        return not str(value.__module__).startswith(_NOT_FOLLOWED)
+        return _root(value) not in _NOT_FOLLOWED
     kind = type(value)
-    if isinstance(value, (nn.Module, type)) or kind.__module__.startswith(_NOT_FOLLOWED):
+    if isinstance(value, (nn.Module, type)) or _root(kind) in _NOT_FOLLOWED:
         return False
-    return isinstance(value, partial) or isinstance(getattr(kind, "__call__", None), FunctionType)  # noqa: B004
+    if isinstance(value, partial) or isinstance(getattr(kind, "__call__", None), FunctionType):  # noqa: B004
+        return True
+    return kind.__module__ == "functools" and isinstance(getattr(value, "__wrapped__", None), FunctionType)
 
 
-def outside(part: Part, words: Words) -> Iterator[tuple[str, Any]]:
+def _root(written: Any) -> str:
+    return str(written.__module__).partition(".")[0]
+
+
+def members_of(value: Any, words: Words) -> list[FunctionType]:
+    """The methods and properties that code may call of an object or a class, if its class is one of yours.
+
+    Also those that Python calls without a name: ``config["rate"]`` calls ``__getitem__``.
+    """
+    kind: Any = value if isinstance(value, type) else type(value)
+    if not is_your_class(kind):
+        return []
+    found: dict[FunctionType, None] = {}
+    for base in kind.__mro__[:-1]:  # all but object
+        for name in words.attributes & vars(base).keys():
+            _follow_member(kind, name, found)
+        for name in _unnamed(base):
+            _follow_member(kind, name, found)
+    for name in _OF_AUTOGRAD if issubclass(kind, Function) else ():
+        _follow_member(kind, name, found)
+    return list(found)
+
+
+@lru_cache(maxsize=1024)
+def _unnamed(kind: type) -> tuple[str, ...]:
+    if not is_your_file(kind.__module__):
+        return ()
+    special = (name for name in vars(kind) if name.startswith("__") and name.endswith("__"))
+    return tuple(name for name in special if name not in _CALLED_BY_NAME)
+
+
+def outside(functions: Sequence[FunctionType], words: Words) -> Iterator[tuple[str, Any]]:
     """What the functions read from outside of themselves, with the names that it has there."""
-    for function in part.functions:
+    for function in functions:
         for name, _, value in filled(function):
             if name in words.variables:  # else it is only written
                 yield name, value
         for number, value in enumerate(function.__defaults__ or ()):
             yield f"default {number}", value
         yield from (function.__kwdefaults__ or {}).items()
-    for place in {id(function.__globals__): function.__globals__ for function in part.functions}.values():
+        for dots, name in words.imports:
+            yield from _imported(function, dots, name)
+    for place in {id(function.__globals__): function.__globals__ for function in functions}.values():
         yield from ((name, place[name]) for name in words.variables & place.keys())
+
+
+def _imported(function: FunctionType, dots: int, name: str) -> Iterator[tuple[str, ModuleType]]:
+    """What the function imports itself: the module, and the packages around it."""
+    try:
+        full = resolve_name("." * dots + name, function.__globals__.get("__package__"))
+    except ImportError:
+        return
+    parts = full.split(".")
+    for count in range(1, len(parts) + 1):
+        module = sys.modules.get(".".join(parts[:count]))
+        if module is not None and is_your_file(module.__name__):
+            yield module.__name__, module
 
 
 def hooks_of(modules: Iterable[nn.Module]) -> Iterator[Any]:
@@ -194,7 +188,11 @@ def _follow(function: Any, kind: type | None, found: dict[FunctionType, None]) -
 
 def _follow_member(kind: type | None, name: str, found: dict[FunctionType, None]) -> None:
     member = inspect.getattr_static(kind, name, None)
-    _follow(member.fget if isinstance(member, property) else member, kind, found)
+    if isinstance(member, property):
+        member = member.fget
+    elif isinstance(member, (staticmethod, classmethod)):
+        member = member.__func__
+    _follow(member, kind, found)
 
 
 def filled(function: FunctionType) -> Iterator[tuple[str, Any, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
@@ -13,19 +14,20 @@ from torch._compile import _disable_dynamo
 from torch.amp.grad_scaler import GradScaler
 
 from sgdph_fx.curvature.autograd_graph import nodes
-from sgdph_fx.errors import CaptureError, OptimizerError, first_line
 from sgdph_fx.optim.capture.accumulators import renew_accumulators
 from sgdph_fx.optim.capture.batch import Batch, Places
 from sgdph_fx.optim.capture.changes import Changes, Recorded, parameters
 from sgdph_fx.optim.capture.checks import (
     refuse_compiled,
+    refuse_iterators,
     refuse_several_devices,
     refuse_several_processes,
+    refuse_shared_functions,
     refuse_surroundings,
 )
-from sgdph_fx.optim.capture.cuda_graphs import Recorder, Recording
+from sgdph_fx.optim.capture.cuda_graphs import Recorder, Recording, failures_explained
 from sgdph_fx.optim.capture.dry_run import dry_run
-from sgdph_fx.optim.capture.host_values import modules_of
+from sgdph_fx.optim.capture.second_optimizers import begin_anew, unscale
 from sgdph_fx.optim.capture.signs import Signs
 from sgdph_fx.optim.hessian.loss_checks import check_loss, refuse_inference_mode
 from sgdph_fx.optim.hessian.request import HessianRequest
@@ -42,13 +44,15 @@ class CapturedStep:
     asks for. All graphs share one pool of memory. Elsewhere every step runs without graphs, to the same results.
 
     Learning rates may change from step to step. Anything else that a step depends on makes the graphs be recorded
-    anew when it changes: options of the groups, settings of the scaler, the training mode, ``requires_grad``, hooks,
-    attributes of modules, numbers that ``loss_fn`` and ``before_step`` read from variables, a loaded state. A batch of
+    anew when it changes: options of the groups, settings of the scaler and of torch, the training mode,
+    ``requires_grad``, hooks, attributes of modules, what the code of the step reads from variables, objects, classes
+    and files, that code itself, a loaded state. A batch of
     another shape than the first, or with other numbers that are no tensors, runs without a graph. A step whose loss or
     gradients are not finite is skipped on the device, uses its turn up, and is counted in ``optimizer.steps_skipped``.
 
     Hooks after the optimizer's step are called. Python inside the step, hooks of modules too, runs only where a step
-    is recorded. A copy, or what is read from a pickle, records graphs of its own.
+    is recorded. A copy, or what is read from a pickle, records graphs of its own; a function that reads the model from
+    outside of itself keeps the old one, so such a copy is refused.
 
     Args:
         model: The prepared model, in one process, on one device, not wrapped and not compiled.
@@ -57,7 +61,8 @@ class CapturedStep:
         autocast: Run model and loss under ``torch.autocast`` in this precision.
         scaler: Scale the loss with it, unscale the gradients, and update it, at each step.
         before_step: Called between the backward pass and the step, where gradients are there and unscaled: for
-            clipping, or the step of a second optimizer that is ``capturable``. It is recorded too.
+            clipping, or the step of a second optimizer that is ``capturable``. It is recorded too. With a scaler
+            ``scaler.step(second)`` skips what is not finite, without a read by the host where ``second`` is ``fused``.
 
     Raises:
         CaptureError: if the model is wrapped, several processes train it, or the optimizer is no SGDPH.
@@ -97,7 +102,9 @@ class CapturedStep:
         self._recorder = Recorder(self._device)
         self._places: Places | None = None
         self._changes = Changes()
-        self._counts = True
+        roots, on_gpu = (self._model, self._loss_fn), self._device.type != "cpu"
+        self._recorded = Recorded(roots, self._optimizer, self._before_step, self._scaler, on_gpu)
+        self._counts, self._memory = True, ()
         self._drop_graphs()
 
     def _drop_graphs(self) -> None:
@@ -110,6 +117,13 @@ class CapturedStep:
         """All but graphs and places in memory: a copy, or what is read from a file, makes its own."""
         kept = ("_model", "_loss_fn", "_optimizer", "_autocast", "_before_step", "_scaler")
         return {key: self.__dict__[key] for key in kept}
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> CapturedStep:
+        refuse_shared_functions(self._model, self._optimizer, (self._loss_fn, self._before_step))
+        copied = type(self).__new__(type(self))
+        memo[id(self)] = copied
+        copied.__setstate__(copy.deepcopy(self.__getstate__(), memo))
+        return copied
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -146,6 +160,7 @@ class CapturedStep:
             self.reset()
         batch = Batch.of(inputs, targets, self._device, optimizer._layout().holds)
         places = self._places or self._begin(batch)
+        self._code, self._has_run = self._recorded.code(), False
         optimizer._numbers_on(self._device)
         by_graph = self._may_use_graphs(places.misfit(batch))
         request = self._signs.drawn(optimizer._request(optimizer._steps_taken + 1))
@@ -154,20 +169,20 @@ class CapturedStep:
             loss = self._by_graph(places.batch, request)
         else:
             loss = self._run(batch, request)
+        if self._has_run and self._uses_graphs():
+            self._changes.settle(self._recorded.signature(self._recorded.code()))
         optimizer._finish_recorded_step(self._counts)
         return loss
 
     def _begin(self, batch: Batch) -> Places:
         """The first batch: run it dry, and keep its place in memory for those to come."""
-        roots = (self._model, *filter(None, (self._before_step,)), self._loss_fn)
         refuse_compiled(self._model)
         refuse_several_devices(self._model, self._optimizer)
+        refuse_iterators(self._recorded.code())
         seen = dry_run(lambda: self._loss(batch), self._model, self._loss_fn, batch.leaves, self._device)
         self._optimizer._unowned.check(check_loss(seen.loss), self._optimizer._layout(), nodes(seen.loss))
         self._optimizer._make_state()
-        self._recorded = Recorded(
-            roots, self._optimizer, self._scaler, self._device.type != "cpu", seen.left_behind
-        )
+        self._recorded, self._memory = replace(self._recorded, left_behind=seen.left_behind), seen.memory
         self._places = Places(batch)
         return self._places
 
@@ -179,7 +194,7 @@ class CapturedStep:
     def _run(self, batch: Batch, request: HessianRequest | None) -> Tensor:
         """One step, run or recorded: all that happens on the device, and no count of the host's."""
         optimizer, scaler = self._optimizer, self._scaler
-        held = self._held()
+        held, self._has_run = self._held(), True
         self._drop_gradients(held)
         try:
             loss = check_loss(self._loss(batch))
@@ -188,7 +203,7 @@ class CapturedStep:
             scale = None
             if scaler is not None:
                 scale = scaler._get_scale_async()
-                scaler.unscale_(optimizer)
+                unscale(scaler, optimizer, self._code)
             if self._before_step is not None:
                 self._before_step()
             self._counts = optimizer._step_recorded(scale)
@@ -196,12 +211,12 @@ class CapturedStep:
                 scaler.update()
         finally:
             self._drop_gradients(held)
-            if scaler is not None:  # where the step has failed, the next one begins anew
-                scaler._per_optimizer_states.pop(id(optimizer), None)
+            if scaler is not None:
+                begin_anew(scaler, (optimizer, *self._code.optimizers))
         return loss.detach()
 
     def _held(self) -> list[Tensor]:
-        return parameters(modules_of((self._model, self._loss_fn)), self._optimizer)
+        return parameters(self._code, self._optimizer)
 
     def _drop_gradients(self, held: Iterable[Tensor]) -> None:
         self._optimizer._estimate = None
@@ -228,25 +243,20 @@ class CapturedStep:
     def _record(self, run: Callable[[], Tensor]) -> Recording:
         before = self._optimizer.param_groups[0]["products_given_up"]
         try:
-            recording = self._recorder.record(run)
-        except (OptimizerError, torch.OutOfMemoryError):
-            raise
-        except RuntimeError as error:
-            raise CaptureError(
-                f"This step cannot be captured as a CUDA graph: {first_line(error)} Something in the model, "
-                "the loss or `before_step` works with the host in a way that the dry run did not see. Train this "
-                "model without CapturedStep. Nothing has been changed by this step."
-            ) from error
+            with failures_explained():
+                recording = self._recorder.record(run)
         finally:
             given_up = self._optimizer.param_groups[0]["products_given_up"] - before
             self._optimizer._count_given_up(times=-given_up)
-        return replace(recording, given_up=given_up, counts=self._counts, written=self._recorded.tensors())
+        return replace(
+            recording, given_up=given_up, counts=self._counts, written=self._recorded.tensors(self._code)
+        )
 
     def _may_use_graphs(self, misfit: str) -> bool:
         """Whether this step runs by a graph; graphs of what has changed are dropped."""
         if not self._uses_graphs():
             return False
-        if self._changes.note(self._recorded.signature()):
+        if self._changes.note(self._recorded.signature(self._code)):
             self._drop_graphs()
         return self._changes.fit(misfit) and not self._changes.too_many
 

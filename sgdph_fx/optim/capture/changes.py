@@ -10,14 +10,9 @@ from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
 
 from sgdph_fx.optim.batches import sharing
-from sgdph_fx.optim.capture.code_words import Words
-from sgdph_fx.optim.capture.host_values import (
-    attributes,
-    modules_of,
-    names_read,
-    variables,
-    variables_of_modules,
-)
+from sgdph_fx.optim.capture.host_values import Attributes, settings_of_torch, variables
+from sgdph_fx.optim.capture.seen_values import Elements
+from sgdph_fx.optim.capture.step_code import StepCode
 from sgdph_fx.optim.sgdph import SGDPH
 from sgdph_fx.optim.wording import listed, warn
 
@@ -55,8 +50,9 @@ class Recorded:
     """What a recording is of.
 
     Args:
-        roots: The model and the functions that are recorded with it.
+        roots: The model, and the loss function.
         optimizer: The optimizer.
+        before_step: What is called before its step, if anything.
         scaler: The scaler of the loss, if there is one.
         on_gpu: Whether the step runs on another device than the CPU.
         left_behind: Module and attribute, by ``id`` and name, that the forward pass writes and does not read.
@@ -64,15 +60,21 @@ class Recorded:
 
     roots: tuple[Any, ...]
     optimizer: SGDPH
+    before_step: object
     scaler: GradScaler | None
     on_gpu: bool
     left_behind: frozenset[tuple[int, str]] = frozenset()
 
-    def signature(self) -> Mapping[str, object]:
+    def code(self) -> StepCode:
+        """What runs in the step, as it is now."""
+        untried = () if self.before_step is None else (self.before_step,)
+        return StepCode(self.roots, untried)
+
+    def signature(self, code: StepCode) -> Mapping[str, object]:
         """Everything that a recording of this step depends on, by names for messages."""
-        groups, modules = self.optimizer.param_groups, modules_of(self.roots)
-        names = names_read(self.roots, modules)
-        params = parameters(modules, self.optimizer)
+        groups = self.optimizer.param_groups
+        modules, params = code.modules, parameters(code, self.optimizer)
+        attributes = Attributes(code.names, on_gpu=self.on_gpu)
         return {
             **{key: tuple(group[key] for group in groups) for key in _FIXED},
             "which groups have the same rates": sharing(groups),
@@ -84,26 +86,21 @@ class Recorded:
             "the parameters without curvature": self.optimizer.parameters_without_curvature,
             "where a tensor lies in memory": tuple(map(_place, self._tensors(modules, params))),
             "a setting of the scaler": _settings(self.scaler),
-            _ATTRIBUTES: tuple((type(m).__name__, self._attributes(m, names)) for m in modules),
-            _VARIABLES: (*self._variables(), *variables_of_modules(modules, on_gpu=self.on_gpu)),
+            "a setting of torch": settings_of_torch(),
+            "the code of a function": code.codes,
+            _ATTRIBUTES: tuple((type(m).__name__, self._without(attributes.of(m), m)) for m in modules),
+            _VARIABLES: tuple(variables(code, on_gpu=self.on_gpu)),
         }
 
-    def tensors(self) -> tuple[Tensor, ...]:
+    def tensors(self, code: StepCode) -> tuple[Tensor, ...]:
         """Parameters, buffers, and the state of optimizer and scaler: what a step may write."""
-        modules = modules_of(self.roots)
-        return self._tensors(modules, parameters(modules, self.optimizer))
+        return self._tensors(code.modules, parameters(code, self.optimizer))
 
     def _tensors(self, modules: Iterable[nn.Module], params: Iterable[Tensor]) -> tuple[Tensor, ...]:
         buffers = (b for module in modules for b in module._buffers.values() if b is not None)
         return (*params, *buffers, *_state(self.optimizer), *_of_scaler(self.scaler))
 
-    def _variables(self) -> Iterator[tuple[str, object]]:
-        for root in self.roots:
-            if not isinstance(root, nn.Module):
-                yield from variables(root, on_gpu=self.on_gpu)
-
-    def _attributes(self, module: nn.Module, names: Words) -> dict[str, object]:
-        known = attributes(module, names, on_gpu=self.on_gpu)
+    def _without(self, known: dict[str, object], module: nn.Module) -> dict[str, object]:
         for number, key in self.left_behind:
             if number == id(module):
                 known.pop(key, None)
@@ -126,10 +123,11 @@ def _in_detail(name: str, before: Any, now: Any) -> str:
     return f"the attribute {key} of a {owner}"
 
 
-def parameters(modules: Iterable[nn.Module], optimizer: SGDPH) -> list[Tensor]:
-    """All parameters that a step may leave a gradient in: the modules', and the optimizer's."""
-    of_modules = (p for module in modules for p in module._parameters.values() if p is not None)
-    return list(dict.fromkeys((*of_modules, *(p for g in optimizer.param_groups for p in g["params"]))))
+def parameters(code: StepCode, optimizer: SGDPH) -> list[Tensor]:
+    """All tensors that a step may leave a gradient in: the modules', the optimizers', and what else is trained."""
+    of_modules = (p for module in code.modules for p in module._parameters.values() if p is not None)
+    held = (p for group in optimizer.param_groups for p in group["params"])
+    return list(dict.fromkeys((*of_modules, *held, *code.leaves)))
 
 
 def _hooks(parameter: Any) -> object:
@@ -163,6 +161,17 @@ def _place(tensor: Any) -> object:
     return tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride()
 
 
+def _with_records(before: Any, now: Any) -> Any:
+    """What was there before, with the records in it as they are now."""
+    if isinstance(before, Elements):
+        return now if isinstance(now, Elements) and now.is_record_after(before) else before
+    if type(before) is type(now) is dict:
+        return {key: _with_records(old, now[key]) if key in now else old for key, old in before.items()}
+    if type(before) is type(now) is tuple and len(before) == len(now):
+        return tuple(map(_with_records, before, now))
+    return before
+
+
 class Changes:
     """Compares each step with the one before, and says once why steps run without graphs."""
 
@@ -191,6 +200,13 @@ class Changes:
                 "and write buffers in place."
             )
         return bool(changed)
+
+    def settle(self, now: Mapping[str, object]) -> None:
+        """Take what the step itself has added to lists for known: a record, of which nothing is computed."""
+        self._signature = {
+            key: _with_records(value, now[key]) if key in (_ATTRIBUTES, _VARIABLES) else value
+            for key, value in self._signature.items()
+        }
 
     def fit(self, misfit: str) -> bool:
         """Whether the batch fits; many in a row that do not are told once."""

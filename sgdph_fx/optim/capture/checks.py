@@ -1,6 +1,10 @@
-"""What cannot be captured whatever the model: several processes, several devices, and what surrounds the step."""
+"""What cannot be captured: several processes or devices, iterators, what surrounds a step; what cannot be copied."""
 
 from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Iterator
+from types import FunctionType
 
 import torch
 from torch import nn
@@ -8,10 +12,19 @@ from torch.nn.parallel import DataParallel, DistributedDataParallel
 from torch.optim import optimizer as torchs
 
 from sgdph_fx.errors import CaptureError
+from sgdph_fx.optim.capture.code_words import Words
+from sgdph_fx.optim.capture.step_code import StepCode
 from sgdph_fx.optim.processes.all_reduce import is_alone
 from sgdph_fx.optim.sgdph import SGDPH
 
-__all__ = ["refuse_compiled", "refuse_several_devices", "refuse_several_processes", "refuse_surroundings"]
+__all__ = [
+    "refuse_compiled",
+    "refuse_iterators",
+    "refuse_several_devices",
+    "refuse_several_processes",
+    "refuse_shared_functions",
+    "refuse_surroundings",
+]
 
 
 def refuse_compiled(model: nn.Module) -> None:
@@ -25,6 +38,51 @@ def refuse_compiled(model: nn.Module) -> None:
             raise CaptureError(
                 f"CapturedStep got a model that `torch.compile` has compiled, in {name or 'whole'!r}: compiled code "
                 "has no second derivative, and graphs of its own. Pass the model as it was before."
+            )
+
+
+def refuse_iterators(code: StepCode) -> None:
+    """Refuse a step that takes things from an iterator, which would be used up by trying, and frozen by a graph.
+
+    Raises:
+        CaptureError: naming it.
+    """
+    names = code.names
+    if "next" not in names.variables and "__next__" not in names.attributes:
+        return
+    found = [(f.name, f.held) for part in code.parts if _takes(part.words) for f in part.found]
+    own = [(key, value) for m in code.modules for key, value in m.__dict__.items() if key in names.attributes]
+    for name, value in (*found, *own):
+        if isinstance(value, Iterator) and not isinstance(value, io.IOBase):
+            raise CaptureError(
+                f"This step cannot be captured as a CUDA graph: it takes what comes next of {name!r}, a "
+                f"{type(value).__name__}, and a graph would repeat what that was once. Take it outside of the step, "
+                "and pass it in the batch. Nothing has been changed."
+            )
+
+
+def _takes(words: Words) -> bool:
+    return "next" in words.variables or "__next__" in words.attributes
+
+
+def refuse_shared_functions(model: nn.Module, optimizer: SGDPH, functions: Iterable[object]) -> None:
+    """Refuse to copy functions that hold the model themselves: a copy of a function is the function.
+
+    Raises:
+        CaptureError: naming the function.
+    """
+    own = {*map(id, model.modules()), *(id(p) for group in optimizer.param_groups for p in group["params"])}
+    for function in functions:
+        inner = getattr(function, "func", function)
+        if not isinstance(inner, FunctionType):
+            continue
+        code = StepCode((), (inner,))
+        if not own.isdisjoint(map(id, (*code.modules, *code.leaves))):
+            raise CaptureError(
+                f"A copy of this CapturedStep would have a model of its own, and {inner.__qualname__!r} would go on "
+                "with the old one, which it reads from outside. Give it the model by `functools.partial` or as a "
+                "method of an object that holds the model, which are copied along, or make a new CapturedStep of a "
+                "copied model."
             )
 
 

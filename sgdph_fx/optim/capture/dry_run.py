@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -17,10 +17,12 @@ from torch import Tensor, nn
 
 from sgdph_fx.errors import CaptureError
 from sgdph_fx.optim.capture.host_state import host_put_back, plain_values, tensors_held
-from sgdph_fx.optim.capture.host_values import modules_of, variables
+from sgdph_fx.optim.capture.host_values import variables
+from sgdph_fx.optim.capture.repeated_run import Operations, refuse_differences
 from sgdph_fx.optim.capture.seen_as_captured import seen_as_captured
 from sgdph_fx.optim.capture.seen_values import PLAIN
-from sgdph_fx.optim.capture.watched_reads import ChecksOfTheCPU, ReadsRefused
+from sgdph_fx.optim.capture.step_code import StepCode
+from sgdph_fx.optim.capture.watched_reads import ChecksOfTheCPU, ReadsRefused, address
 from sgdph_fx.optim.capture.writes_put_back import WritesPutBack
 from sgdph_fx.optim.hessian.isolated_forward import isolated_loss
 
@@ -34,10 +36,13 @@ class Observed(NamedTuple):
         loss: The loss, with its graph.
         left_behind: Module and attribute, by ``id`` and name, that the forward pass writes and does not read: a
             recording has its own, whatever is there.
+        memory: What the forward pass read that belongs to no module, as a mask that a function keeps in its cache: a
+            recording goes on to read it when the cache has let it go.
     """
 
     loss: Tensor
     left_behind: frozenset[tuple[int, str]]
+    memory: tuple[Any, ...]
 
 
 def dry_run(
@@ -47,7 +52,7 @@ def dry_run(
     leaves: Sequence[Any],
     device: torch.device,
 ) -> Observed:
-    """Compute a loss twice, the second time under observation.
+    """Compute a loss three times, the last two under observation.
 
     Args:
         loss_of: Runs the model and the loss function; buffers, random numbers, attributes of modules, variables of the
@@ -60,26 +65,33 @@ def dry_run(
     Raises:
         CaptureError: naming what depends on the host, and where.
     """
-    modules = modules_of((model, loss_fn))
+    code = StepCode((model, loss_fn))
+    modules = code.modules
     names = {id(module): name for name, module in model.named_modules()}
     named = [(names.get(id(module), type(module).__name__), module) for module in modules]
-    with host_put_back(modules, loss_fn), WritesPutBack():
+    with host_put_back(code), WritesPutBack():
         isolated_loss(loss_of, device)  # whatever is made at a first call is made by now
-        before, held = _plain(named, loss_fn), tensors_held(named)
-        rebound = [(module, dict(module.__dict__)) for module in modules]
         sources = [*_tensors_of(modules), *leaves]
         watch = ReadsRefused((t for t in sources if isinstance(t, Tensor)), device)
         with _python_draws_refused(), seen_as_captured(), watch, ChecksOfTheCPU(watch, device):
-            loss = isolated_loss(loss_of, device)
-        _refuse_changed(before, _plain(named, loss_fn))
-        _refuse_carried(held, tensors_held(named), watch)
+            with Operations() as first:
+                isolated_loss(loss_of, device)
+            before, held = _plain(named, StepCode((model, loss_fn))), tensors_held(named)
+            rebound = [(module, dict(module.__dict__)) for module in modules]
+            with Operations(first) as second:
+                loss = isolated_loss(loss_of, device)
+        _refuse_changed(before, _plain(named, StepCode((model, loss_fn))))
+        _refuse_carried(held, tensors_held(named), second.carried)
+        refuse_differences(first, second)
         left_behind = frozenset(
             (id(module), key)
             for module, values in rebound
             for key, value in values.items()
             if module.__dict__.get(key) is not value
         )
-    return Observed(loss, left_behind)
+    own = {address(t) for t in sources if isinstance(t, Tensor)}
+    memory = tuple(storage for lies, storage in second.outside.items() if lies not in own)
+    return Observed(loss, left_behind, memory)
 
 
 def _tensors_of(modules: Iterable[nn.Module]) -> Iterator[Tensor | None]:
@@ -88,8 +100,8 @@ def _tensors_of(modules: Iterable[nn.Module]) -> Iterator[Tensor | None]:
         yield from module._buffers.values()
 
 
-def _plain(named: Sequence[tuple[str, nn.Module]], function: object) -> dict[str, Any]:
-    variables_now = {name: value for name, value in variables(function, on_gpu=False) if type(value) in PLAIN}
+def _plain(named: Sequence[tuple[str, nn.Module]], code: StepCode) -> dict[str, Any]:
+    variables_now = {name: value for name, value in variables(code, on_gpu=False) if type(value) in PLAIN}
     return {f"attribute {n!r}": v for n, v in plain_values(named).items()} | {
         f"variable {n!r}": v for n, v in variables_now.items()
     }
@@ -129,9 +141,9 @@ def _refuse_changed(before: dict[str, Any], after: dict[str, Any]) -> None:
         )
 
 
-def _refuse_carried(before: dict[str, Tensor], after: dict[str, Tensor], watch: ReadsRefused) -> None:
+def _refuse_carried(before: dict[str, Tensor], after: dict[str, Tensor], carried: Set[int | None]) -> None:
     for name, tensor in before.items():
-        if name in after and after[name] is not tensor and watch.has_used(tensor):
+        if name in after and after[name] is not tensor and address(tensor) in carried:
             raise CaptureError(
                 f"This step cannot be captured as a CUDA graph: the forward pass puts another tensor into the "
                 f"attribute {name!r}, which it reads at the next step, and a graph would read the first one again. "

@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from sgdph_fx.errors import CaptureError
 
-__all__ = ["ChecksOfTheCPU", "ReadsRefused", "address", "written_by"]
+__all__ = ["ChecksOfTheCPU", "ReadsRefused", "address", "where", "written_by"]
 
 # Operations whose result's value or shape the host reads.
 _READS = (
@@ -49,10 +49,6 @@ class ReadsRefused(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """Whether what is read now is read on a CPU alone."""
         _note(self._kept, sources)
 
-    def has_used(self, tensor: Tensor) -> bool:
-        """Whether an operation took a tensor of this memory."""
-        return address(tensor) in self._used
-
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         given = [t for t in pytree.tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
         depends = any(t.is_cuda or self._is_marked(t) for t in given)
@@ -61,13 +57,13 @@ class ReadsRefused(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 if _WEIGHTS in _modules_inside():
                     raise CaptureError(
                         f"This step cannot be captured as a CUDA graph: it writes into the weight of a decoupled layer "
-                        f"{_where()}, and to find direction and gain of what is written the host looks at its norms. "
+                        f"{where()}, and to find direction and gain of what is written the host looks at its norms. "
                         'Keep that layer as it is by a rule, `Config(rules={"NAME": "keep"})`, or train this model '
                         "without CapturedStep. Nothing has been changed."
                     )
                 raise CaptureError(
                     f"This step cannot be captured as a CUDA graph: the host reads a number that the device computes, "
-                    f"by {func.name()} {_where()}. Compute with tensors there (`torch.where` in place of `if`), or "
+                    f"by {func.name()} {where()}. Compute with tensors there (`torch.where` in place of `if`), or "
                     "train this model without CapturedStep. Nothing has been changed."
                 )
             _note(self._read, given)
@@ -88,7 +84,7 @@ class ReadsRefused(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if on_host or any(address(t) in self._read for t in written):
             raise CaptureError(
                 f"This step cannot be captured as a CUDA graph: it writes into a tensor that lies with the host, by "
-                f"{func.name()} {_where()}, and a graph would keep the number that was there once. Hold it in a "
+                f"{func.name()} {where()}, and a graph would keep the number that was there once. Hold it in a "
                 "buffer on the device and compute with that, or train this model without CapturedStep. Nothing has "
                 "been changed."
             )
@@ -99,7 +95,7 @@ class ReadsRefused(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if by_host and all(t.device.type == "cpu" for t in tensors):
             raise CaptureError(
                 f"This step cannot be captured as a CUDA graph: the forward pass draws random numbers on the CPU, by "
-                f"{func.name()} {_where()}, and a graph would repeat what follows from them at each step. Draw with "
+                f"{func.name()} {where()}, and a graph would repeat what follows from them at each step. Draw with "
                 "torch on the model's device. Nothing has been changed."
             )
 
@@ -174,7 +170,7 @@ def _modules_inside() -> set[str]:
     return set(_inside(sys._getframe(1))[0])
 
 
-def _where() -> str:
+def where() -> str:
     """The innermost line that is neither torch's nor ours."""
     frame = _inside(sys._getframe(1))[1]
     return "inside torch" if frame is None else f"at {frame.f_code.co_filename}:{frame.f_lineno}"
