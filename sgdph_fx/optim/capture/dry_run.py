@@ -74,11 +74,11 @@ def dry_run(
         sources = [*_tensors_of(modules), *leaves]
         watch = ReadsRefused((t for t in sources if isinstance(t, Tensor)), device)
         with _python_draws_refused(), seen_as_captured(), watch, ChecksOfTheCPU(watch, device):
-            with Operations() as first:
+            with Operations(_held(modules)) as first:
                 isolated_loss(loss_of, device)
             before, held = _plain(named, StepCode((model, loss_fn))), tensors_held(named)
             rebound = [(module, dict(module.__dict__)) for module in modules]
-            with Operations(first) as second:
+            with Operations(_held(modules), first) as second:
                 loss = isolated_loss(loss_of, device)
         _refuse_changed(before, _plain(named, StepCode((model, loss_fn))))
         _refuse_carried(held, tensors_held(named), second.carried)
@@ -98,6 +98,10 @@ def _tensors_of(modules: Iterable[nn.Module]) -> Iterator[Tensor | None]:
     for module in modules:
         yield from module._parameters.values()
         yield from module._buffers.values()
+
+
+def _held(modules: Iterable[nn.Module]) -> list[Tensor]:
+    return [tensor for tensor in _tensors_of(modules) if tensor is not None]
 
 
 def _plain(named: Sequence[tuple[str, nn.Module]], code: StepCode) -> dict[str, Any]:

@@ -43,10 +43,11 @@ class Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """The operations of one run, and what each is given: results of others by their numbers, plain values as such.
 
     Args:
+        own: Parameters and buffers, wherever they lie by now: whether they have moved is looked at elsewhere.
         before: Another run, which this one is to take nothing of.
     """
 
-    def __init__(self, before: Operations | None = None) -> None:
+    def __init__(self, own: Iterable[Tensor], before: Operations | None = None) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.rows: list[_Row] = []
         self._before = before
@@ -56,6 +57,9 @@ class Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.outside: dict[int, Any] = {}
         """Memory that was there before, by where it lies."""
         self._kept: list[Any] = []  # so that an address stays that of one tensor
+        for number, tensor in enumerate(own):
+            self._made[address(tensor)] = 0, number
+            self._keep(tensor)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name, leaves = func.name(), pytree.tree_leaves((args, kwargs or {}))
