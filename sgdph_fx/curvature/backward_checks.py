@@ -25,6 +25,7 @@ from sgdph_fx.curvature.autograd_graph import nodes_below, passing_nothing_on
 from sgdph_fx.curvature.precision import widest_float
 
 __all__ = [
+    "WRITTEN_OVER",
     "has_constant_slope",
     "is_cut",
     "is_linear_in_gradient",
@@ -34,6 +35,9 @@ __all__ = [
 ]
 
 Tensors = Sequence["Tensor | None"]
+
+WRITTEN_OVER = "modified by an inplace operation"
+"""Of torch's error where a tensor that a backward needs is not what it was."""
 
 _VALUES_OF_A_MASK = 2
 _ROUNDINGS = 4
@@ -105,7 +109,9 @@ def is_symmetric(node: Node, by_inputs: Tensors, g: Tensors) -> bool:
     ):
         try:
             return _is_symmetric(outputs, products)
-        except RuntimeError:
+        except RuntimeError as error:
+            if WRITTEN_OVER in str(error):
+                raise
             return True  # torch says itself what it refuses
 
 

@@ -18,7 +18,13 @@ from torch import Tensor
 from torch.autograd.graph import Node
 
 from sgdph_fx.curvature import capturing
-from sgdph_fx.curvature.backward_checks import has_constant_slope, is_cut, is_linear_in_gradient, is_symmetric
+from sgdph_fx.curvature.backward_checks import (
+    WRITTEN_OVER,
+    has_constant_slope,
+    is_cut,
+    is_linear_in_gradient,
+    is_symmetric,
+)
 from sgdph_fx.errors import NoCurvatureError
 from sgdph_fx.transform.references import everything
 
@@ -70,14 +76,25 @@ def _hook(node: Node, found: list[NoCurvatureError]) -> Any:
         if is_cut(by_inputs, g):
             found.append(_cut(name or type(node).__name__))
         elif name and not found and torch.is_grad_enabled():
-            if not is_linear_in_gradient(by_inputs, g):
-                found.append(_cut(name))
-            elif has_constant_slope(node, by_inputs, g):
-                found.append(_constant(name))
-            elif not is_symmetric(node, by_inputs, g):
-                found.append(_lopsided(name))
+            found.extend(filter(None, [_refusal(node, name, by_inputs, g)]))
 
     return check
+
+
+def _refusal(
+    node: Node, name: str, by_inputs: tuple[Tensor | None, ...], g: tuple[Tensor | None, ...]
+) -> NoCurvatureError | None:
+    try:
+        if not is_linear_in_gradient(by_inputs, g):
+            return _cut(name)
+        if has_constant_slope(node, by_inputs, g):
+            return _constant(name)
+        return None if is_symmetric(node, by_inputs, g) else _lopsided(name)
+    except RuntimeError as error:
+        # What the forward pass saved was intact, or the backward would not have come this far.
+        if WRITTEN_OVER not in str(error):
+            raise
+        return _overwriting(name)
 
 
 def _cut(name: str) -> NoCurvatureError:
@@ -86,6 +103,13 @@ def _cut(name: str) -> NoCurvatureError:
         "autograd can see: it computes them outside of PyTorch, in a kernel of its own, or under torch.no_grad. So "
         "it has no second derivative. Write its backward with PyTorch operations, or put the parameters below it "
         "into a group with order=1."
+    )
+
+
+def _overwriting(name: str) -> NoCurvatureError:
+    return NoCurvatureError(
+        f"The backward of {name} writes into tensors that its own derivative needs, so it has no second derivative. "
+        "Write its backward without in-place operations, or put the parameters below it into a group with order=1."
     )
 
 

@@ -52,6 +52,30 @@ class ByNumpy(Saved):
         return torch.from_numpy(g.detach().numpy() * (1 - y.detach().numpy() ** 2))
 
 
+class Overwriting(Saved):
+    """The same, with a part that its own derivative needs overwritten."""
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> Any:
+        (y,) = ctx.saved_tensors
+        part = g * y
+        out = g - part * y
+        part.mul_(0)
+        return out
+
+
+class OverwritingTheSlope(Saved):
+    """The same again, but what is overwritten only the derivative by the input needs."""
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> Any:
+        (y,) = ctx.saved_tensors
+        again = y.clone()
+        out = g * (1 - again * again)
+        again.zero_()
+        return out
+
+
 class Blocked(torch.autograd.Function):
     """A function that rightly passes back a zero without a graph."""
 
@@ -110,6 +134,21 @@ def test_one_that_drops_its_graph_is_refused_by_name(function: Any, power: int) 
     assert p.grad is None
     with pytest.raises(NoCurvatureError, match=function.__name__):
         differentiable_gradient(loss, p)
+
+
+@pytest.mark.parametrize("function", [Overwriting, OverwritingTheSlope])
+def test_one_that_writes_over_what_its_derivative_needs_is_refused_by_name(function: Any) -> None:
+    """As scans that work in place do; no tensor was changed after the forward pass, whose gradient is right."""
+    p = leaf()
+    loss = function.apply(X * p).pow(3).sum()
+    with pytest.raises(
+        NoCurvatureError, match=r"Overwriting\w* writes into tensors that its own derivative needs"
+    ):
+        backward_with_product(loss, p, torch.ones_like(p))
+    assert p.grad is None
+    loss.backward()
+    t = torch.tanh(X * p.detach())
+    torch.testing.assert_close(p.grad, (3 * t * t * (1 - t * t) * X).sum(0))
 
 
 def test_a_zero_without_a_graph_is_a_zero() -> None:

@@ -15,7 +15,7 @@ from sgdph_fx.curvature import differentiable_gradient, gauss_newton_diagonal
 from sgdph_fx.curvature.forward_over_reverse import backward_with_product
 from sgdph_fx.curvature.forward_over_reverse.joint import backward_with_columns
 from tests.curvature.test_backward_checks import SlopeInForward
-from tests.curvature.test_custom_functions import RunsAutograd, WithoutGrad, X, leaf
+from tests.curvature.test_custom_functions import Overwriting, RunsAutograd, WithoutGrad, X, leaf
 from tests.curvature.test_gauss_newton import Once
 from tests.curvature.test_saved_intermediates import Norm
 
@@ -78,6 +78,7 @@ def block_in_a_reentrant_checkpoint() -> None:
 
 CURVATURE: tuple[Callable[[], Any], ...] = (
     lambda: through(WithoutGrad),
+    lambda: through(Overwriting),
     lambda: through(SlopeInForward),
     lambda: product(Norm.apply(X * (p := leaf()), X.exp()).pow(2).sum(), p),  # type: ignore[no-untyped-call]
     writes_gradients,
