@@ -74,9 +74,10 @@ def graph_errors_explained() -> Iterator[None]:
             raise
         if "backward through the graph a second time" in str(error):
             raise OptimizerError(
-                "The graph of this loss has been used before: an earlier backward pass freed it. Add the losses "
-                "that share it and call `optimizer.backward` once, or pass `retain_graph=True` to all calls but "
-                "the last. Gradients may be written in part: call `optimizer.zero_grad()`."
+                "The graph of this loss has been used before: an earlier backward pass freed it. If the model "
+                "carries a state from one step to the next, detach or reset it. Otherwise add the losses that share "
+                "the graph and call `optimizer.backward` once, or pass `retain_graph=True` to all calls but the "
+                "last. Gradients may be written in part: call `optimizer.zero_grad()`."
             ) from error
         if "modified by an inplace operation" in str(error):
             raise OptimizerError(
