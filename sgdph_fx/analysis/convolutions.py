@@ -97,6 +97,9 @@ def _candidate(
 ) -> ConvolutionCandidate | None:
     if node.op == "call_module":
         return registered.by_name[str(node.target)]
+    caller = registered.by_name.get(node.meta.get("scope") or "")
+    if caller is not None and caller.weight not in names.parameters:
+        return caller  # a property of its class, or a parametrization, computes its weight
     called = functional_candidate(node, rule, flow.modules, names)
     owners = [] if called is None else registered.by_weight.get(called.weight, [])
     if called is None or not owners:

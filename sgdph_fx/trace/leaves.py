@@ -6,12 +6,14 @@ import inspect
 from contextlib import suppress
 
 from torch import fx, nn
+from torch.nn.utils import parametrize
 
 from sgdph_fx.rules.calls import operation_name
-from sgdph_fx.rules.kinds import Conv, Norm, Transparent
+from sgdph_fx.rules.kinds import Conv, Linear, Norm, Rule, Transparent
 from sgdph_fx.rules.modules import computes_as_known, has_own_forward, rule_of
 from sgdph_fx.rules.operations import rule_of_operation
 from sgdph_fx.trace.proxies import ProxyTracer
+from sgdph_fx.transform.decoupled import Decoupled
 
 __all__ = ["leaves_of"]
 
@@ -21,13 +23,16 @@ def leaves_of(model: nn.Module) -> frozenset[nn.Module]:
 
     A convolution that owns further modules (detectron2's carries its norm and its activation) or has a ``forward``
     of its own is looked into: its own ``F.conv2d`` call shows, what makes its weight, and what it does next. So are a
-    norm and an activation that derive from a known one and have a ``forward`` of their own.
+    norm and an activation that derive from a known one and have a ``forward`` of their own, and a layer whose class
+    computes its weight or bias in a property: noisy and equalized layers do.
     """
     return frozenset(filter(_is_leaf, model.modules()))
 
 
 def _is_leaf(module: nn.Module) -> bool:
     rule = rule_of(module)
+    if rule is not None and _computes_its_parameters(module, rule):
+        return False
     if isinstance(rule, Norm | Transparent) and has_own_forward(module):
         return isinstance(rule, Norm) and _takes_statistics_unseen(module)
     if rule is None or not isinstance(rule, Conv):
@@ -35,6 +40,17 @@ def _is_leaf(module: nn.Module) -> bool:
     if any(name != "parametrizations" for name, _ in module.named_children()):
         return False
     return computes_as_known(module) or not _shows_its_convolution(module)
+
+
+def _computes_its_parameters(module: nn.Module, rule: Rule) -> bool:
+    """Whether a property of the person's own class stands where the rule expects a parameter."""
+    if isinstance(module, Decoupled) or parametrize.is_parametrized(module):
+        return False
+    if isinstance(rule, Linear):
+        names: tuple[str | None, ...] = (*rule.weights, *rule.biases)
+    else:
+        names = (getattr(rule, "weight", None), getattr(rule, "bias", None))
+    return any(isinstance(getattr(type(module), name, None), property) for name in names if name)
 
 
 def _shows_its_convolution(module: nn.Module) -> bool:

@@ -108,3 +108,69 @@ def test_two_with_one_weight_are_each_known_by_their_own_calls(recorded: bool) -
         True,
     ]
     assert [hint.code for hint in plan.hints] == []
+
+
+class Noisy(nn.Linear):
+    """torchrl's noisy layer: weight and bias are properties, the bias a mean and a spread times fixed noise."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        nn.Module.__init__(self)
+        self.in_features, self.out_features = inputs, outputs
+        self.mean = nn.Parameter(torch.randn(outputs, inputs))
+        self.bias_mean = nn.Parameter(torch.zeros(outputs))
+        self.bias_spread = nn.Parameter(torch.ones(outputs))
+        self.register_buffer("noise", torch.randn(outputs))
+
+    @property
+    def weight(self) -> Tensor:  # type: ignore[override]
+        return self.mean
+
+    @property
+    def bias(self) -> Tensor:  # type: ignore[override]
+        return self.bias_mean + self.bias_spread * self.noise
+
+
+class Scaled(nn.Conv2d):
+    """A convolution with a gain of its own, in a property."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__(inputs, outputs, 3)
+        self.raw, self.scale = nn.Parameter(self.weight.detach()), nn.Parameter(torch.ones(outputs, 1, 1, 1))
+        del self.weight
+
+    @property
+    def weight(self) -> Tensor:  # type: ignore[override]
+        return self.raw * self.scale / 3
+
+
+class LogScaled(nn.BatchNorm2d):
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels)
+        del self.weight
+        self.log_weight = nn.Parameter(torch.zeros(channels))
+
+    @property
+    def weight(self) -> Tensor:  # type: ignore[override]
+        return self.log_weight.exp()
+
+
+@BOTH_WAYS
+def test_what_properties_make_weights_and_biases_of_is_seen(recorded: bool) -> None:
+    """Each number of a bias's mean and spread, of a gain and of a log-scale belongs to one channel of the output."""
+    model = nn.Sequential(
+        *(Scaled(3, 6), nn.ReLU(), Scaled(6, 6), LogScaled(6), nn.Flatten()),
+        *(Noisy(96, 4), nn.ReLU(), nn.Linear(4, 2)),
+    )
+    plan = analyze(model, torch.rand(2, 3, 8, 8) if recorded else None)
+    assert [(c.name, c.verdict, c.decouple) for c in plan.convolutions] == [
+        ("0", "bare", False),
+        ("2", "normalized", False),
+    ]
+    assert {p.name: (p.order, p.role) for p in plan.parameters} == {
+        **dict.fromkeys(("0.raw", "2.raw", "5.mean", "7.weight"), (1, "weight")),
+        **dict.fromkeys(("0.bias", "2.bias", "5.bias_mean", "5.bias_spread", "7.bias"), (2, "bias")),
+        "0.scale": (2, "gain"),
+        "2.scale": (2, "gain"),
+        "3.log_weight": (2, "norm.weight"),
+        "3.bias": (2, "norm.bias"),
+    }
