@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from math import prod
+from typing import Any
 
 import torch
 from torch import fx, nn
 
-from sgdph_fx.analysis.constants import called_on
+from sgdph_fx.analysis.constants import called_on, constant_shape
 from sgdph_fx.rules.calls import (
     CONCATENATIONS,
     METADATA,
@@ -20,9 +21,11 @@ from sgdph_fx.rules.calls import (
     operation_name,
 )
 
-__all__ = ["BROADCASTS", "VIEWS", "Reader", "readers_of", "tells_nothing", "writes_into"]
+__all__ = ["BROADCASTS", "VIEWS", "Reader", "is_data", "readers_of", "tells_nothing", "writes_into"]
 
-_RESHAPES = frozenset({"getitem", "view", "reshape", "unsqueeze", "squeeze", "flatten"})
+_NEAR = 32  # operations
+_PARTS = frozenset({"chunk", "split", "split_with_sizes", "tensor_split"})
+_RESHAPES = frozenset({"getitem", "narrow", "view", "reshape", "unsqueeze", "squeeze", "flatten"})
 _AS_IT_IS = frozenset(
     {"to", "type", "type_as", "float", "double", "half", "bfloat16", "cpu", "cuda", "clone", "contiguous"}
 )
@@ -37,8 +40,15 @@ _FUNCTIONS = frozenset(
     }
 )
 """Of each number by itself, where no further operand is a tensor."""
+_FUNCTION_MODULES = frozenset(
+    {
+        *(nn.Sigmoid, nn.Tanh, nn.Softplus, nn.LogSigmoid, nn.ReLU, nn.ReLU6, nn.ELU, nn.SiLU, nn.GELU),
+        *(nn.Hardsigmoid, nn.Hardtanh, nn.LeakyReLU, nn.Identity),
+    }
+)
+_ARITHMETIC = frozenset({"add", "sub", "mul", "div"})
 _TOTALS = frozenset({"sum", "mean"})
-_LINEAR = frozenset({"add", "sub", "neg", "stack", "copy", *CONCATENATIONS, *VIEWS, *BROADCASTS})
+_LINEAR = frozenset({"add", "sub", "neg", "stack", "copy", *_TOTALS, *CONCATENATIONS, *VIEWS, *BROADCASTS})
 _WITHOUT_GRADIENT = frozenset({"detach", "data", "item", "tolist", "numpy"})
 
 
@@ -70,7 +80,9 @@ class Reader:
         )
 
 
-def readers_of(source: fx.Node, parameter: nn.Parameter) -> Iterator[Reader]:
+def readers_of(
+    source: fx.Node, parameter: nn.Parameter, modules: Mapping[str, nn.Module]
+) -> Iterator[Reader]:
     """The operations that use a parameter, past reshapes, casts and functions of each number by itself.
 
     Those that tell nothing of what it is are left out.
@@ -82,7 +94,12 @@ def readers_of(source: fx.Node, parameter: nn.Parameter) -> Iterator[Reader]:
             if user.op == "output" or tells_nothing(reached.node, user):
                 continue
             shape = _shape_after(reached, user)
-            if _keeps_apart(reached, user, parameter) and shape != ():
+            apart = (
+                _keeps_apart(reached, user, parameter)
+                or _meets_constants(reached, user, modules)
+                or _is_function(user, modules)
+            )
+            if apart and shape != ():
                 waiting.append(Reader(user, reached.node, shape))
             else:
                 yield Reader(user, reached.node, reached.shape)
@@ -151,7 +168,7 @@ def _keeps_apart(reached: Reader, user: fx.Node, parameter: nn.Parameter) -> boo
         # Swin V2 and BEiT join a bias of the queries and one of the values to the bias of one linear layer.
         return parameter.dim() == 1 and node.op == "get_attr"
     if user.args[:1] == (node,):
-        if name == "getitem":
+        if name in ("getitem", "narrow") or name in _PARTS:
             return user.all_input_nodes == [node]  # an index from data picks numbers as an embedding does
         if name in VIEWS or writes_into(user, node):
             return True
@@ -160,14 +177,65 @@ def _keeps_apart(reached: Reader, user: fx.Node, parameter: nn.Parameter) -> boo
     return name in _FUNCTIONS and user.all_input_nodes == [node]
 
 
+def _is_function(user: fx.Node, modules: Mapping[str, nn.Module]) -> bool:
+    """Whether a module is a function of each number by itself, as ``self.gate = nn.Sigmoid()`` is."""
+    return user.op == "call_module" and type(modules[str(user.target)]) in _FUNCTION_MODULES
+
+
+def _meets_constants(reached: Reader, user: fx.Node, modules: Mapping[str, nn.Module]) -> bool:
+    """Whether each number is added to, multiplied by, or divided by one that does not depend on the input.
+
+    A norm in evaluation mode may fold its statistics into its scale: ``x * (weight * running_var.rsqrt())``.
+    """
+    node = reached.node
+    if user.op not in ("call_function", "call_method") or operation_name(user) not in _ARITHMETIC:
+        return False
+    others = [other for other in user.all_input_nodes if other is not node]
+    if len(others) != 1 or reached.shape is None:
+        return False
+    divided = operation_name(user) == "div" and user.args[:1] == (
+        node,
+    )  # by a norm, before it scales anything
+    if is_data(others[0]) and not divided:
+        return False
+    try:
+        other = torch.empty(constant_shape(others[0], modules), device="meta")
+        together = torch.empty(reached.shape, device="meta") + other
+    except Exception:  # what it is, is known only when the model runs
+        return False
+    return together.numel() == prod(reached.shape)
+
+
+def is_data(node: fx.Node) -> bool:
+    """Whether a value depends on the model's input, and not on parameters and constants alone.
+
+    A class token plus its own position is no activation with a bias. Only the nearest operations are looked at.
+    """
+    waiting, seen = [node], {node}
+    while waiting and len(seen) < _NEAR:
+        nearest = waiting.pop()
+        if nearest.op != "get_attr" and (nearest.op == "placeholder" or not nearest.all_input_nodes):
+            return True
+        fresh = [operand for operand in nearest.all_input_nodes if operand not in seen]
+        if nearest.op == "call_module" and fresh:
+            return True
+        seen.update(fresh)
+        waiting.extend(fresh)
+    return len(seen) >= _NEAR
+
+
 def _shape_after(reached: Reader, user: fx.Node) -> tuple[int, ...] | None:
     """The parameter's shape behind an operation; () where one number of it has been picked."""
     if operation_name(user) not in _RESHAPES:
         return reached.shape
     shape = user.meta.get("shape")
     if shape is None and reached.shape is not None:
-        before = torch.empty(reached.shape, device="meta")
+        before: Any = torch.empty(reached.shape, device="meta")
         with suppress(Exception):  # what the arguments are is known only when the model runs
+            if reached.node.op != "get_attr" and operation_name(reached.node) in _PARTS:
+                before = called_on(
+                    reached.node, {next(iter(reached.node.all_input_nodes)): before}.__getitem__
+                )
             shape = called_on(user, {reached.node: before}.__getitem__).shape
     if shape is None:
         return None

@@ -87,8 +87,9 @@ def _found_role(
     if planned is not None:
         return FoundRole(1, "weight", f"first-order: weight of {planned.kind}, {_why_kept(planned)}")
     if uses:
-        # Used in several ways, it is what the least channel-wise of them says.
-        return min(uses, key=lambda use: use.order)
+        # Used in several ways, it is what the least channel-wise of them says. A scale is no shift where its logarithm
+        # is added to data, as a log-determinant is.
+        return min(uses, key=lambda use: (use.order, use.role == "bias"))
     if is_scripted(owner):
         return FoundRole(1, "other", "first-order: inside TorchScript, where its use cannot be seen")
     return FoundRole(1, "other", f"first-order: {type(owner).__name__}.{leaf} is no channel-wise parameter")

@@ -9,7 +9,7 @@ from torch import fx, nn
 from sgdph_fx.analysis.carried_gains import carried_by
 from sgdph_fx.analysis.flow import Flow
 from sgdph_fx.analysis.found_roles import FoundRole, channel_wise, norm_role, weight_norm_role
-from sgdph_fx.analysis.parameter_paths import VIEWS, Reader, readers_of
+from sgdph_fx.analysis.parameter_paths import VIEWS, Reader, is_data, readers_of
 from sgdph_fx.analysis.verdicts import name_of
 from sgdph_fx.rules.calls import argument_reader, operation_name
 from sgdph_fx.rules.kinds import Conv, Norm, Rule, Transparent
@@ -19,7 +19,6 @@ __all__ = ["uses_of_parameters"]
 
 _LAYERS = frozenset({"matmul", "bmm", "mm"})
 _MATRIX_PRODUCTS = _LAYERS | {"baddbmm", "einsum", "softmax", "scaled_dot_product_attention"}
-_NEAR = 32  # operations
 _TRANSPOSES = frozenset(
     {
         *("t", "T", "mT", "H", "mH", "adjoint", "transpose", "permute"),
@@ -48,7 +47,7 @@ def _uses_of(flow: Flow, source: fx.Node) -> Iterator[FoundRole]:
         reason = f"second-order: gain that the weight of {name_of(layer)} carries, one number for each output channel"
         yield FoundRole(2, "gain", reason)
         return
-    for reader in readers_of(source, parameter):
+    for reader in readers_of(source, parameter, flow.modules):
         if reader.node.op == "call_method" or reader.node.op == "call_function":
             yield _use(flow, reader, parameter)
         else:
@@ -91,9 +90,15 @@ def _elementwise(flow: Flow, reader: Reader, parameter: nn.Parameter) -> FoundRo
     node, user = reader.operand, reader.node
     name = operation_name(user)
     others = [n for n in user.all_input_nodes if n is not node and reader.meets(n)]
-    one_per_channel = parameter.numel() > 1 and channel_wise(parameter.shape)
-    on_channels = any(map(_is_data, others)) and not any(_is_product(other) for other in others)
+    # A flat table of positions may have been given the shape of a map, which no channel has one number of.
+    shape = parameter.shape if reader.shape is None else reader.shape
+    one_per_channel = parameter.numel() > 1 and channel_wise(parameter.shape) and channel_wise(shape)
+    on_channels = any(map(is_data, others)) and not any(_is_product(other) for other in others)
     place = user.args.index(node) if node in user.args else None
+    if one_per_channel and name == "mul" and _is_dotted(user, shape):
+        return FoundRole(
+            1, "weight", "first-order: multiplies channels that are summed at once, as in a matrix product"
+        )
     if one_per_channel and on_channels and name == "div" and place == 1:
         reason = f"second-order: divides each of {parameter.numel()} channels by one number"
         return FoundRole(2, "layer_scale", reason)
@@ -111,22 +116,21 @@ def _elementwise(flow: Flow, reader: Reader, parameter: nn.Parameter) -> FoundRo
     return FoundRole(1, "other", f"first-order: used by {name_of(user)}, {how}")
 
 
-def _is_data(node: fx.Node) -> bool:
-    """Whether a value depends on the model's input, and not on parameters and constants alone.
-
-    A class token plus its own position is no activation with a bias. Only the nearest operations are looked at.
-    """
-    waiting, seen = [node], {node}
-    while waiting and len(seen) < _NEAR:
-        nearest = waiting.pop()
-        if nearest.op != "get_attr" and (nearest.op == "placeholder" or not nearest.all_input_nodes):
-            return True
-        fresh = [operand for operand in nearest.all_input_nodes if operand not in seen]
-        if nearest.op == "call_module" and fresh:
-            return True
-        seen.update(fresh)
-        waiting.extend(fresh)
-    return len(seen) >= _NEAR
+def _is_dotted(product: fx.Node, shape: Sequence[int]) -> bool:
+    """Whether all that is read of a product with one number for each channel is its sum over the channels."""
+    after = product.meta.get("shape")
+    channels = next((place for place, size in enumerate(reversed(shape), start=1) if size > 1), None)
+    for user in product.users:
+        if user.op not in ("call_function", "call_method") or operation_name(user) != "sum":
+            return False
+        dims = argument_reader(user)(1, "dim", None)
+        found = [dims] if isinstance(dims, int) else dims
+        if not isinstance(found, list | tuple) or not all(isinstance(dim, int) for dim in found):
+            return False
+        from_last = [-dim if dim < 0 else None if after is None else len(after) - dim for dim in found]
+        if channels not in from_last:
+            return False
+    return bool(product.users)
 
 
 def _is_product(node: fx.Node) -> bool:

@@ -23,6 +23,8 @@ class Uses(nn.Module):
         self.layer = nn.Conv2d(3, 4, 1)
         self.p = nn.Parameter(torch.rand(4, 1, 1) + 0.5)
         self.register_buffer("seen", torch.zeros(4, 1, 1))
+        self.register_buffer("spread", torch.tensor([1.0, 2.0, 3.0, 4.0])[:, None, None])
+        self.gate = nn.Sigmoid()
         self.use = use
 
     def forward(self, x: Tensor) -> Any:
@@ -66,6 +68,18 @@ CHANNEL_WISE: dict[str, Use] = {
         x * m.p,
         x.new_zeros(x.shape[0]) + m.p.abs().log().sum() * x.shape[2] * x.shape[3],
     ),
+    "log-determinant in a mean": lambda m, x: (
+        x * m.p,
+        -torch.mean(x.new_zeros(x.shape[0]) + m.p.abs().log().sum() * x.shape[2]),
+    ),
+    "folded statistics": lambda m, x: x * (m.p * (m.spread + 1e-5).rsqrt()),
+    "folded shift": lambda m, x: x + (m.p - m.seen / m.spread.sqrt()),
+    "divided by a buffer": lambda m, x: x * (m.spread / m.p),
+    "start in a buffer": lambda m, x: x - (m.spread + m.p),
+    "divided by a norm": lambda m, x: x * (m.p / m.layer.weight.norm(dim=1, keepdim=True)[..., 0].detach()),
+    "module": lambda m, x: x * m.gate(m.p),
+    "part": lambda m, x: x * m.p.narrow(0, 0, 4),
+    "parts": lambda m, x: torch.cat([x[:, :2] * m.p.chunk(2)[0], x[:, 2:] + m.p.split(2)[1]], 1),
 }
 NOT_CHANNEL_WISE: dict[str, Use] = {
     "softmax": lambda m, x: x * m.p.softmax(0),
@@ -76,6 +90,11 @@ NOT_CHANNEL_WISE: dict[str, Use] = {
     "one number of a view": lambda m, x: x * m.p.flatten()[2],
     "scaled by the sum, too": lambda m, x: x * m.p * m.p.sum(),
     "sum on data, too": lambda m, x: (x + m.p + m.p.sum()).relu(),
+    "dot product": lambda m, x: x + (x * m.p).sum(-3, keepdim=True),
+    "dot product at a place": lambda m, x: x + torch.sum(m.p.flatten() * x.movedim(1, -1), dim=-1)[:, None],
+    "flat table of places": lambda m, x: x[..., :2, :2] + m.p.view(2, 2),
+    "map of a buffer": lambda m, x: x * (m.p * m.spread.view(1, 1, 4)).sum(2, keepdim=True).sum(0),
+    "of data": lambda m, x: x + (m.p / x.exp()).sum(1, keepdim=True),
     "by label": lambda m, x: x * m.p.flatten()[x.mean((1, 2, 3)).gt(0).long()].view(-1, 1, 1, 1),
 }
 WITH_SHAPES: dict[str, Use] = {
@@ -181,6 +200,18 @@ def test_a_mask_token_is_no_scale_of_the_mask(*, expanded: bool) -> None:
     assert rows == {"token": 1, "embed.weight": 1, "embed.bias": 2}
     if expanded:
         assert {r.name: r.order for r in analyze(Masked(expanded=True)).parameters} == rows
+
+
+def test_a_scale_whose_logarithm_is_added_to_data_is_a_scale() -> None:
+    """A flow's batch norm returns log σ² + log of its scale beside its output."""
+
+    def use(m: Uses, x: Tensor) -> Tensor:
+        scale = F.softplus(m.p)
+        volume = scale.log() - x.var((0, 2, 3), keepdim=True).log()
+        return x * scale + volume
+
+    rows = analyze(Uses(use), torch.randn(2, 3, 5, 5)).parameters
+    assert [row.role for row in rows if row.name == "p"] == ["layer_scale"]
 
 
 class ActNorm(nn.Module):
