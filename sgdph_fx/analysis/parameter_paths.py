@@ -193,10 +193,9 @@ def _meets_constants(reached: Reader, user: fx.Node, modules: Mapping[str, nn.Mo
     others = [other for other in user.all_input_nodes if other is not node]
     if len(others) != 1 or reached.shape is None:
         return False
-    divided = operation_name(user) == "div" and user.args[:1] == (
-        node,
-    )  # by a norm, before it scales anything
-    if is_data(others[0]) and not divided:
+    # DoRA divides its magnitudes by a norm of data before they scale anything.
+    is_divided = operation_name(user) == "div" and user.args[:1] == (node,)
+    if is_data(others[0]) and not is_divided:
         return False
     try:
         other = torch.empty(constant_shape(others[0], modules), device="meta")

@@ -128,6 +128,73 @@ def of_a_number_of_the_class() -> Any:
     return beside(Own(), lambda: setattr(Own, "rate", 1.0))
 
 
+RATES = {"of_a_call": 0.0, "of_a_forward": 0.0}
+
+
+def of_what_the_call_of_a_parent_reads() -> Any:
+    class Base:
+        def __call__(self, out: Tensor) -> Tensor:
+            return RATES["of_a_call"] * out.square().mean()
+
+    class Own(Base):
+        def __call__(self, out: Tensor) -> Tensor:
+            return super().__call__(out) + out.mean()
+
+    RATES["of_a_call"] = 0.0
+    return beside(Own(), lambda: RATES.update(of_a_call=1.0))
+
+
+def of_what_the_forward_of_a_parent_reads() -> Any:
+    class Base(nn.Module):
+        def forward(self, out: Tensor, y: Tensor) -> Tensor:
+            return cross_entropy(out, y) + RATES["of_a_forward"] * out.square().mean()
+
+    class Own(Base):
+        def forward(self, out: Tensor, y: Tensor) -> Tensor:
+            return super().forward(out, y) + out.mean()
+
+    RATES["of_a_forward"] = 0.0
+    return Own(), None, lambda: RATES.update(of_a_forward=1.0)
+
+
+def of_what_a_method_reads_that_only_a_parent_has() -> Any:
+    class Base:
+        def __init__(self) -> None:
+            self.rate = 0.0
+
+        def scaled(self, out: Tensor) -> Tensor:
+            return self.rate * out.square().mean()
+
+    class Own(Base):
+        def __call__(self, out: Tensor) -> Tensor:
+            return super().scaled(out)
+
+    own = Own()
+    return beside(own, lambda: setattr(own, "rate", 1.0))
+
+
+def of_static_and_class_methods() -> Any:
+    class Own:
+        @staticmethod
+        def squared(out: Tensor) -> Tensor:
+            return RATES["of_a_call"] * out.square().mean()
+
+        @classmethod
+        def of_class(cls, out: Tensor) -> Tensor:
+            return RATES["of_a_forward"] * out.mean()
+
+        def __call__(self, out: Tensor) -> Tensor:
+            return self.squared(out) + self.of_class(out)
+
+    RATES.update(of_a_call=0.0, of_a_forward=0.0)
+    return beside(Own(), lambda: RATES.update(of_a_call=1.0))
+
+
+def of_a_class_method() -> Any:
+    change = of_static_and_class_methods()
+    return *change[:2], lambda: RATES.update(of_a_forward=1.0)
+
+
 def of_a_number_of_a_modules_class() -> Any:
     class Base(nn.Module):
         rate = 0.0

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import inspect
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from functools import lru_cache, partial
+from functools import cached_property, lru_cache, partial
 from importlib.util import resolve_name
 from types import FunctionType, MethodType, ModuleType
 from typing import Any
@@ -41,7 +40,7 @@ _CALLED_BY_NAME = frozenset(
     )
 )
 """Methods that Python calls on other occasions than those that compute a loss."""
-_OF_AUTOGRAD = ("forward", "backward", "jvp", "vmap", "setup_context")
+_OF_AUTOGRAD = frozenset({"forward", "backward", "jvp", "vmap", "setup_context"})
 """What ``apply`` calls of a function of your own."""
 
 
@@ -86,22 +85,20 @@ def members_of(value: Any, words: Words) -> list[FunctionType]:
     if not is_your_class(kind):
         return []
     found: dict[FunctionType, None] = {}
+    _follow_members(kind, words.attributes, found)
     for base in kind.__mro__[:-1]:  # all but object
-        for name in words.attributes & vars(base).keys():
-            _follow_member(kind, name, found)
-        for name in _unnamed(base):
-            _follow_member(kind, name, found)
-    for name in _OF_AUTOGRAD if issubclass(kind, Function) else ():
-        _follow_member(kind, name, found)
+        _follow_members(kind, _unnamed(base), found)
+    if issubclass(kind, Function):
+        _follow_members(kind, _OF_AUTOGRAD, found)
     return list(found)
 
 
 @lru_cache(maxsize=1024)
-def _unnamed(kind: type) -> tuple[str, ...]:
+def _unnamed(kind: type) -> frozenset[str]:
     if not is_your_file(kind.__module__):
-        return ()
+        return frozenset()
     special = (name for name in vars(kind) if name.startswith("__") and name.endswith("__"))
-    return tuple(name for name in special if name not in _CALLED_BY_NAME)
+    return frozenset(special) - _CALLED_BY_NAME
 
 
 def outside(functions: Sequence[FunctionType], words: Words) -> Iterator[tuple[str, Any]]:
@@ -182,17 +179,24 @@ def _follow(function: Any, kind: type | None, found: dict[FunctionType, None]) -
     for value in values:
         if isinstance(value, FunctionType) and is_yours(value):
             _follow(value, None, found)
-    for name in words.attributes if kind is not None else ():
-        _follow_member(kind, name, found)
+    if kind is not None:
+        _follow_members(kind, words.attributes, found)
 
 
-def _follow_member(kind: type | None, name: str, found: dict[FunctionType, None]) -> None:
-    member = inspect.getattr_static(kind, name, None)
+def _follow_members(kind: type, names: frozenset[str], found: dict[FunctionType, None]) -> None:
+    """Follow methods and properties of an object by name; each may call what it replaces in a parent."""
+    for base in kind.__mro__[:-1]:  # all but object
+        if not is_of_torch(base):
+            for name in names & vars(base).keys():
+                _follow(_function_of(vars(base)[name]), kind, found)
+
+
+def _function_of(member: Any) -> Any:
     if isinstance(member, property):
-        member = member.fget
-    elif isinstance(member, (staticmethod, classmethod)):
-        member = member.__func__
-    _follow(member, kind, found)
+        return member.fget
+    if isinstance(member, (staticmethod, classmethod)):
+        return member.__func__
+    return member.func if isinstance(member, cached_property) else member
 
 
 def filled(function: FunctionType) -> Iterator[tuple[str, Any, Any]]:

@@ -55,7 +55,7 @@ def _words(code: CodeType) -> Words:
         name = instruction.opname
         if name.startswith(("LOAD_GLOBAL", "LOAD_NAME", "LOAD_DEREF", "LOAD_CLOSURE")):
             variables.add(instruction.argval)
-        elif name.startswith(("LOAD_ATTR", "LOAD_METHOD", "IMPORT_FROM")):
+        elif name.startswith(("LOAD_ATTR", "LOAD_METHOD", "LOAD_SUPER", "IMPORT_FROM")):
             attributes.add(instruction.argval)
         elif name == "IMPORT_NAME":  # after the number of dots, and the names that are taken from it
             dots = before[-2].argval if len(before) > 1 else 0
