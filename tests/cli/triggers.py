@@ -57,6 +57,7 @@ SOURCES = {
     + "two = Two()\n",
     "meta.py": HEAD + 'with torch.device("meta"):\n    model = nn.Linear(2, 2)\n',
     "lit.py": HEAD + "class Lit(nn.Linear):\n    forward = nn.Module.forward\n\n\nlit = Lit(2, 2)\n",
+    "level.py": "def level(outputs, targets):\n    return outputs.sum()\n",
     "notes.txt": "Weights are in the other folder.\n",
     "empty.pt": "",
     "no.json": "{}",
@@ -168,7 +169,7 @@ COMMANDS = (
     "diff no.json net.py",
     "diff nowhere.json net.py",
     # 7: not written
-    f"audit net.py {RANDOM} --draws 1 --channels 1 --plot audit.xyz",
+    f"audit net.py {RANDOM} --draws 1 --channels 1 --loss level.py:level --plot audit.png",
     "meta.py --output out",
     "extra.py --output out",
     "restore extra.pt --plan plan.json --output plain.safetensors",

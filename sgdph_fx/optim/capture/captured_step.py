@@ -46,9 +46,9 @@ class CapturedStep:
     Learning rates may change from step to step. Anything else that a step depends on makes the graphs be recorded
     anew when it changes: options of the groups, settings of the scaler and of torch, the training mode,
     ``requires_grad``, hooks, attributes of modules, what the code of the step reads from variables, objects, classes
-    and files, that code itself, a loaded state. A batch of
-    another shape than the first, or with other numbers that are no tensors, runs without a graph. A step whose loss or
-    gradients are not finite is skipped on the device, uses its turn up, and is counted in ``optimizer.steps_skipped``.
+    and files, that code itself, a loaded state. A batch of another shape than the first, or with other numbers that are
+    no tensors, runs without a graph. A step whose loss or gradients are not finite is skipped on the device, uses its
+    turn up, and is counted in ``optimizer.steps_skipped``.
 
     Hooks after the optimizer's step are called. Python inside the step, hooks of modules too, runs only where a step
     is recorded. A copy, or what is read from a pickle, records graphs of its own; a function that reads the model from
