@@ -15,11 +15,12 @@ from sgdph_fx.analysis.conv_candidates import (
     module_candidates,
 )
 from sgdph_fx.analysis.flow import Flow, walk
+from sgdph_fx.analysis.norm_statistics import frozen_norms
 from sgdph_fx.analysis.sharing import Decision, decided_together, filters_of
 from sgdph_fx.analysis.verdicts import Judgement, judge, name_of
 from sgdph_fx.plan.entries import Hint, Policy
 from sgdph_fx.rules.calls import argument_reader
-from sgdph_fx.rules.kinds import Conv, Norm
+from sgdph_fx.rules.kinds import Conv
 from sgdph_fx.rules.operations import operands_of
 from sgdph_fx.transform.filters import dotted
 
@@ -69,7 +70,7 @@ def convolution_entries(
     for flow in flows:
         for call in _calls(flow, names, policy, registered):
             calls.setdefault(call.candidate.name, []).append(call)
-    used, frozen = _uses(flows), _frozen_norms(flows[0])
+    used, frozen = _uses(flows), frozen_norms(flows[0])
     decided = [
         _decide(name, calls[name], frozen) if calls[name] else _uncalled(registered.by_name[name], used)
         for name in _in_module_order(flows[0].modules, calls)
@@ -175,14 +176,6 @@ def _uncalled(
         hint = Hint("used-otherwise", candidate.name, what)
     entry = candidate.decided("bare", reason, decouple=False)
     return Decision(entry, candidate.obstacle, trained=False), [hint]
-
-
-def _frozen_norms(flow: Flow) -> frozenset[str]:
-    """The norms that are kept in evaluation mode, or always take trained statistics, by path."""
-    rows = ((row["node"], row["rule"]) for _, row in flow.graph.nodes(data=True))
-    return frozenset(
-        str(node.target) for node, rule in rows if isinstance(rule, Norm) and rule.statistics == "frozen"
-    )
 
 
 def _decide(name: str, calls: Sequence[_Call], frozen: frozenset[str]) -> tuple[Decision, list[Hint]]:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 from torch import nn
 
 from sgdph_fx.analysis.flow import Flow, walk
+from sgdph_fx.analysis.norm_statistics import frozen_norms, norms_of
 from sgdph_fx.analysis.shift_biases import shift_biases
 from sgdph_fx.plan.entries import ConvolutionEntry, Hint, ParameterEntry
 from sgdph_fx.plan.wording import counted, first_few
-from sgdph_fx.rules.kinds import Conv, Linear, Norm, Transparent
+from sgdph_fx.rules.kinds import Conv, Linear, Transparent
 from sgdph_fx.rules.modules import rule_of
 from sgdph_fx.transform.filters import Filters, decompose, dotted
 
@@ -65,16 +66,10 @@ def _is_last(flow: Flow, name: str) -> bool:
     return isinstance(rule, Transparent) and rule.shape_only and _is_last(flow, followers[0])
 
 
-def _norms(flow: Flow) -> Mapping[str, Norm]:
-    """The norms that are modules, by path."""
-    nodes = ((a["node"], a["rule"]) for _, a in flow.graph.nodes(data=True))
-    return {str(n.target): rule for n, rule in nodes if n.op == "call_module" and isinstance(rule, Norm)}
-
-
 def _without_affine(flow: Flow) -> Iterator[Hint]:
     bare = [
         path
-        for path, rule in _norms(flow).items()
+        for path, rule in norms_of(flow).items()
         if rule.statistics != "frozen" and getattr(flow.modules[path], rule.weight, None) is None
     ]
     if bare:
@@ -83,7 +78,7 @@ def _without_affine(flow: Flow) -> Iterator[Hint]:
 
 def _frozen_norms(flow: Flow, convolutions: Sequence[ConvolutionEntry]) -> Iterator[Hint]:
     decoupled = {entry.name for entry in convolutions if entry.decouple}
-    frozen = {path for path, rule in _norms(flow).items() if rule.statistics == "frozen"}
+    frozen = frozen_norms(flow)
     idle: dict[str, None] = {}
     for _, attributes in flow.graph.nodes(data=True):
         node = attributes["node"]

@@ -13,7 +13,18 @@ from sgdph_fx.rules.layout import Layout, one_channel
 from sgdph_fx.rules.modules import computes_as_known, forward_of
 from sgdph_fx.rules.regroup import split_in_front
 
-__all__ = ["absorbs_bias", "absorbs_gain", "why_not"]
+__all__ = ["absorbs_bias", "absorbs_gain", "frozen_norms", "norms_of", "why_not"]
+
+
+def norms_of(flow: Flow) -> dict[str, Norm]:
+    """The norms that are modules, by path."""
+    nodes = ((a["node"], a["rule"]) for _, a in flow.graph.nodes(data=True))
+    return {str(n.target): rule for n, rule in nodes if n.op == "call_module" and isinstance(rule, Norm)}
+
+
+def frozen_norms(flow: Flow) -> frozenset[str]:
+    """Those of them that are kept in evaluation mode, or always take trained statistics, by path."""
+    return frozenset(path for path, rule in norms_of(flow).items() if rule.statistics == "frozen")
 
 
 def absorbs_gain(flow: Flow, ending: Ending) -> bool:

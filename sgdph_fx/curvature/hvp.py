@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.autograd.graph import Node
 
 from sgdph_fx.curvature.autograd_graph import leaves, nodes
+from sgdph_fx.curvature.backward_checks import WRITTEN_OVER
 from sgdph_fx.curvature.custom_functions import leaves_grads_alone, watched
 from sgdph_fx.curvature.data_parallel import extra_pass, sinks
 from sgdph_fx.curvature.norm_gradients import norms_followed
@@ -30,7 +31,7 @@ __all__ = [
     "product_by_double_backward",
 ]
 
-MISUSED = ("backward through the graph a second time", "modified by an inplace operation")
+MISUSED = ("backward through the graph a second time", WRITTEN_OVER)
 """How torch words what a plain backward pass fails with as well."""
 
 # How torch words, in several places, that an operation has a first derivative and no second one.

@@ -70,15 +70,6 @@ HELD: dict[str, Callable[[Marking], Tensor]] = {
 }
 
 
-@pytest.fixture(params=["copied", "watched"])
-def how(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Whether memory is copied beforehand, or where it is written to."""
-    if request.param == "watched":
-        monkeypatch.setattr(memory, "COPIED_AT_ONCE", 0)
-        monkeypatch.setattr(memory, "_SMALL", 0)
-    return str(request.param)
-
-
 @pytest.mark.parametrize("place", [0, -1], ids=["first", "last"])
 @pytest.mark.parametrize("held", HELD)
 @pytest.mark.parametrize("way", WAYS)
@@ -158,10 +149,9 @@ def test_memory_that_becomes_shorter_in_between() -> None:
     assert state_of(model) == before
 
 
-def test_an_unseen_write_before_one_that_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("watched")
+def test_an_unseen_write_before_one_that_is_seen() -> None:
     """What is copied before the second write holds the first one."""
-    monkeypatch.setattr(memory, "COPIED_AT_ONCE", 0)
-    monkeypatch.setattr(memory, "_SMALL", 0)
 
     def both(m: Marking) -> None:
         m.registered[1].numpy()[-1] = 1
@@ -171,11 +161,10 @@ def test_an_unseen_write_before_one_that_is_seen(monkeypatch: pytest.MonkeyPatch
         analyze(Marking(both), X)
 
 
+@pytest.mark.usefixtures("watched")
 @pytest.mark.parametrize("steps", [1, 2, 3, 256, 512, 4096])
-def test_numbers_that_only_move(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
+def test_numbers_that_only_move(steps: int) -> None:
     """As in a mask of ones and zeros, whose sum stays the same."""
-    monkeypatch.setattr(memory, "COPIED_AT_ONCE", 0)
-    monkeypatch.setattr(memory, "_SMALL", 0)
 
     def move(m: Marking) -> None:
         numbers = m.registered[1].numpy()

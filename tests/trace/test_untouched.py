@@ -13,21 +13,11 @@ from torch import Tensor, nn
 
 from sgdph_fx import analyze, param_groups, prepare
 from sgdph_fx.errors import ModelChangedError, NonFiniteWeightError, TraceError
-from sgdph_fx.trace import memory
 from tests.trace.restless import BUFFERS, CHANGES, Merging, Restless
 from tests.trace.states import state_of
 
 X = torch.rand(2, 3, 6, 6)
 pytestmark = pytest.mark.filterwarnings("ignore")
-
-
-@pytest.fixture(params=["copied", "watched"])
-def how(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Whether memory is copied beforehand, or where it is written to."""
-    if request.param == "watched":
-        monkeypatch.setattr(memory, "COPIED_AT_ONCE", 0)
-        monkeypatch.setattr(memory, "_SMALL", 0)
-    return str(request.param)
 
 
 def used(model: nn.Module) -> nn.Module:

@@ -10,14 +10,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from operator import is_
-from types import FunctionType, ModuleType, SimpleNamespace
+from types import FunctionType, ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from sgdph_fx.optim.capture.called_code import filled, is_your_class, is_your_file
-from sgdph_fx.optim.capture.reached_values import elements, parts_in
+from sgdph_fx.optim.capture.called_code import filled, is_your_file
+from sgdph_fx.optim.capture.reached_values import elements, is_holder, parts_in
 from sgdph_fx.optim.capture.seen_values import VALUES
 from sgdph_fx.optim.capture.step_code import StepCode
 
@@ -124,12 +124,8 @@ def _objects(code: StepCode) -> list[Any]:
         for value in several.values()
         if not isinstance(value, (type, nn.Module, ModuleType, Tensor))
         and isinstance(getattr(value, "__dict__", None), dict)
-        and _is_yours(type(value))
+        and is_holder(type(value))
     ]
-
-
-def _is_yours(kind: Any) -> bool:
-    return kind is SimpleNamespace or is_your_class(kind)
 
 
 def _of_classes(code: StepCode) -> list[tuple[type, str, Any]]:

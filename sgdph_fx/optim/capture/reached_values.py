@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator
-from functools import lru_cache, partial
+from functools import partial
 from types import FunctionType, MethodType, ModuleType, SimpleNamespace
 from typing import Any, NamedTuple
 
@@ -17,7 +17,7 @@ from sgdph_fx.optim.capture.seen_values import LONGEST, Several
 from sgdph_fx.optim.sgdph import SGDPH
 from sgdph_fx.transform.references import slots_of
 
-__all__ = ["Found", "elements", "parts_in", "reach"]
+__all__ = ["Found", "elements", "is_holder", "parts_in", "reach"]
 
 _DEEPEST = 6
 """How many dots are followed, as in ``trainer.config.loss.rate``."""
@@ -77,7 +77,7 @@ def elements(value: Any) -> Iterable[Any]:
 def _several(value: Any, words: Words, depth: int) -> Several | None:
     """Look into a list or dict; None if there is nothing to be read in it, or it is something else."""
     kinds: list[tuple[Any, Any]] = [(part, type(part)) for part in elements(value)] if depth > 0 else []
-    held = [part for part, kind in kinds if _is_holder(kind) and parts_in(part, words)]
+    held = [part for part, kind in kinds if is_holder(kind) and parts_in(part, words)]
     if not held:
         return None
     return Several(
@@ -88,8 +88,8 @@ def _several(value: Any, words: Words, depth: int) -> Several | None:
     )
 
 
-@lru_cache(maxsize=1024)
-def _is_holder(kind: Any) -> bool:
+def is_holder(kind: Any) -> bool:
+    """Whether objects of this class hold what code reads by name."""
     return kind in _HOLDERS or is_your_class(kind)
 
 

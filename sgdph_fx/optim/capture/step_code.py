@@ -54,7 +54,7 @@ class StepCode:
     def __init__(self, roots: Iterable[object], untried: Iterable[object] = ()) -> None:
         self.parts: list[Part] = []
         self._waiting: list[tuple[Sequence[FunctionType], Any]] = []
-        self._is_tried = False
+        self._is_tried = True
         self._words_of: dict[int, Words] = {}
         self._kept: set[int] = set()
         self._known: dict[Any, Any] = {}
@@ -62,12 +62,9 @@ class StepCode:
         self._tensors: dict[Tensor, None] = {}
         self._optimizers: dict[Optimizer, None] = {}
         for root in untried:
-            self._call(root)
-            self._follow()
-        self._is_tried = True
+            self._enter(root, is_tried=False)
         for root in roots:
-            self._call(root)
-            self._follow()
+            self._enter(root, is_tried=True)
         looked_at = 0
         while looked_at < len(self._modules):
             for module in list(self._modules)[looked_at:]:
@@ -112,10 +109,14 @@ class StepCode:
             self._call(module.__dict__["forward"])
         self._follow()
         for hook in hooks_of((module,)):
-            self._is_tried = False  # some run in the backward pass alone
-            self._call(hook)
-            self._follow()
-            self._is_tried = True
+            self._enter(hook, is_tried=False)  # some run in the backward pass alone
+
+    def _enter(self, root: Any, *, is_tried: bool) -> None:
+        """Read what runs where ``root`` is called."""
+        self._is_tried = is_tried
+        self._call(root)
+        self._follow()
+        self._is_tried = True
 
     def _call(self, function: Any) -> None:
         """A function or object that is called."""

@@ -103,9 +103,8 @@ def _identities(parameter: Tensor) -> tuple[object, ...]:
     if parameter.layout is not torch.strided or not parameter.numel():
         return (id(parameter),)
     try:
-        memory = (
-            parameter.untyped_storage()._cdata
-        )  # asked for its address, a fake tensor of older versions warns
+        # Asked for its address, a fake tensor of older versions warns.
+        memory = parameter.untyped_storage()._cdata
     except (RuntimeError, NotImplementedError):  # a subclass without memory of its own
         return (id(parameter),)
     return id(parameter), (memory, parameter.storage_offset(), parameter.numel())
